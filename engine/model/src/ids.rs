@@ -1,0 +1,123 @@
+//! Names and numbers of topics, partitions and brokers.
+
+use crate::limits::TOPIC_NAME_BYTES_MAX;
+use std::fmt;
+use std::rc::Rc;
+
+const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Identifies one incarnation of a topic for ever (KIP-516); 16 bytes, never reused.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId(pub [u8; 16]);
+
+impl TopicId {
+    /// "No id": what old versions and unknown topics carry.
+    pub const ZERO: Self = Self([0; 16]);
+
+    /// A version-4 UUID made of 16 random bytes.
+    #[must_use]
+    pub fn from_random(mut bytes: [u8; 16]) -> Self {
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        Self(bytes)
+    }
+
+    /// Reads what `Display` wrote; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 22 {
+            return None;
+        }
+        let mut bits: u128 = 0;
+        for (index, byte) in text.bytes().enumerate() {
+            let value = BASE64_URL.iter().position(|&c| c == byte)? as u128;
+            bits = if index == 21 { bits << 2 | value >> 4 } else { bits << 6 | value };
+        }
+        Some(Self(bits.to_be_bytes()))
+    }
+}
+
+/// 22 characters of URL-safe base64, as Kafka's tools print ids.
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = u128::from_be_bytes(self.0);
+        for index in 0..22u32 {
+            let value = if index == 21 { bits << 4 } else { bits >> (122 - 6 * index) } & 63;
+            write!(f, "{}", BASE64_URL[value as usize] as char)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which partition of its topic, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionIndex(pub i32);
+
+impl fmt::Display for PartitionIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `broker.id` / `node.id`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BrokerId(pub i32);
+
+/// One partition of one topic incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic's id.
+    pub topic_id: TopicId,
+    /// The partition in it.
+    pub partition: PartitionIndex,
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic_id, self.partition)
+    }
+}
+
+/// A topic name that obeys Kafka's rules, cheap to clone within a shard.
+pub type TopicName = Rc<str>;
+
+/// Whether `name` is 1 to 249 of `[a-zA-Z0-9._-]` and neither "." nor "..".
+#[must_use]
+pub fn topic_name_is_valid(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_id_text_round_trips() {
+        let mut state = 1u128;
+        for _ in 0..200 {
+            state = state.wrapping_mul(0xda94_2042_e4dd_58b5_9c3e_8d1f_0b27_e4c5).wrapping_add(7);
+            let id = TopicId::from_random(state.to_be_bytes());
+            assert_eq!(TopicId::parse(&id.to_string()), Some(id));
+        }
+        assert_eq!(TopicId::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(TopicId::parse("not base64 of an id!!!"), None);
+    }
+
+    #[test]
+    fn topic_names_follow_kafkas_rules() {
+        assert!(topic_name_is_valid("a.b_c-9"));
+        for bad in ["", ".", "..", "a b", "ä", &"x".repeat(250)] {
+            assert!(!topic_name_is_valid(bad), "{bad:?}");
+        }
+    }
+}

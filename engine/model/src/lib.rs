@@ -1,0 +1,20 @@
+//! Kafka's nouns, as values that cannot be wrong.
+//!
+//! In: bytes and integers. Out: typed values. Never: I/O, time, request schemas.
+#![forbid(unsafe_code)]
+
+pub mod compression;
+pub mod crc32c;
+pub mod error_code;
+pub mod ids;
+pub mod limits;
+pub mod offset;
+pub mod record;
+pub mod record_batch;
+pub mod varint;
+
+pub use compression::Compression;
+pub use error_code::ErrorCode;
+pub use ids::{BrokerId, PartitionIndex, TopicId, TopicPartition};
+pub use offset::{LeaderEpoch, Offset};
+pub use record_batch::{BatchError, RecordBatch};

@@ -1,0 +1,149 @@
+//! Records inside a batch: varint fields over borrowed bytes.
+
+use crate::BatchError;
+use crate::varint::{put_signed, signed_bytes, take_signed};
+
+/// One record of a batch; keys and values are borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Milliseconds after the batch's base timestamp.
+    pub timestamp_delta: i64,
+    /// Offset after the batch's base offset.
+    pub offset_delta: i32,
+    /// The key, or null.
+    pub key: Option<&'a [u8]>,
+    /// The value, or null (a tombstone on compacted topics).
+    pub value: Option<&'a [u8]>,
+    header_count: usize,
+    header_bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Its headers: (key, value) pairs.
+    #[must_use]
+    pub fn headers(self) -> Headers<'a> {
+        Headers { left: self.header_count, bytes: self.header_bytes }
+    }
+}
+
+/// Iterates the headers of a record.
+pub struct Headers<'a> {
+    left: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Result<(&'a [u8], Option<&'a [u8]>), BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let mut take = || Some((take_bytes(&mut self.bytes)??, take_bytes(&mut self.bytes)?));
+        let header = take();
+        if header.is_none() {
+            self.left = 0;
+        }
+        Some(header.ok_or(BatchError::Count))
+    }
+}
+
+/// Iterates the records of a decompressed batch body; stops after the first malformed one.
+pub struct Records<'a> {
+    bytes: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(bytes: &'a [u8], count: usize) -> Self {
+        Self { bytes, left: count }
+    }
+
+    fn take(&mut self) -> Option<Record<'a>> {
+        let length = usize::try_from(take_signed(&mut self.bytes)?).ok()?;
+        let mut body = self.bytes.get(..length)?;
+        self.bytes = &self.bytes[length..];
+        let (_attributes, rest) = body.split_first()?;
+        body = rest;
+        let timestamp_delta = take_signed(&mut body)?;
+        let offset_delta = i32::try_from(take_signed(&mut body)?).ok()?;
+        let key = take_bytes(&mut body)?;
+        let value = take_bytes(&mut body)?;
+        let header_count = usize::try_from(take_signed(&mut body)?).ok()?;
+        Some(Record { timestamp_delta, offset_delta, key, value, header_count, header_bytes: body })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let record = self.take();
+        if record.is_none() {
+            self.left = 0;
+        }
+        Some(record.ok_or(BatchError::Count))
+    }
+}
+
+/// Length-prefixed bytes; the outer `None` is malformed, the inner one null.
+fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let length = take_signed(bytes)?;
+    if length == -1 {
+        return Some(None);
+    }
+    let length = usize::try_from(length).ok()?;
+    let taken = bytes.get(..length)?;
+    *bytes = &bytes[length..];
+    Some(Some(taken))
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => put_signed(out, -1),
+        Some(bytes) => {
+            put_signed(out, bytes.len() as i64);
+            out.extend_from_slice(bytes);
+        }
+    }
+}
+
+fn bytes_bytes(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |b| signed_bytes(b.len() as i64) + b.len())
+}
+
+/// Appends one record to `out`.
+pub(crate) fn put_record(
+    out: &mut Vec<u8>,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[(&str, Option<&[u8]>)],
+) {
+    let header_bytes: usize =
+        headers.iter().map(|(k, v)| bytes_bytes(Some(k.as_bytes())) + bytes_bytes(*v)).sum();
+    let length = 1
+        + signed_bytes(timestamp_delta)
+        + signed_bytes(i64::from(offset_delta))
+        + bytes_bytes(key)
+        + bytes_bytes(value)
+        + signed_bytes(headers.len() as i64)
+        + header_bytes;
+    put_signed(out, length as i64);
+    out.push(0);
+    put_signed(out, timestamp_delta);
+    put_signed(out, i64::from(offset_delta));
+    put_bytes(out, key);
+    put_bytes(out, value);
+    put_signed(out, headers.len() as i64);
+    for (key, value) in headers {
+        put_bytes(out, Some(key.as_bytes()));
+        put_bytes(out, *value);
+    }
+}
