@@ -1,1 +1,24 @@
-//! x
+//! One thread, one ring: tasks, timers, buffers, files, sockets, mailboxes; and a simulated twin.
+//!
+//! In: submissions. Out: completions, wake-ups, time, random numbers. Never: anything of Kafka.
+//!
+//! Everything here belongs to the thread that runs it: a future, a file or a socket never leaves
+//! its thread. What crosses threads is `buffer::SharedBytes` (immutable) and `mailbox` messages.
+
+pub mod buffer;
+pub mod clock;
+pub mod file;
+pub mod fs;
+pub mod mailbox;
+pub mod notify;
+mod op;
+pub mod process;
+pub mod random;
+mod reactor;
+mod ring;
+pub mod simulated;
+pub mod socket;
+pub mod thread;
+pub mod timer;
+
+pub use reactor::{Io, Runtime, RuntimeError, Stopped, io_counters, spawn, yield_now};

@@ -1,0 +1,412 @@
+//! Page-aligned memory that the kernel, this thread and other threads can share without copies.
+//!
+//! A `Chunk` is written front to back by its one `ChunkWriter`; what was written is immutable and
+//! may be shared as `SharedBytes`, also across threads. `DiskRange` names bytes for a disk write
+//! and may include unwritten padding, so it cannot be read by safe code.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::VecDeque;
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+const ALIGNMENT: usize = 4096;
+
+/// A fixed piece of page-aligned memory.
+pub(crate) struct Chunk {
+    start: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: the bytes below a writer's `filled` never change while any `SharedBytes` exists, and
+// those above are touched only through the one `ChunkWriter` (or by the kernel on its behalf).
+unsafe impl Send for Chunk {}
+// SAFETY: as above; shared access is to immutable bytes only.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    fn new(capacity: usize) -> Self {
+        assert!(capacity > 0, "a chunk has bytes");
+        let capacity = capacity.next_multiple_of(ALIGNMENT);
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout has a size above zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start, capacity }
+    }
+
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity, ALIGNMENT).expect("capacity is far below isize::MAX")
+    }
+
+    /// Makes the kernel map every page now, so that the first real use does not pay for it.
+    fn touch(&mut self) {
+        for at in (0..self.capacity).step_by(ALIGNMENT) {
+            // SAFETY: `at` is inside the chunk, and `&mut self` excludes every other user.
+            unsafe { self.start.as_ptr().add(at).write_volatile(0) };
+        }
+    }
+
+    fn at(&self, position: usize) -> *mut u8 {
+        debug_assert!(position <= self.capacity);
+        // SAFETY: callers stay within the capacity.
+        unsafe { self.start.as_ptr().add(position) }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with the same layout, and this is the last owner.
+        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) };
+    }
+}
+
+/// The one writer of a chunk. Invariant: `filled <= capacity`.
+pub struct ChunkWriter {
+    chunk: Arc<Chunk>,
+    filled: usize,
+}
+
+impl ChunkWriter {
+    /// A chunk of at least `capacity` bytes that belongs to no pool.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { chunk: Arc::new(Chunk::new(capacity)), filled: 0 }
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Bytes it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.chunk.capacity
+    }
+
+    /// Bytes it can still take.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.chunk.capacity - self.filled
+    }
+
+    /// What was written so far.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: bytes below `filled` are initialised and immutable while `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.chunk.at(0), self.filled) }
+    }
+
+    /// Takes as much of `bytes` as fits; returns how much that was.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.remaining());
+        // SAFETY: the target is inside the chunk and above `filled`, where only this writer writes;
+        // `bytes` cannot overlap it, because shared bytes lie below `filled`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.chunk.at(self.filled), taken);
+        }
+        self.filled += taken;
+        taken
+    }
+
+    /// Shares written bytes.
+    #[must_use]
+    pub fn share(&self, range: Range<usize>) -> SharedBytes {
+        assert!(range.start <= range.end && range.end <= self.filled, "only written bytes");
+        SharedBytes {
+            chunk: Arc::clone(&self.chunk),
+            start: range.start as u32,
+            len: (range.end - range.start) as u32,
+        }
+    }
+
+    /// Names `range` for a disk write. Bytes above `filled` are zeroed first: they are padding.
+    pub fn disk_range(&mut self, range: Range<usize>) -> DiskRange {
+        assert!(range.start <= range.end && range.end <= self.chunk.capacity);
+        if range.end > self.filled {
+            // SAFETY: inside the chunk and above `filled`, where only this writer writes.
+            unsafe {
+                std::ptr::write_bytes(self.chunk.at(self.filled), 0, range.end - self.filled);
+            }
+        }
+        DiskRange { chunk: Arc::clone(&self.chunk), start: range.start, len: range.len() }
+    }
+
+    /// Where the kernel may write, and how much: everything above `filled`, at most `len_max`.
+    pub(crate) fn spare(&mut self, len_max: usize) -> (*mut u8, usize) {
+        (self.chunk.at(self.filled), self.remaining().min(len_max))
+    }
+
+    /// Counts `bytes` that the kernel wrote at `spare`.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.remaining(), "the kernel wrote within the spare");
+        self.filled += bytes;
+    }
+}
+
+/// Immutable bytes of a chunk; cheap to clone and to send to another thread.
+#[derive(Clone)]
+pub struct SharedBytes {
+    chunk: Arc<Chunk>,
+    start: u32,
+    len: u32,
+}
+
+impl SharedBytes {
+    /// A copy of `bytes` in a chunk of its own: for control paths and tests.
+    #[must_use]
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut writer = ChunkWriter::with_capacity(bytes.len().max(1));
+        writer.append(bytes);
+        writer.share(0..bytes.len())
+    }
+
+    /// A part of these bytes.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len());
+        Self {
+            chunk: Arc::clone(&self.chunk),
+            start: self.start + range.start as u32,
+            len: range.len() as u32,
+        }
+    }
+}
+
+impl Deref for SharedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range was below `filled` when shared, so it is initialised and immutable, and
+        // the chunk lives as long as `self`.
+        unsafe {
+            std::slice::from_raw_parts(self.chunk.at(self.start as usize), self.len as usize)
+        }
+    }
+}
+
+/// Bytes of a chunk on their way to a disk; may end in padding, so safe code cannot read it.
+pub struct DiskRange {
+    chunk: Arc<Chunk>,
+    start: usize,
+    len: usize,
+}
+
+impl DiskRange {
+    /// How many bytes.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn start_ptr(&self) -> *const u8 {
+        self.chunk.at(self.start)
+    }
+
+    /// Drops the first `bytes`, which are written.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        assert!(bytes <= self.len);
+        self.start += bytes;
+        self.len -= bytes;
+    }
+
+    /// A copy of the bytes as they are now, padding included.
+    pub(crate) fn snapshot(&self) -> Vec<u8> {
+        // SAFETY: inside a chunk that was zeroed when allocated, so every byte is initialised. Only
+        // the simulated disk calls this, on the writer's own thread, while no append runs.
+        unsafe { std::slice::from_raw_parts(self.start_ptr(), self.len).to_vec() }
+    }
+}
+
+/// Chunks of one size that are used again: no allocation once warm. Belongs to one thread; its
+/// chunks may be read by others, and come back when the last reader lets go.
+pub struct ChunkPool {
+    chunk_bytes: usize,
+    chunks_max: usize,
+    chunks_made: usize,
+    retired: VecDeque<Arc<Chunk>>,
+}
+
+impl ChunkPool {
+    /// A pool of at most `chunks_max` chunks of `chunk_bytes`, of which `chunks_ready` are made
+    /// and touched now.
+    #[must_use]
+    pub fn new(chunk_bytes: usize, chunks_max: usize, chunks_ready: usize) -> Self {
+        let ready = chunks_ready.min(chunks_max);
+        let mut retired = VecDeque::with_capacity(chunks_max);
+        for _ in 0..ready {
+            let mut chunk = Chunk::new(chunk_bytes);
+            chunk.touch();
+            retired.push_back(Arc::new(chunk));
+        }
+        Self { chunk_bytes, chunks_max, chunks_made: ready, retired }
+    }
+
+    /// An empty chunk; `None` when all are in use.
+    pub fn take(&mut self) -> Option<ChunkWriter> {
+        for _ in 0..self.retired.len().min(16) {
+            let mut chunk = self.retired.pop_front()?;
+            if Arc::get_mut(&mut chunk).is_some() {
+                return Some(ChunkWriter { chunk, filled: 0 });
+            }
+            self.retired.push_back(chunk);
+        }
+        (self.chunks_made < self.chunks_max).then(|| {
+            self.chunks_made += 1;
+            ChunkWriter::with_capacity(self.chunk_bytes)
+        })
+    }
+
+    /// An empty chunk even when the pool is at its limit: the pool then grows by one. For callers
+    /// that have nothing to evict and whose demand is bounded elsewhere.
+    pub fn take_or_grow(&mut self) -> ChunkWriter {
+        self.take().unwrap_or_else(|| {
+            self.chunks_max += 1;
+            self.chunks_made += 1;
+            ChunkWriter::with_capacity(self.chunk_bytes)
+        })
+    }
+
+    /// Gives a chunk back; it is used again once no `SharedBytes` of it is left.
+    pub fn retire(&mut self, writer: ChunkWriter) {
+        if writer.capacity() == self.chunk_bytes.next_multiple_of(ALIGNMENT) {
+            self.retired.push_back(writer.chunk);
+        }
+    }
+
+    /// Bytes of the chunks made so far.
+    #[must_use]
+    pub fn bytes_made(&self) -> usize {
+        self.chunks_made * self.chunk_bytes
+    }
+}
+
+/// Receives a stream and hands out whole pieces of it without copying.
+///
+/// The chunk grows only as bytes arrive: memory is at most about twice what was received, however
+/// long the announced frame.
+pub struct ReceiveBuffer {
+    writer: Option<ChunkWriter>,
+    taken: usize,
+}
+
+impl ReceiveBuffer {
+    /// Starts with a chunk of the pool.
+    #[must_use]
+    pub fn new(pool: &mut ChunkPool) -> Self {
+        Self { writer: Some(pool.take_or_grow()), taken: 0 }
+    }
+
+    /// Bytes received and not taken yet.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.writer.as_ref().expect("not receiving").bytes()[self.taken..]
+    }
+
+    /// Hands out the first `len` untaken bytes.
+    pub fn take(&mut self, len: usize) -> SharedBytes {
+        let writer = self.writer.as_ref().expect("not receiving");
+        let taken = writer.share(self.taken..self.taken + len);
+        self.taken += len;
+        taken
+    }
+
+    /// Makes room to receive, given that the frame at the front needs `frame_bytes` in all.
+    pub fn make_room(&mut self, frame_bytes: usize, pool: &mut ChunkPool) {
+        let writer = self.writer.as_ref().expect("not receiving");
+        let pending = writer.filled() - self.taken;
+        let spare = writer.remaining();
+        let fits = spare >= frame_bytes.saturating_sub(pending).max(1);
+        if fits && (spare >= writer.capacity() / 4 || frame_bytes > pending) {
+            return;
+        }
+        if !fits && spare >= pending.max(ALIGNMENT) {
+            // The frame needs more in the end, but what is here can still double first.
+            return;
+        }
+        let wanted = frame_bytes.min((pending * 2).max(pool.chunk_bytes));
+        let mut next = if wanted > pool.chunk_bytes {
+            ChunkWriter::with_capacity(wanted)
+        } else {
+            pool.take_or_grow()
+        };
+        next.append(self.bytes());
+        let old = self.writer.replace(next).expect("not receiving");
+        pool.retire(old);
+        self.taken = 0;
+    }
+
+    /// Lends the writer to a receive operation.
+    pub(crate) fn lend(&mut self) -> ChunkWriter {
+        self.writer.take().expect("one receive at a time")
+    }
+
+    /// Takes the writer back.
+    pub(crate) fn give_back(&mut self, writer: ChunkWriter) {
+        assert!(self.writer.is_none());
+        self.writer = Some(writer);
+    }
+
+    /// Returns its chunk to the pool.
+    pub fn retire(mut self, pool: &mut ChunkPool) {
+        if let Some(writer) = self.writer.take() {
+            pool.retire(writer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_reused_only_when_its_last_reader_is_gone() {
+        let mut pool = ChunkPool::new(4096, 1, 1);
+        let mut writer = pool.take().unwrap();
+        writer.append(b"hello");
+        let shared = writer.share(1..4);
+        pool.retire(writer);
+        assert!(pool.take().is_none(), "a reader is left");
+        assert_eq!(&*shared, b"ell");
+        drop(shared);
+        assert_eq!(pool.take().unwrap().filled(), 0);
+    }
+
+    #[test]
+    fn padding_is_zeroed_when_a_chunk_is_used_again() {
+        let mut pool = ChunkPool::new(4096, 1, 1);
+        let mut writer = pool.take().unwrap();
+        writer.append(&[0xaa; 4096]);
+        pool.retire(writer);
+        let mut writer = pool.take().unwrap();
+        writer.append(b"x");
+        let bytes = writer.disk_range(0..4096).snapshot();
+        assert_eq!(bytes[0], b'x');
+        assert!(bytes[1..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn a_frame_is_received_across_chunks_without_taking_its_announced_size() {
+        let mut pool = ChunkPool::new(8192, 4, 0);
+        let mut buffer = ReceiveBuffer::new(&mut pool);
+        let frame = 1_000_000;
+        let mut received = 0usize;
+        while received < frame {
+            buffer.make_room(frame, &mut pool);
+            let mut writer = buffer.lend();
+            let (_, spare) = writer.spare(1000.min(frame - received));
+            assert!(spare > 0, "room to receive at {received}");
+            let piece: Vec<u8> = (received..received + spare).map(|i| (i % 251) as u8).collect();
+            writer.append(&piece);
+            received += spare;
+            assert!(writer.capacity() <= 8192 + received * 3, "{} {received}", writer.capacity());
+            buffer.give_back(writer);
+        }
+        let whole = buffer.take(frame);
+        assert!(whole.iter().enumerate().all(|(i, &b)| b == (i % 251) as u8));
+    }
+}

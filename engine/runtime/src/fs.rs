@@ -1,0 +1,149 @@
+//! Names and directories: rare calls, made in place.
+#![allow(clippy::disallowed_methods)]
+#![allow(unsafe_code)]
+
+use crate::buffer::ChunkWriter;
+use crate::file::{File, OpenOptions, with_twin};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+pub(crate) const BLOCK_BYTES: usize = 4096;
+
+/// Makes a directory and its parents; names last once their directories are synced.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    with_twin(|twin| twin.create_dir_all(path)).unwrap_or_else(|| std::fs::create_dir_all(path))
+}
+
+/// The names in a directory, sorted.
+///
+/// # Errors
+/// As opendir(3).
+pub fn list(path: &Path) -> io::Result<Vec<String>> {
+    if let Some(names) = with_twin(|twin| twin.list(path)) {
+        return names;
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Gives a file a new name, replacing what had it.
+///
+/// # Errors
+/// As rename(2).
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    with_twin(|twin| twin.rename(from, to)).unwrap_or_else(|| std::fs::rename(from, to))
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// As unlink(2).
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    with_twin(|twin| twin.remove_file(path)).unwrap_or_else(|| std::fs::remove_file(path))
+}
+
+/// Removes a directory and everything in it.
+///
+/// # Errors
+/// As unlink(2) and rmdir(2).
+pub fn remove_dir_all(path: &Path) -> io::Result<()> {
+    with_twin(|twin| twin.remove_dir_all(path)).unwrap_or_else(|| std::fs::remove_dir_all(path))
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// As open(2) and fsync(2).
+pub async fn sync_dir(path: &Path) -> io::Result<()> {
+    if let Some(result) = with_twin(|twin| twin.sync_dir(path)) {
+        return result;
+    }
+    File::open(path, OpenOptions::default())?.sync(false).await
+}
+
+/// The whole of a small file.
+///
+/// # Errors
+/// As open(2) and read(2).
+pub async fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path, OpenOptions::default())?;
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let (result, writer) = file.read_at(ChunkWriter::with_capacity(len.max(1)), 0, len).await;
+    result?;
+    Ok(writer.bytes().to_vec())
+}
+
+/// Replaces a small file as a whole and durably: either the old or the new bytes survive a power
+/// cut. Writes `path.tmp`, syncs it, renames it, syncs the directory.
+///
+/// # Errors
+/// As write(2), fsync(2), rename(2).
+pub async fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_added_extension("tmp");
+    {
+        let options = OpenOptions { create: true, write: true, direct: false };
+        let file = File::open(&temporary, options)?;
+        file.set_len(0)?;
+        let mut writer = ChunkWriter::with_capacity(bytes.len().max(1));
+        writer.append(bytes);
+        if !bytes.is_empty() {
+            let mut pieces = vec![writer.disk_range(0..bytes.len())];
+            file.write_at(&mut pieces, 0, false).await?;
+        }
+        file.sync(false).await?;
+    }
+    rename(&temporary, path)?;
+    sync_dir(path.parent().unwrap_or(Path::new("."))).await
+}
+
+/// Bytes free for this process on the file system that holds `path`.
+///
+/// # Errors
+/// As statvfs(3).
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: plain C structure; all zeroes is valid.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `name` is terminated, `stat` a valid place for the result.
+    if unsafe { libc::statvfs(name.as_ptr(), &raw mut stat) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// A directory of its own that is removed with everything in it when dropped.
+pub struct TemporaryDir {
+    path: PathBuf,
+}
+
+impl TemporaryDir {
+    /// Makes `prefix-<random>` under `parent`.
+    ///
+    /// # Errors
+    /// As mkdir(2).
+    pub fn new(parent: &Path, prefix: &str) -> io::Result<Self> {
+        let path = parent.join(format!("{prefix}-{:016x}", crate::random::seed()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}

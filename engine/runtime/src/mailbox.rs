@@ -1,0 +1,211 @@
+//! Bounded queues between the shards of a process: one per ordered pair, batched per loop turn.
+//!
+//! A sender asks `has_room` before it takes on work; a full queue is back-pressure, never growth.
+//! Answers may exceed the queue, because each was admitted as a request before: they wait with
+//! their sender and are bounded by the requests in flight.
+
+use crate::reactor::{Backend, with_core};
+use crossbeam::queue::ArrayQueue;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
+use std::task::{Poll, Waker};
+
+/// Messages a queue between two shards holds.
+pub const QUEUE_CAPACITY: usize = 1024;
+
+struct Door {
+    parked: AtomicBool,
+    ring_fd: AtomicI32,
+}
+
+struct Mesh<M> {
+    doors: Vec<Door>,
+    /// `queues[to][from]`.
+    queues: Vec<Vec<ArrayQueue<M>>>,
+}
+
+/// One shard's place in the mesh, before its thread runs.
+pub struct MeshSeat<M> {
+    mesh: Arc<Mesh<M>>,
+    shard: usize,
+}
+
+/// Makes the mesh of `shards` shards.
+#[must_use]
+pub fn mesh<M: Send + 'static>(shards: usize) -> Vec<MeshSeat<M>> {
+    let door = || Door { parked: AtomicBool::new(false), ring_fd: AtomicI32::new(-1) };
+    let mesh = Arc::new(Mesh {
+        doors: (0..shards).map(|_| door()).collect(),
+        queues: (0..shards)
+            .map(|_| (0..shards).map(|_| ArrayQueue::new(QUEUE_CAPACITY)).collect())
+            .collect(),
+    });
+    (0..shards).map(|shard| MeshSeat { mesh: Arc::clone(&mesh), shard }).collect()
+}
+
+/// A shard's mailbox: sends to every other shard, receives from all.
+pub struct Mailbox<M> {
+    mesh: Arc<Mesh<M>>,
+    shard: usize,
+    spilled: RefCell<Vec<VecDeque<M>>>,
+    receiver: RefCell<Option<Waker>>,
+    room: crate::notify::Notify,
+}
+
+/// What the loop does for the mesh once per turn.
+pub(crate) trait MeshEnd {
+    /// Sends what had spilled, and wakes the receiver if anything came.
+    fn deliver(&self);
+    /// Announces that the thread is about to wait; false if a message is there already.
+    fn park(&self) -> bool;
+    /// The thread runs again.
+    fn unpark(&self);
+}
+
+impl<M: Send + 'static> MeshSeat<M> {
+    /// Takes the seat on the shard's own thread, within its runtime.
+    #[must_use]
+    pub fn sit(self) -> Rc<Mailbox<M>> {
+        let shards = self.mesh.doors.len();
+        let mailbox = Rc::new(Mailbox {
+            shard: self.shard,
+            spilled: RefCell::new((0..shards).map(|_| VecDeque::new()).collect()),
+            receiver: RefCell::new(None),
+            room: crate::notify::Notify::default(),
+            mesh: self.mesh,
+        });
+        with_core(|core| {
+            if let Backend::Ring(ring) = &*core.backend.borrow() {
+                let door = &mailbox.mesh.doors[mailbox.shard];
+                door.ring_fd.store(ring.raw_fd(), Ordering::SeqCst);
+            }
+            *core.mesh.borrow_mut() = Some(Rc::<Mailbox<M>>::clone(&mailbox));
+        });
+        mailbox
+    }
+}
+
+impl<M: Send + 'static> Mailbox<M> {
+    /// Which shard this is.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.mesh.doors.len()
+    }
+
+    /// Whether one more message can go to every other shard now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let spilled = self.spilled.borrow();
+        (0..self.shards()).all(|to| {
+            let queue = &self.mesh.queues[to][self.shard];
+            spilled[to].is_empty() && queue.len() < queue.capacity()
+        })
+    }
+
+    /// Waits until `has_room`.
+    pub async fn until_room(&self) {
+        self.room.until(|| self.has_room().then_some(())).await;
+    }
+
+    /// Sends `message` to shard `to` (not this one). Beyond the queue it waits here, in order, and
+    /// goes out with a later turn.
+    pub fn send(&self, to: usize, message: M) {
+        assert_ne!(to, self.shard, "a shard does not write to itself");
+        let mut spilled = self.spilled.borrow_mut();
+        if !spilled[to].is_empty() {
+            spilled[to].push_back(message);
+        } else if let Err(message) = self.mesh.queues[to][self.shard].push(message) {
+            spilled[to].push_back(message);
+        }
+        self.wake(to);
+    }
+
+    fn wake(&self, to: usize) {
+        // Pairs with the fence in `park`: either this sees `parked`, or the peer sees the message.
+        fence(Ordering::SeqCst);
+        let door = &self.mesh.doors[to];
+        if door.parked.load(Ordering::Relaxed) && door.parked.swap(false, Ordering::SeqCst) {
+            let ring_fd = door.ring_fd.load(Ordering::SeqCst);
+            with_core(|core| {
+                if let Backend::Ring(ring) = &mut *core.backend.borrow_mut() {
+                    ring.wake_ring(ring_fd);
+                }
+            });
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.mesh.queues[self.shard].iter().all(ArrayQueue::is_empty)
+    }
+
+    /// The next message, from whichever shard.
+    pub async fn receive(&self) -> M {
+        poll_fn(|cx| {
+            for queue in &self.mesh.queues[self.shard] {
+                if let Some(message) = queue.pop() {
+                    return Poll::Ready(message);
+                }
+            }
+            *self.receiver.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl<M: Send + 'static> MeshEnd for Mailbox<M> {
+    fn deliver(&self) {
+        let mut sent = false;
+        for to in 0..self.shards() {
+            let mut spilled = self.spilled.borrow_mut();
+            let mut sent_here = false;
+            while let Some(message) = spilled[to].pop_front() {
+                if let Err(message) = self.mesh.queues[to][self.shard].push(message) {
+                    spilled[to].push_front(message);
+                    break;
+                }
+                sent_here = true;
+            }
+            drop(spilled);
+            if sent_here {
+                self.wake(to);
+                sent = true;
+            }
+        }
+        if sent || self.has_room() {
+            self.room.notify();
+        }
+        if !self.is_empty()
+            && let Some(waker) = self.receiver.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+
+    fn park(&self) -> bool {
+        let door = &self.mesh.doors[self.shard];
+        door.parked.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let spilled = self.spilled.borrow().iter().any(|queue| !queue.is_empty());
+        if self.is_empty() && !spilled {
+            return true;
+        }
+        door.parked.store(false, Ordering::SeqCst);
+        false
+    }
+
+    fn unpark(&self) {
+        self.mesh.doors[self.shard].parked.store(false, Ordering::SeqCst);
+        self.deliver();
+    }
+}

@@ -1,0 +1,338 @@
+//! The loop of a thread: run ready tasks, fire timers, submit once, wait, reap.
+//!
+//! One turn runs everything that is ready before it enters the kernel once, so work that arrives
+//! together is answered together. Completions are only recorded while reaping; the code that
+//! waits for them runs afterwards, from the task queue, never inside the reap.
+
+use crate::clock::Nanos;
+use crate::mailbox::MeshEnd;
+use crate::op::{Op, Slots};
+use crate::ring::{Counters, Ring};
+use crate::simulated::SimulatedBackend;
+use crate::timer::Timers;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// What carries out the operations of a thread.
+pub enum Io {
+    /// The kernel's io_uring.
+    Uring,
+    /// The simulated twin: virtual time, a disk in memory, seeded faults.
+    Simulated(crate::simulated::Simulation),
+}
+
+/// Why a thread's runtime could not be made; the text says what to do.
+#[derive(Debug)]
+pub struct RuntimeError {
+    os_error: io::Error,
+}
+
+impl fmt::Display for RuntimeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let advice = match self.os_error.raw_os_error() {
+            Some(libc::ENOSYS) => {
+                "this kernel has no io_uring; Linux 6.1 or newer with CONFIG_IO_URING is needed"
+            }
+            Some(libc::EPERM | libc::EACCES) => {
+                "io_uring is forbidden here; set sysctl kernel.io_uring_disabled=0, or in a \
+                 container allow io_uring_setup, io_uring_enter and io_uring_register in its \
+                 seccomp profile (docker: --security-opt seccomp=unconfined)"
+            }
+            Some(libc::EINVAL) => {
+                "this kernel's io_uring is too old (it lacks DEFER_TASKRUN); Linux 6.1 or newer \
+                 is needed"
+            }
+            Some(libc::ENOMEM) => {
+                "too little lockable memory for a ring; raise it with `ulimit -l 65536` \
+                 (RLIMIT_MEMLOCK; systemd: LimitMEMLOCK=64M)"
+            }
+            Some(libc::EMFILE | libc::ENFILE) => {
+                "too many open files; raise the limit with `ulimit -n 65536`"
+            }
+            _ => "io_uring could not be set up",
+        };
+        write!(f, "cannot set up io_uring: {} ({advice})", self.os_error)
+    }
+}
+
+impl std::error::Error for RuntimeError {}
+
+/// The simulation stopped the machine (power cut) before the future finished.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+pub(crate) enum Backend {
+    Ring(Ring),
+    Simulated(SimulatedBackend),
+}
+
+pub(crate) struct Core {
+    id: u64,
+    tasks: RefCell<Vec<Option<Task>>>,
+    free_tasks: RefCell<Vec<usize>>,
+    ready: RefCell<VecDeque<usize>>,
+    main_ready: Cell<bool>,
+    pub(crate) slots: RefCell<Slots>,
+    pub(crate) timers: RefCell<Timers>,
+    pub(crate) backend: RefCell<Backend>,
+    pub(crate) mesh: RefCell<Option<Rc<dyn MeshEnd>>>,
+}
+
+struct Task {
+    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    waker: Arc<TaskWaker>,
+}
+
+const MAIN: usize = usize::MAX;
+
+/// Wakes a task of one thread. Sound to send anywhere, but waking from another thread is a bug of
+/// ours (threads talk by mailbox) and stops the program.
+struct TaskWaker {
+    core: u64,
+    index: usize,
+    queued: AtomicBool,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        try_with_core(|core| {
+            assert_eq!(core.id, self.core, "a task is woken from its own thread");
+            if self.index == MAIN {
+                core.main_ready.set(true);
+            } else if !self.queued.swap(true, Ordering::Relaxed) {
+                core.ready.borrow_mut().push_back(self.index);
+            }
+        });
+    }
+}
+
+thread_local! {
+    static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+pub(crate) fn with_core<T>(f: impl FnOnce(&Core) -> T) -> T {
+    try_with_core(f).expect("called outside of Runtime::block_on")
+}
+
+pub(crate) fn try_with_core<T>(f: impl FnOnce(&Core) -> T) -> Option<T> {
+    CORE.try_with(|core| core.try_borrow().ok()?.as_deref().map(f)).ok().flatten()
+}
+
+impl Core {
+    pub(crate) fn submit(&self, op: Op) -> u32 {
+        let mut slots = self.slots.borrow_mut();
+        let index = slots.insert(op);
+        match &mut *self.backend.borrow_mut() {
+            Backend::Ring(ring) => ring.push(index, slots.get(index)),
+            Backend::Simulated(twin) => twin.push(index, slots.get(index)),
+        }
+        index
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) {
+        let mut tasks = self.tasks.borrow_mut();
+        let index = self.free_tasks.borrow_mut().pop().unwrap_or_else(|| {
+            tasks.push(None);
+            tasks.len() - 1
+        });
+        let waker =
+            Arc::new(TaskWaker { core: self.id, index, queued: AtomicBool::new(true) });
+        tasks[index] = Some(Task { future: Some(future), waker });
+        self.ready.borrow_mut().push_back(index);
+    }
+
+    fn run_task(&self, index: usize) {
+        let (mut future, waker) = {
+            let mut tasks = self.tasks.borrow_mut();
+            let Some(task) = tasks[index].as_mut() else { return };
+            task.waker.queued.store(false, Ordering::Relaxed);
+            let Some(future) = task.future.take() else { return };
+            (future, Arc::clone(&task.waker))
+        };
+        // Building a Waker from an Arc and dropping it allocates nothing.
+        let waker = Waker::from(waker);
+        let finished = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        if finished {
+            // Dropped with no borrow held: a future's end may spawn or wake.
+            drop(future);
+            self.tasks.borrow_mut()[index] = None;
+            self.free_tasks.borrow_mut().push(index);
+        } else if let Some(task) = self.tasks.borrow_mut()[index].as_mut() {
+            task.future = Some(future);
+        }
+    }
+}
+
+/// One thread's executor, reactor and clock.
+pub struct Runtime {
+    core: Rc<Core>,
+}
+
+impl Runtime {
+    /// Makes the runtime of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses a ring; the error's text names the remedy.
+    pub fn new(io: Io) -> Result<Self, RuntimeError> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let backend = match io {
+            Io::Uring => {
+                Backend::Ring(Ring::new().map_err(|os_error| RuntimeError { os_error })?)
+            }
+            Io::Simulated(simulation) => Backend::Simulated(simulation.into_backend()),
+        };
+        let core = Core {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            tasks: RefCell::default(),
+            free_tasks: RefCell::default(),
+            ready: RefCell::default(),
+            main_ready: Cell::new(true),
+            slots: RefCell::default(),
+            timers: RefCell::default(),
+            backend: RefCell::new(backend),
+            mesh: RefCell::new(None),
+        };
+        Ok(Self { core: Rc::new(core) })
+    }
+
+    /// The descriptor by which other rings can wake this one; -1 in the twin.
+    #[must_use]
+    pub fn ring_fd(&self) -> i32 {
+        match &*self.core.backend.borrow() {
+            Backend::Ring(ring) => ring.raw_fd(),
+            Backend::Simulated(_) => -1,
+        }
+    }
+
+    /// Runs `future` and whatever it spawns until `future` is done.
+    ///
+    /// # Errors
+    /// `Stopped` when a simulated power cut came first; never on a real machine.
+    ///
+    /// # Panics
+    /// When called inside another runtime, or when the ring breaks (a bug or a dead kernel).
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
+        CORE.with(|current| {
+            let before = current.replace(Some(Rc::clone(&self.core)));
+            assert!(before.is_none(), "runtimes do not nest");
+        });
+        let output = self.run(future);
+        CORE.with(|current| current.replace(None));
+        output
+    }
+
+    fn run<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
+        let core = &*self.core;
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::new(TaskWaker {
+            core: core.id,
+            index: MAIN,
+            queued: AtomicBool::new(false),
+        }));
+        let mut wake = Vec::with_capacity(64);
+        core.main_ready.set(true);
+        loop {
+            if core.main_ready.replace(false)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
+            {
+                return Ok(output);
+            }
+            // Tasks woken during this turn run in this turn too, up to a bound that keeps I/O going.
+            for _ in 0..4096 {
+                let Some(index) = core.ready.borrow_mut().pop_front() else { break };
+                core.run_task(index);
+            }
+            let mesh = core.mesh.borrow().clone();
+            if let Some(mesh) = &mesh {
+                mesh.deliver();
+            }
+            let idle = core.ready.borrow().is_empty() && !core.main_ready.get();
+            let next_timer = core.timers.borrow().next_at();
+            let parked = idle && mesh.as_ref().is_none_or(|mesh| mesh.park());
+            self.enter(parked, next_timer, &mut wake)?;
+            if parked && let Some(mesh) = &mesh {
+                mesh.unpark();
+            }
+            for waker in wake.drain(..) {
+                waker.wake();
+            }
+            let now = crate::clock::now();
+            core.timers.borrow_mut().fire(now);
+        }
+    }
+
+    fn enter(
+        &self,
+        wait: bool,
+        next_timer: Option<Nanos>,
+        wake: &mut Vec<Waker>,
+    ) -> Result<(), Stopped> {
+        let core = &*self.core;
+        // In the twin the clock is inside the backend, so it is read before the backend is borrowed.
+        let timeout_ns = next_timer.map(|at| at.0.saturating_sub(crate::clock::now().0));
+        match &mut *core.backend.borrow_mut() {
+            Backend::Ring(ring) => {
+                let wait = wait && timeout_ns != Some(0);
+                ring.enter(wait, timeout_ns).expect("io_uring_enter works once the ring is set up");
+                ring.reap(&mut core.slots.borrow_mut(), wake);
+                Ok(())
+            }
+            Backend::Simulated(twin) => {
+                twin.step(wait, next_timer, &mut core.slots.borrow_mut(), wake)
+            }
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // Futures first (they orphan their slots), then the ring, then the slots.
+        CORE.with(|current| current.replace(Some(Rc::clone(&self.core))));
+        let tasks = std::mem::take(&mut *self.core.tasks.borrow_mut());
+        drop(tasks);
+        CORE.with(|current| current.replace(None));
+        *self.core.mesh.borrow_mut() = None;
+        if let Backend::Ring(ring) = &mut *self.core.backend.borrow_mut() {
+            ring.drain(&mut self.core.slots.borrow_mut());
+        }
+    }
+}
+
+/// Runs `future` on this thread, beside everything else.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    with_core(|core| core.spawn(Box::pin(future)));
+}
+
+/// Lets every other ready task of this thread run first.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What this thread's ring did so far; zeroes in the twin.
+#[must_use]
+pub fn io_counters() -> Counters {
+    with_core(|core| match &*core.backend.borrow() {
+        Backend::Ring(ring) => ring.counters,
+        Backend::Simulated(_) => Counters::default(),
+    })
+}

@@ -1,0 +1,505 @@
+//! The twin: the same verbs on a disk in memory, with virtual time and seeded faults.
+//!
+//! The disk is as bad as the interfaces allow: until a sync, every 512-byte sector may come back
+//! from a power cut in any of the versions written since (dropped, kept, torn, reordered), a
+//! file's length in its old or new state, and each name in a directory bound to its old or new
+//! file. A completed `dsync` write is durable itself and says nothing about earlier writes.
+//! Sockets are not simulated: they answer ENOSYS.
+
+use crate::clock::Nanos;
+use crate::file::OpenOptions;
+use crate::op::{Op, Slot, Slots};
+use crate::random::Random;
+use crate::reactor::Stopped;
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::task::Waker;
+
+const SECTOR_BYTES: usize = 512;
+type Sector = [u8; SECTOR_BYTES];
+const EPOCH_UNIX_MS: i64 = 1_700_000_000_000;
+
+/// A disk that outlives the runtimes that use it, as a real one outlives a power cut.
+#[derive(Clone, Default)]
+pub struct Disk {
+    state: Rc<RefCell<DiskState>>,
+}
+
+#[derive(Default)]
+struct DiskState {
+    nodes: Vec<Node>,
+    /// What a running program sees.
+    names: BTreeMap<PathBuf, Entry>,
+    /// What is certain to survive a power cut.
+    durable_names: BTreeMap<PathBuf, Entry>,
+    open: Vec<usize>,
+    next_write: u64,
+    capacity_bytes: Option<u64>,
+    failing: Option<i32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entry {
+    Directory,
+    File(usize),
+}
+
+#[derive(Default, Clone)]
+struct Node {
+    durable: BTreeMap<u64, Sector>,
+    /// Versions of a sector since it was last durable, oldest first, each with its write's number.
+    pending: BTreeMap<u64, Vec<(u64, Sector)>>,
+    /// Numbers of the writes that have completed and are not yet durable.
+    completed: BTreeSet<u64>,
+    durable_len: u64,
+    len: u64,
+}
+
+impl Node {
+    fn sector(&self, index: u64) -> Sector {
+        let latest = self.pending.get(&index).and_then(|versions| versions.last());
+        latest.map(|(_, s)| *s).or_else(|| self.durable.get(&index).copied()).unwrap_or([0; 512])
+    }
+
+    fn write(&mut self, number: u64, position: u64, bytes: &[u8], durable: bool) {
+        let end = position + bytes.len() as u64;
+        let first = position / SECTOR_BYTES as u64;
+        for index in first..end.div_ceil(SECTOR_BYTES as u64) {
+            let start = index * SECTOR_BYTES as u64;
+            let mut sector = self.sector(index);
+            for (at, byte) in sector.iter_mut().enumerate() {
+                let offset = start + at as u64;
+                if offset >= position && offset < end {
+                    *byte = bytes[(offset - position) as usize];
+                }
+            }
+            if durable {
+                self.pending.remove(&index);
+                self.durable.insert(index, sector);
+            } else {
+                self.pending.entry(index).or_default().push((number, sector));
+            }
+        }
+        self.len = self.len.max(end);
+        if durable {
+            self.durable_len = self.durable_len.max(end);
+        }
+    }
+
+    /// Makes the writes in `completed` durable, and the length as it was then.
+    fn sync(&mut self, completed: &BTreeSet<u64>, len: u64) {
+        for (index, versions) in &mut self.pending {
+            if let Some(last) = versions.iter().rposition(|(n, _)| completed.contains(n)) {
+                self.durable.insert(*index, versions[last].1);
+                versions.drain(..=last);
+            }
+        }
+        self.pending.retain(|_, versions| !versions.is_empty());
+        self.completed.retain(|number| !completed.contains(number));
+        self.durable_len = len;
+    }
+
+    fn read(&self, position: u64, len: usize) -> Vec<u8> {
+        let end = (position + len as u64).min(self.len);
+        (position..end.max(position))
+            .scan((u64::MAX, [0; SECTOR_BYTES]), |(cached, sector), offset| {
+                let index = offset / SECTOR_BYTES as u64;
+                if *cached != index {
+                    (*cached, *sector) = (index, self.sector(index));
+                }
+                Some(sector[(offset % SECTOR_BYTES as u64) as usize])
+            })
+            .collect()
+    }
+
+    fn set_len(&mut self, number: u64, len: u64) {
+        if len < self.len {
+            let zeroes = vec![0; (self.len - len) as usize];
+            self.write(number, len, &zeroes, false);
+            self.completed.insert(number);
+        }
+        self.len = len;
+    }
+
+    fn power_cut(&mut self, random: &mut Random) {
+        // Often all or nothing, which is what real disks mostly do; else each sector for itself.
+        let style = random.below(4);
+        for (index, versions) in std::mem::take(&mut self.pending) {
+            let choice = match style {
+                0 => 0,
+                1 => versions.len() as u64,
+                _ => random.below(versions.len() as u64 + 1),
+            };
+            if choice > 0 {
+                self.durable.insert(index, versions[choice as usize - 1].1);
+            }
+        }
+        self.completed.clear();
+        if random.one_in(2) {
+            self.durable_len = self.len;
+        }
+        self.len = self.durable_len;
+        let end = self.len.div_ceil(SECTOR_BYTES as u64);
+        self.durable.retain(|index, _| *index < end);
+    }
+}
+
+impl Disk {
+    /// Cuts the power: what was not synced is lost, kept or torn as the seed decides.
+    pub fn power_cut(&self, seed: u64) {
+        let mut random = Random::new(seed);
+        let mut state = self.state.borrow_mut();
+        let paths: BTreeSet<PathBuf> =
+            state.names.keys().chain(state.durable_names.keys()).cloned().collect();
+        for path in paths {
+            let (new, old) =
+                (state.names.get(&path).copied(), state.durable_names.get(&path).copied());
+            let kept = if new != old && random.one_in(2) { new } else { old };
+            match kept {
+                Some(entry) => state.durable_names.insert(path, entry),
+                None => state.durable_names.remove(&path),
+            };
+        }
+        // A name whose directory did not survive is gone with it.
+        let survivors = state.durable_names.clone();
+        state.durable_names.retain(|path, _| {
+            let mut ancestors = path.ancestors().skip(1).filter(|a| a.parent().is_some());
+            ancestors.all(|a| survivors.get(a) == Some(&Entry::Directory))
+        });
+        state.names = state.durable_names.clone();
+        for node in &mut state.nodes {
+            node.power_cut(&mut random);
+        }
+        state.open.clear();
+    }
+
+    /// Kills the program but not the machine: everything written is there.
+    pub fn kill(&self) {
+        self.state.borrow_mut().open.clear();
+    }
+
+    /// Limits the bytes that files may allocate; `None` lifts the limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state.borrow_mut().capacity_bytes = bytes;
+    }
+
+    /// Makes every later write, sync and allocation fail with this errno; `None` heals the disk.
+    pub fn set_failing(&self, errno: Option<i32>) {
+        self.state.borrow_mut().failing = errno;
+    }
+
+    /// Flips one bit of a file, now and durably: rot.
+    pub fn flip_bit(&self, path: &Path, position: u64, bit: u8) {
+        let mut state = self.state.borrow_mut();
+        let Some(Entry::File(node)) = state.names.get(path).copied() else {
+            panic!("no such file in the twin: {}", path.display());
+        };
+        let byte = state.nodes[node].read(position, 1)[0] ^ (1 << bit);
+        state.nodes[node].write(u64::MAX, position, &[byte], true);
+    }
+}
+
+/// How a simulated machine behaves.
+pub struct Simulation {
+    disk: Disk,
+    random: Random,
+    stop_at_step: Option<u64>,
+}
+
+impl Simulation {
+    /// A machine with this disk, its chances drawn from `seed`.
+    #[must_use]
+    pub fn new(disk: Disk, seed: u64) -> Self {
+        Self { disk, random: Random::new(seed), stop_at_step: None }
+    }
+
+    /// Stops the machine at the `step`-th I/O step; `block_on` then returns `Stopped`.
+    #[must_use]
+    pub fn stopping_at(mut self, step: u64) -> Self {
+        self.stop_at_step = Some(step);
+        self
+    }
+
+    pub(crate) fn into_backend(self) -> SimulatedBackend {
+        SimulatedBackend {
+            disk: self.disk,
+            random: self.random,
+            stop_at_step: self.stop_at_step,
+            steps: 0,
+            now: Nanos(1_000_000_000),
+            events: BinaryHeap::new(),
+            sequence: 0,
+            syncs: BTreeMap::new(),
+            writes: BTreeMap::new(),
+        }
+    }
+}
+
+/// The twin of the ring.
+pub(crate) struct SimulatedBackend {
+    disk: Disk,
+    random: Random,
+    stop_at_step: Option<u64>,
+    steps: u64,
+    now: Nanos,
+    /// (when, tie-break, slot, result).
+    events: BinaryHeap<Reverse<(Nanos, u64, u32, i32)>>,
+    sequence: u64,
+    /// Per slot: what a sync in flight will make durable.
+    syncs: BTreeMap<u32, (usize, BTreeSet<u64>, u64)>,
+    /// Per slot: which write of which node completes.
+    writes: BTreeMap<u32, (usize, u64)>,
+}
+
+impl SimulatedBackend {
+    pub(crate) fn now(&self) -> Nanos {
+        self.now
+    }
+
+    pub(crate) fn unix_ms(&self) -> i64 {
+        EPOCH_UNIX_MS + (self.now.0 / 1_000_000) as i64
+    }
+
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random.next_u64()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop_at_step.is_some_and(|at| self.steps > at)
+    }
+
+    /// Counts an I/O step; false once the machine has stopped and nothing may change any more.
+    fn count_step(&mut self) -> bool {
+        self.steps += 1;
+        !self.stopped()
+    }
+
+    pub(crate) fn push(&mut self, index: u32, slot: &mut Slot) {
+        let alive = self.count_step();
+        let latency_ns = 1_000 + self.random.below(200_000);
+        let mut state = self.disk.state.borrow_mut();
+        let state = &mut *state;
+        let node_of = |fd: i32| state.open[fd as usize];
+        let result = match &mut slot.op {
+            _ if !alive => 0,
+            Op::Read { fd, into, position, len_max } => {
+                let len = into.remaining().min(*len_max);
+                let bytes = state.nodes[node_of(*fd)].read(*position, len);
+                // The completion counts the bytes: only the memory is filled here.
+                let (start, _) = into.spare(len);
+                copy_to(&bytes, start);
+                bytes.len() as i32
+            }
+            Op::Write { .. } | Op::Sync { .. } | Op::Allocate { .. } if state.failing.is_some() => {
+                -state.failing.unwrap_or(libc::EIO)
+            }
+            Op::Write { fd, pieces, position, dsync } => {
+                let node = node_of(*fd);
+                let bytes: Vec<u8> = pieces.iter().flat_map(|p| p.snapshot()).collect();
+                let number = state.next_write;
+                state.next_write += 1;
+                // Sometimes only the front is taken, at a block boundary.
+                let mut taken = bytes.len();
+                if taken > 8192 && self.random.one_in(20) {
+                    taken = (self.random.below(taken as u64 / 4096 - 1) as usize + 1) * 4096;
+                }
+                state.nodes[node].write(number, *position, &bytes[..taken], false);
+                if *dsync {
+                    let len = state.nodes[node].len;
+                    self.syncs.insert(index, (node, BTreeSet::from([number]), len));
+                }
+                self.writes.insert(index, (node, number));
+                taken as i32
+            }
+            Op::Sync { fd, .. } => {
+                let node = node_of(*fd);
+                let completed = state.nodes[node].completed.clone();
+                let len = state.nodes[node].len;
+                self.syncs.insert(index, (node, completed, len));
+                0
+            }
+            Op::Allocate { fd, position, bytes } => {
+                let node = node_of(*fd);
+                let used: u64 = state
+                    .names
+                    .values()
+                    .filter_map(|e| if let Entry::File(n) = e { Some(*n) } else { None })
+                    .map(|n| state.nodes[n].len)
+                    .sum();
+                let end = *position + *bytes;
+                let more = end.saturating_sub(state.nodes[node].len);
+                if state.capacity_bytes.is_some_and(|max| used + more > max) {
+                    -libc::ENOSPC
+                } else {
+                    state.nodes[node].len = state.nodes[node].len.max(end);
+                    0
+                }
+            }
+            Op::None => unreachable!("an empty slot is never submitted"),
+            Op::Accept { .. }
+            | Op::Connect { .. }
+            | Op::Receive { .. }
+            | Op::Send { .. }
+            | Op::Readable { .. } => -libc::ENOSYS,
+        };
+        self.sequence += 1;
+        let at = Nanos(self.now.0 + latency_ns);
+        self.events.push(Reverse((at, self.sequence, index, result)));
+    }
+
+    /// Lets time pass to the next event and completes it.
+    pub(crate) fn step(
+        &mut self,
+        wait: bool,
+        next_timer: Option<Nanos>,
+        slots: &mut Slots,
+        wake: &mut Vec<Waker>,
+    ) -> Result<(), Stopped> {
+        if self.stopped() {
+            return Err(Stopped);
+        }
+        if !wait {
+            return Ok(());
+        }
+        let next_event = self.events.peek().map(|Reverse((at, ..))| *at);
+        match (next_event, next_timer) {
+            (None, None) => panic!("the simulated machine waits for nothing: a lost wake-up"),
+            (Some(event), timer) if timer.is_none_or(|timer| event <= timer) => {
+                let Some(Reverse((at, _, index, result))) = self.events.pop() else {
+                    unreachable!("peeked above");
+                };
+                self.now = self.now.max(at);
+                let mut state = self.disk.state.borrow_mut();
+                if let Some((node, number)) = self.writes.remove(&index) {
+                    state.nodes[node].completed.insert(number);
+                }
+                if let Some((node, completed, len)) = self.syncs.remove(&index) {
+                    // A dsync write promises its own range only; a file sync the whole length.
+                    let len = if matches!(slots.get(index).op, Op::Write { .. }) {
+                        state.nodes[node].durable_len.max(len)
+                    } else {
+                        len
+                    };
+                    state.nodes[node].sync(&completed, len);
+                }
+                drop(state);
+                crate::ring::advance_writer(slots.get(index), result);
+                wake.extend(slots.complete(index, result));
+            }
+            (_, Some(timer)) => self.now = self.now.max(timer),
+            (Some(_), None) => unreachable!("covered by the guard above"),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn open(&mut self, path: &Path, options: OpenOptions) -> io::Result<i32> {
+        let alive = self.count_step();
+        let mut state = self.disk.state.borrow_mut();
+        let node = match state.names.get(path) {
+            Some(Entry::File(node)) => *node,
+            Some(Entry::Directory) => return Err(io::ErrorKind::IsADirectory.into()),
+            None if options.create => {
+                let parent = path.parent().unwrap_or(Path::new("/"));
+                if state.names.get(parent) != Some(&Entry::Directory) {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
+                state.nodes.push(Node::default());
+                let node = state.nodes.len() - 1;
+                if alive {
+                    state.names.insert(path.to_owned(), Entry::File(node));
+                }
+                node
+            }
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        state.open.push(node);
+        Ok(state.open.len() as i32 - 1)
+    }
+
+    pub(crate) fn set_len(&mut self, fd: i32, len: u64) -> io::Result<()> {
+        if self.count_step() {
+            let mut state = self.disk.state.borrow_mut();
+            let number = state.next_write;
+            state.next_write += 1;
+            let node = state.open[fd as usize];
+            state.nodes[node].set_len(number, len);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn len(&mut self, fd: i32) -> io::Result<u64> {
+        let state = self.disk.state.borrow();
+        Ok(state.nodes[state.open[fd as usize]].len)
+    }
+
+    pub(crate) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        if self.count_step() {
+            let mut state = self.disk.state.borrow_mut();
+            for ancestor in path.ancestors().filter(|a| a.parent().is_some()) {
+                state.names.entry(ancestor.to_owned()).or_insert(Entry::Directory);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn list(&mut self, path: &Path) -> io::Result<Vec<String>> {
+        let state = self.disk.state.borrow();
+        if state.names.get(path) != Some(&Entry::Directory) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let children = state.names.keys().filter(|p| p.parent() == Some(path));
+        Ok(children.filter_map(|p| Some(p.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.count_step() {
+            let mut state = self.disk.state.borrow_mut();
+            let entry = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            state.names.insert(to.to_owned(), entry);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        if self.count_step() {
+            let mut state = self.disk.state.borrow_mut();
+            state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        if self.count_step() {
+            self.disk.state.borrow_mut().names.retain(|p, _| !p.starts_with(path));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        if !self.count_step() {
+            return Ok(());
+        }
+        let mut state = self.disk.state.borrow_mut();
+        if let Some(errno) = state.failing {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let DiskState { names, durable_names, .. } = &mut *state;
+        durable_names.retain(|p, _| p.parent() != Some(path) || names.contains_key(p));
+        for (name, entry) in names.iter().filter(|(p, _)| p.parent() == Some(path)) {
+            durable_names.insert(name.clone(), *entry);
+        }
+        // The directory itself lasts once something in it was made durable and its parent was.
+        Ok(())
+    }
+}
+
+#[allow(unsafe_code)]
+fn copy_to(bytes: &[u8], start: *mut u8) {
+    // SAFETY: `start` has room for as many bytes as the read asked for, and only the slot's writer,
+    // which the twin holds, writes there.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
+}

@@ -1,0 +1,236 @@
+//! TCP sockets of a thread.
+//!
+//! A receive is never cancelled half-way: to end one, `shutdown` the socket and wait for it.
+#![allow(unsafe_code)]
+
+use crate::buffer::{ReceiveBuffer, SharedBytes};
+use crate::file::result_of;
+use crate::op::{Op, submit};
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::RawFd;
+
+/// A connected TCP socket. Dropping it ends what is in flight on it and closes it.
+pub struct Socket {
+    fd: RawFd,
+}
+
+/// A listening TCP socket; several may share an address (`SO_REUSEPORT`).
+pub struct Listener {
+    fd: RawFd,
+}
+
+impl Listener {
+    /// Listens on `address`; port 0 picks a free one (see `local_address`). With `share`, other
+    /// sockets of this user may listen there too, and the kernel spreads connections over them.
+    ///
+    /// # Errors
+    /// As bind(2) and listen(2).
+    pub fn bind(address: SocketAddr, share: bool) -> io::Result<Self> {
+        let listener = Self { fd: new_socket(address)? };
+        set_option(listener.fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        if share {
+            set_option(listener.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
+        // SAFETY: plain C structure; all zeroes is valid.
+        let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let bytes = write_sockaddr(address, &mut storage);
+        // SAFETY: `storage` holds an address of `bytes` bytes; the descriptor is ours.
+        unsafe {
+            check(libc::bind(listener.fd, (&raw const storage).cast(), bytes))?;
+            check(libc::listen(listener.fd, 1024))?;
+        }
+        Ok(listener)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As getsockname(2).
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        // SAFETY: plain C structure; all zeroes is valid.
+        let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let mut bytes = size_of_val(&storage) as libc::socklen_t;
+        // SAFETY: both places are valid and the size is given.
+        unsafe {
+            check(libc::getsockname(self.fd, (&raw mut storage).cast(), &raw mut bytes))?;
+        }
+        read_sockaddr(&storage)
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// As accept(2); `InvalidInput` after `shutdown`.
+    pub async fn accept(&self) -> io::Result<Socket> {
+        let (result, _) = submit(Op::Accept { fd: self.fd }).await;
+        let socket = Socket { fd: result_of(result)? as RawFd };
+        set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        Ok(socket)
+    }
+
+    /// Ends a pending `accept`.
+    pub fn shutdown(&self) {
+        // SAFETY: the descriptor is open.
+        unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shutdown();
+        // SAFETY: ours alone.
+        unsafe { libc::close(self.fd) };
+    }
+}
+
+impl Socket {
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    /// As connect(2).
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = Self { fd: new_socket(address)? };
+        set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        let (result, _) = submit(Op::Connect { fd: socket.fd, address }).await;
+        result_of(result)?;
+        Ok(socket)
+    }
+
+    /// Receives once into the buffer, which must have room; 0 means the peer closed.
+    ///
+    /// # Errors
+    /// As recv(2).
+    pub async fn receive(&self, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
+        let (result, op) = submit(Op::Receive { fd: self.fd, into: buffer.lend() }).await;
+        let Op::Receive { into, .. } = op else { unreachable!("the op comes back") };
+        buffer.give_back(into);
+        result_of(result)
+    }
+
+    /// Sends all `pieces` in order; the vector comes back empty for reuse.
+    ///
+    /// # Errors
+    /// As sendmsg(2); how much was sent before the error is unknown.
+    pub async fn send(&self, pieces: &mut Vec<SharedBytes>) -> io::Result<()> {
+        pieces.retain(|piece| !piece.is_empty());
+        while !pieces.is_empty() {
+            // The kernel takes at most UIO_MAXIOV pieces at once.
+            let later = if pieces.len() > 1024 { pieces.split_off(1024) } else { Vec::new() };
+            let taken = std::mem::take(pieces);
+            let (result, op) = submit(Op::Send { fd: self.fd, pieces: taken }).await;
+            let Op::Send { pieces: returned, .. } = op else { unreachable!("the op comes back") };
+            *pieces = returned;
+            let mut sent = match result_of(result) {
+                Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
+                other => other,
+            }
+            .inspect_err(|_| pieces.clear())?;
+            pieces.retain_mut(|piece| {
+                let skipped = sent.min(piece.len());
+                sent -= skipped;
+                if skipped > 0 && skipped < piece.len() {
+                    *piece = piece.slice(skipped..piece.len());
+                    return true;
+                }
+                skipped == 0
+            });
+            pieces.extend(later);
+        }
+        Ok(())
+    }
+
+    /// Ends both directions: a pending receive returns 0, a pending send fails.
+    pub fn shutdown(&self) {
+        // SAFETY: the descriptor is open.
+        unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
+    }
+
+    /// The other end's address, for logs.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        // SAFETY: plain C structure; all zeroes is valid.
+        let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let mut bytes = size_of_val(&storage) as libc::socklen_t;
+        // SAFETY: both places are valid and the size is given.
+        let result =
+            unsafe { libc::getpeername(self.fd, (&raw mut storage).cast(), &raw mut bytes) };
+        if result < 0 { None } else { read_sockaddr(&storage).ok() }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.shutdown();
+        // SAFETY: ours alone; operations in flight hold their own reference in the kernel.
+        unsafe { libc::close(self.fd) };
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<RawFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: a plain system call.
+    check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })
+}
+
+fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the option value is an int whose address and size are given.
+    check(unsafe {
+        libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of_val(&value) as u32)
+    })
+    .map(drop)
+}
+
+/// Writes `address` in C's form; returns its bytes.
+pub(crate) fn write_sockaddr(
+    address: SocketAddr,
+    storage: &mut libc::sockaddr_storage,
+) -> libc::socklen_t {
+    match address {
+        SocketAddr::V4(v4) => {
+            let c_address = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from(*v4.ip()).to_be() },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a sockaddr_storage has room and alignment for every address kind.
+            unsafe { std::ptr::from_mut(storage).cast::<libc::sockaddr_in>().write(c_address) };
+            size_of_val(&c_address) as libc::socklen_t
+        }
+        SocketAddr::V6(v6) => {
+            let c_address = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { std::ptr::from_mut(storage).cast::<libc::sockaddr_in6>().write(c_address) };
+            size_of_val(&c_address) as libc::socklen_t
+        }
+    }
+}
+
+fn read_sockaddr(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which structure the kernel wrote.
+            let v4 = unsafe { std::ptr::from_ref(storage).cast::<libc::sockaddr_in>().read() };
+            let ip = u32::from_be(v4.sin_addr.s_addr).into();
+            Ok(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>().read() };
+            let ip = v6.sin6_addr.s6_addr.into();
+            Ok(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
+    }
+}
