@@ -61,7 +61,10 @@ impl Compression {
             Self::None => out.extend_from_slice(input),
             Self::Gzip => {
                 let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(6));
-                encoder.write_all(input).and_then(|()| encoder.finish().map(drop)).expect(INFALLIBLE);
+                encoder
+                    .write_all(input)
+                    .and_then(|()| encoder.finish().map(drop))
+                    .expect(INFALLIBLE);
             }
             Self::Snappy => {
                 out.extend_from_slice(&XERIAL_MAGIC);

@@ -130,7 +130,8 @@ impl<'a> RecordBatch<'a> {
 
     fn check_header(self) -> Result<(), BatchError> {
         let attributes = self.attributes();
-        if self.base_offset() != Offset::ZERO || attributes & (CONTROL_BIT | DELETE_HORIZON_BIT) != 0
+        if self.base_offset() != Offset::ZERO
+            || attributes & (CONTROL_BIT | DELETE_HORIZON_BIT) != 0
         {
             return Err(BatchError::ReservedField);
         }

@@ -182,9 +182,7 @@ impl Deref for SharedBytes {
     fn deref(&self) -> &[u8] {
         // SAFETY: the range was below `filled` when shared, so it is initialised and immutable, and
         // the chunk lives as long as `self`.
-        unsafe {
-            std::slice::from_raw_parts(self.chunk.at(self.start as usize), self.len as usize)
-        }
+        unsafe { std::slice::from_raw_parts(self.chunk.at(self.start as usize), self.len as usize) }
     }
 }
 

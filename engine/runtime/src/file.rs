@@ -81,8 +81,12 @@ impl File {
     ) -> (io::Result<usize>, ChunkWriter) {
         let mut read = 0;
         loop {
-            let op =
-                Op::Read { fd: self.fd, into, position: position + read as u64, len_max: len - read };
+            let op = Op::Read {
+                fd: self.fd,
+                into,
+                position: position + read as u64,
+                len_max: len - read,
+            };
             let (result, op) = submit(op).await;
             let Op::Read { into: returned, .. } = op else { unreachable!("the op comes back") };
             into = returned;

@@ -16,17 +16,47 @@ use std::task::{Context, Poll, Waker};
 pub(crate) enum Op {
     None,
     /// Reads at `position` to the end of the writer, at most `len_max` bytes.
-    Read { fd: RawFd, into: ChunkWriter, position: u64, len_max: usize },
+    Read {
+        fd: RawFd,
+        into: ChunkWriter,
+        position: u64,
+        len_max: usize,
+    },
     /// Writes `pieces` at `position`; `dsync` makes this write durable when it completes.
-    Write { fd: RawFd, pieces: Vec<DiskRange>, position: u64, dsync: bool },
-    Sync { fd: RawFd, data_only: bool },
-    Allocate { fd: RawFd, position: u64, bytes: u64 },
-    Accept { fd: RawFd },
-    Connect { fd: RawFd, address: SocketAddr },
-    Receive { fd: RawFd, into: ChunkWriter },
-    Send { fd: RawFd, pieces: Vec<SharedBytes> },
+    Write {
+        fd: RawFd,
+        pieces: Vec<DiskRange>,
+        position: u64,
+        dsync: bool,
+    },
+    Sync {
+        fd: RawFd,
+        data_only: bool,
+    },
+    Allocate {
+        fd: RawFd,
+        position: u64,
+        bytes: u64,
+    },
+    Accept {
+        fd: RawFd,
+    },
+    Connect {
+        fd: RawFd,
+        address: SocketAddr,
+    },
+    Receive {
+        fd: RawFd,
+        into: ChunkWriter,
+    },
+    Send {
+        fd: RawFd,
+        pieces: Vec<SharedBytes>,
+    },
     /// Waits until `fd` is readable: for signal descriptors.
-    Readable { fd: RawFd },
+    Readable {
+        fd: RawFd,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -147,8 +147,7 @@ impl Core {
             tasks.push(None);
             tasks.len() - 1
         });
-        let waker =
-            Arc::new(TaskWaker { core: self.id, index, queued: AtomicBool::new(true) });
+        let waker = Arc::new(TaskWaker { core: self.id, index, queued: AtomicBool::new(true) });
         tasks[index] = Some(Task { future: Some(future), waker });
         self.ready.borrow_mut().push_back(index);
     }
@@ -188,9 +187,7 @@ impl Runtime {
     pub fn new(io: Io) -> Result<Self, RuntimeError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let backend = match io {
-            Io::Uring => {
-                Backend::Ring(Ring::new().map_err(|os_error| RuntimeError { os_error })?)
-            }
+            Io::Uring => Backend::Ring(Ring::new().map_err(|os_error| RuntimeError { os_error })?),
             Io::Simulated(simulation) => Backend::Simulated(simulation.into_backend()),
         };
         let core = Core {

@@ -185,8 +185,6 @@ fn entry_of(slot: &mut Slot) -> squeue::Entry {
                 .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
                 .build()
         }
-        Op::Readable { fd } => {
-            opcode::PollAdd::new(types::Fd(*fd), libc::POLLIN as u32).build()
-        }
+        Op::Readable { fd } => opcode::PollAdd::new(types::Fd(*fd), libc::POLLIN as u32).build(),
     }
 }

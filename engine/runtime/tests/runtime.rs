@@ -42,7 +42,8 @@ fn sockets_echo_in_order_and_end_by_shutdown() {
             let bytes = SharedBytes::copy_of(&sent);
             spawn(async move {
                 let middle = bytes.slice(100..2_000_000);
-                let mut pieces = vec![bytes.slice(0..100), middle, bytes.slice(2_000_000..3_000_000)];
+                let mut pieces =
+                    vec![bytes.slice(0..100), middle, bytes.slice(2_000_000..3_000_000)];
                 sender.send(&mut pieces).await.unwrap();
             });
             let mut pool = ChunkPool::new(64 * 1024, 4, 0);

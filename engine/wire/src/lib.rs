@@ -1,1 +1,16 @@
-//! x
+//! Bytes to requests and responses of the Kafka protocol, and back.
+//!
+//! In: byte slices. Out: frames, requests, bytes of responses. Never: sockets, state.
+#![forbid(unsafe_code)]
+
+pub mod api_key;
+pub mod error;
+pub mod fetch;
+pub mod frame;
+pub mod header;
+pub mod messages;
+pub mod primitives;
+pub mod produce;
+
+pub use api_key::ApiKey;
+pub use error::WireError;

@@ -1,0 +1,43 @@
+//! Why bytes from a peer are not a message: always the peer's fault.
+
+use std::fmt;
+
+/// Malformed input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// The message ends inside a field.
+    Truncated,
+    /// A count or length is negative, or larger than the bytes that remain could hold.
+    Count,
+    /// A varint has more bytes than its type.
+    Varint,
+    /// A string is not UTF-8.
+    Utf8,
+    /// A field that may not be null is.
+    Null,
+    /// A frame announces fewer bytes than a header has, or more than allowed.
+    FrameLength(i32),
+    /// The API key is not one this side knows.
+    UnknownApi(i16),
+    /// The API is known, this version of it is not served.
+    UnsupportedVersion(i16, i16),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => write!(f, "the message ends inside a field"),
+            Self::Count => write!(f, "a count exceeds the bytes that remain"),
+            Self::Varint => write!(f, "a varint is too long"),
+            Self::Utf8 => write!(f, "a string is not UTF-8"),
+            Self::Null => write!(f, "a field that may not be null is null"),
+            Self::FrameLength(length) => write!(f, "frame length {length} is out of range"),
+            Self::UnknownApi(key) => write!(f, "API key {key} is not served"),
+            Self::UnsupportedVersion(key, version) => {
+                write!(f, "version {version} of API key {key} is not served")
+            }
+        }
+    }
+}
+
+impl std::error::Error for WireError {}

@@ -1,0 +1,301 @@
+//! Path: hot. Produce 3 to 11 over borrowed bytes: nothing is allocated, nothing copied.
+//!
+//! v5 adds log start offset, v7 zstd, v8 record errors (KIP-467), v9 flexible, v10 leader hints
+//! (KIP-951, tagged, not sent), v11 nothing on the wire.
+
+use crate::WireError;
+use crate::primitives::{Reader, put_count, put_no_tags, put_string};
+use model::{ErrorCode, Offset};
+
+/// A produce request whose partitions are read as they are iterated.
+#[derive(Clone, Copy)]
+pub struct ProduceRequest<'a> {
+    /// Set by transactional producers only.
+    pub transactional_id: Option<&'a str>,
+    /// -1 all, 0 none, 1 leader; anything else is the client's error.
+    pub acks: i16,
+    /// How long the broker may wait for replicas.
+    pub timeout_ms: i32,
+    topics: Reader<'a>,
+    flexible: bool,
+}
+
+/// One partition's records.
+#[derive(Clone, Copy)]
+pub struct ProducePartition<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition in it.
+    pub partition: i32,
+    /// Its batch, if any.
+    pub records: Option<&'a [u8]>,
+}
+
+impl<'a> ProduceRequest<'a> {
+    /// Reads the head and walks the rest once, so that iterating cannot fail later.
+    ///
+    /// # Errors
+    /// Malformed bytes anywhere in the request.
+    pub fn read(mut reader: Reader<'a>, version: i16) -> Result<Self, WireError> {
+        let flexible = version >= 9;
+        let transactional_id = reader.string(flexible)?;
+        let acks = reader.i16()?;
+        let timeout_ms = reader.i32()?;
+        let request = Self { transactional_id, acks, timeout_ms, topics: reader, flexible };
+        let mut walk = request.walk()?;
+        while walk.next_partition()?.is_some() {}
+        Ok(request)
+    }
+
+    fn walk(&self) -> Result<Walk<'a>, WireError> {
+        let mut reader = self.topics;
+        let topics_left = reader.count(self.flexible)?.unwrap_or(0);
+        let flexible = self.flexible;
+        Ok(Walk { reader, flexible, topics_left, partitions_left: 0, topic: "", in_topic: false })
+    }
+
+    /// The partitions in request order.
+    pub fn partitions(&self) -> impl Iterator<Item = ProducePartition<'a>> + use<'a> {
+        let mut walk = self.walk().expect("walked when read");
+        std::iter::from_fn(move || walk.next_partition().expect("walked when read"))
+    }
+}
+
+struct Walk<'a> {
+    reader: Reader<'a>,
+    flexible: bool,
+    topics_left: usize,
+    partitions_left: usize,
+    topic: &'a str,
+    in_topic: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn next_partition(&mut self) -> Result<Option<ProducePartition<'a>>, WireError> {
+        while self.partitions_left == 0 {
+            if std::mem::take(&mut self.in_topic) {
+                self.reader.skip_tags(self.flexible)?;
+            }
+            if self.topics_left == 0 {
+                return Ok(None);
+            }
+            self.topics_left -= 1;
+            self.topic = self.reader.string(self.flexible)?.ok_or(WireError::Null)?;
+            self.partitions_left = self.reader.count(self.flexible)?.unwrap_or(0);
+            self.in_topic = true;
+        }
+        self.partitions_left -= 1;
+        let partition = self.reader.i32()?;
+        let records = self.reader.byte_string(self.flexible)?;
+        self.reader.skip_tags(self.flexible)?;
+        Ok(Some(ProducePartition { topic: self.topic, partition, records }))
+    }
+}
+
+/// What became of one partition's batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProduceResult {
+    /// None, or why not.
+    pub error: ErrorCode,
+    /// Offset of the batch's first record; -1 on error.
+    pub base_offset: i64,
+    /// The broker's timestamp for LogAppendTime topics, else -1.
+    pub log_append_time: i64,
+    /// The partition's first offset; -1 if unknown.
+    pub log_start_offset: i64,
+    /// Why, in words (v8 on).
+    pub message: Option<&'static str>,
+}
+
+impl ProduceResult {
+    /// A refusal.
+    #[must_use]
+    pub fn refused(error: ErrorCode, message: Option<&'static str>) -> Self {
+        Self { error, base_offset: -1, log_append_time: -1, log_start_offset: -1, message }
+    }
+
+    /// An append at `base_offset`.
+    #[must_use]
+    pub fn appended(base_offset: Offset, log_start: Offset) -> Self {
+        Self {
+            error: ErrorCode::None,
+            base_offset: base_offset.0,
+            log_append_time: -1,
+            log_start_offset: log_start.0,
+            message: None,
+        }
+    }
+}
+
+/// Appends the response body: one result for each partition of the request, in its order.
+pub fn put_response(
+    out: &mut Vec<u8>,
+    version: i16,
+    request: &ProduceRequest<'_>,
+    results: impl IntoIterator<Item = ProduceResult>,
+) {
+    let flexible = version >= 9;
+    let mut results = results.into_iter();
+    let mut walk = request.topics;
+    let topics = walk.count(flexible).ok().flatten().unwrap_or(0);
+    put_count(out, Some(topics), flexible);
+    for _ in 0..topics {
+        let topic = walk.string(flexible).ok().flatten().expect("walked when read");
+        put_string(out, Some(topic), flexible);
+        let partitions = walk.count(flexible).ok().flatten().unwrap_or(0);
+        put_count(out, Some(partitions), flexible);
+        for _ in 0..partitions {
+            let index = walk.i32().expect("walked when read");
+            walk.byte_string(flexible).and_then(|_| walk.skip_tags(flexible)).expect("walked");
+            let result = results.next().expect("one result for each partition");
+            out.extend_from_slice(&index.to_be_bytes());
+            out.extend_from_slice(&result.error.code().to_be_bytes());
+            out.extend_from_slice(&result.base_offset.to_be_bytes());
+            out.extend_from_slice(&result.log_append_time.to_be_bytes());
+            if version >= 5 {
+                out.extend_from_slice(&result.log_start_offset.to_be_bytes());
+            }
+            if version >= 8 {
+                put_count(out, Some(0), flexible);
+                put_string(out, result.message, flexible);
+            }
+            put_no_tags(out, flexible);
+        }
+        walk.skip_tags(flexible).expect("walked when read");
+        put_no_tags(out, flexible);
+    }
+    out.extend_from_slice(&0i32.to_be_bytes());
+    put_no_tags(out, flexible);
+}
+
+/// The client's side: writes a request for one topic. `partitions` gives index and batch.
+pub fn put_request<'b>(
+    out: &mut Vec<u8>,
+    version: i16,
+    acks: i16,
+    timeout_ms: i32,
+    topic: &str,
+    partitions: impl ExactSizeIterator<Item = (i32, &'b [u8])>,
+) {
+    let flexible = version >= 9;
+    put_string(out, None, flexible);
+    out.extend_from_slice(&acks.to_be_bytes());
+    out.extend_from_slice(&timeout_ms.to_be_bytes());
+    put_count(out, Some(1), flexible);
+    put_string(out, Some(topic), flexible);
+    put_count(out, Some(partitions.len()), flexible);
+    for (index, batch) in partitions {
+        out.extend_from_slice(&index.to_be_bytes());
+        put_count(out, Some(batch.len()), flexible);
+        out.extend_from_slice(batch);
+        put_no_tags(out, flexible);
+    }
+    put_no_tags(out, flexible);
+    put_no_tags(out, flexible);
+}
+
+/// The client's side: visits (partition, error, base offset) of a response.
+///
+/// # Errors
+/// Malformed bytes.
+pub fn read_response(
+    mut reader: Reader<'_>,
+    version: i16,
+    mut visit: impl FnMut(i32, ErrorCode, i64),
+) -> Result<(), WireError> {
+    let flexible = version >= 9;
+    for _ in 0..reader.count(flexible)?.unwrap_or(0) {
+        reader.string(flexible)?;
+        for _ in 0..reader.count(flexible)?.unwrap_or(0) {
+            let (index, error, base) = (reader.i32()?, reader.i16()?, reader.i64()?);
+            reader.i64()?;
+            if version >= 5 {
+                reader.i64()?;
+            }
+            if version >= 8 {
+                for _ in 0..reader.count(flexible)?.unwrap_or(0) {
+                    reader.i32()?;
+                    reader.string(flexible)?;
+                    reader.skip_tags(flexible)?;
+                }
+                reader.string(flexible)?;
+            }
+            reader.skip_tags(flexible)?;
+            visit(index, ErrorCode::from_code(error), base);
+        }
+        reader.skip_tags(flexible)?;
+    }
+    reader.i32()?;
+    reader.skip_tags(flexible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages as theirs;
+    use kafka_protocol::protocol::{Decodable, Encodable};
+
+    #[test]
+    fn requests_and_responses_agree_with_an_independent_codec() {
+        for version in 3..=11 {
+            let mut ours = Vec::new();
+            let batches = [(0, &b"first"[..]), (5, b"second"), (2, b"")];
+            put_request(&mut ours, version, -1, 1500, "topic", batches.into_iter());
+            let request = theirs::ProduceRequest::decode(&mut &ours[..], version).unwrap();
+            assert_eq!(request.timeout_ms, 1500);
+            let mut bytes = Vec::new();
+            request.encode(&mut bytes, version).unwrap();
+            assert_eq!(bytes, ours, "v{version}");
+
+            let request = ProduceRequest::read(Reader::new(&ours), version).unwrap();
+            let seen: Vec<_> = request.partitions().map(|p| (p.partition, p.records)).collect();
+            assert_eq!(seen, batches.map(|(i, b)| (i, Some(b))));
+            assert_eq!((request.acks, request.transactional_id), (-1, None));
+
+            let results = [
+                ProduceResult::appended(Offset(7), Offset(1)),
+                ProduceResult::refused(ErrorCode::CorruptMessage, Some("bad")),
+                ProduceResult::appended(Offset(8), Offset(2)),
+            ];
+            let mut ours = Vec::new();
+            put_response(&mut ours, version, &request, results);
+            let response = theirs::ProduceResponse::decode(&mut &ours[..], version).unwrap();
+            let mut bytes = Vec::new();
+            response.encode(&mut bytes, version).unwrap();
+            assert_eq!(bytes, ours, "v{version}");
+            let mut seen = Vec::new();
+            read_response(Reader::new(&ours), version, |p, e, o| seen.push((p, e, o))).unwrap();
+            assert_eq!(
+                seen,
+                [
+                    (0, ErrorCode::None, 7),
+                    (5, ErrorCode::CorruptMessage, -1),
+                    (2, ErrorCode::None, 8)
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_no_damage_panics() {
+        let mut bytes = Vec::new();
+        put_request(&mut bytes, 9, 1, 1, "t", [(0, &b"records"[..])].into_iter());
+        for cut in 0..bytes.len() {
+            assert!(
+                ProduceRequest::read(Reader::new(&bytes[..cut]), 9).is_err()
+                    || cut + 1 == bytes.len()
+            );
+        }
+        for at in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] = value;
+                if let Ok(request) = ProduceRequest::read(Reader::new(&damaged), 9) {
+                    let results =
+                        request.partitions().map(|_| ProduceResult::refused(ErrorCode::None, None));
+                    put_response(&mut Vec::new(), 9, &request, results);
+                }
+            }
+        }
+    }
+}
