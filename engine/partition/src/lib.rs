@@ -1,1 +1,9 @@
-//! x
+//! One replica's role: what may be appended, what is committed, what may be read.
+//!
+//! In: append and flush results, fetch positions, epochs. Out: accept or refuse, HighWatermark
+//! moves. Never: disk, sockets, clock.
+#![forbid(unsafe_code)]
+
+pub mod leader;
+
+pub use leader::{Advanced, FetchError, Leader, Level};

@@ -179,7 +179,13 @@ impl Disk {
 
     /// Kills the program but not the machine: everything written is there.
     pub fn kill(&self) {
-        self.state.borrow_mut().open.clear();
+        let mut state = self.state.borrow_mut();
+        state.open.clear();
+        for node in &mut state.nodes {
+            // The kernel finishes what was in flight: a later sync covers it.
+            let numbers = node.pending.values().flatten().map(|(number, _)| *number);
+            node.completed.extend(numbers);
+        }
     }
 
     /// Limits the bytes that files may allocate; `None` lifts the limit.

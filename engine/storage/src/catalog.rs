@@ -1,0 +1,141 @@
+//! The topics of a directory: ids, names, partition counts and settings.
+
+use crate::StorageError;
+use model::{TopicId, crc32c};
+use runtime::fs;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const MAGIC: &[u8; 8] = b"WEIRCATL";
+const VERSION: u32 = 1;
+
+/// One topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogTopic {
+    /// Its id, never reused.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: i32,
+    /// Settings that differ from the broker's, by Kafka's names.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// All topics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// By creation.
+    pub topics: Vec<CatalogTopic>,
+}
+
+impl Catalog {
+    /// Reads the catalog of a directory; an absent file is an empty catalog.
+    ///
+    /// # Errors
+    /// Unreadable or damaged.
+    pub async fn load(path: &Path) -> Result<Self, StorageError> {
+        let bytes = match fs::read(path).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(StorageError::of(path, "read", &error)),
+        };
+        Self::decode(&bytes).ok_or_else(|| StorageError::Corrupt {
+            path: path.to_owned(),
+            position: 0,
+            what: "the catalog of topics fails its checksum; restore it from a backup of this file",
+        })
+    }
+
+    /// Replaces the catalog of a directory, durably.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn store(&self, path: &Path) -> Result<(), StorageError> {
+        let stored = fs::replace(path, &self.encode()).await;
+        stored.map_err(|error| StorageError::of(path, "replace", &error))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        let put = |out: &mut Vec<u8>, text: &str| {
+            out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+            out.extend_from_slice(text.as_bytes());
+        };
+        out.extend_from_slice(&VERSION.to_be_bytes());
+        out.extend_from_slice(&(self.topics.len() as u32).to_be_bytes());
+        for topic in &self.topics {
+            out.extend_from_slice(&topic.id.0);
+            put(&mut out, &topic.name);
+            out.extend_from_slice(&topic.partitions.to_be_bytes());
+            out.extend_from_slice(&(topic.settings.len() as u32).to_be_bytes());
+            for (name, value) in &topic.settings {
+                put(&mut out, name);
+                put(&mut out, value);
+            }
+        }
+        let crc = crc32c::checksum(&out);
+        out.extend_from_slice(&crc.to_be_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+            let (taken, tail) = rest.split_at_checked(len)?;
+            *rest = tail;
+            Some(taken)
+        }
+        fn number(rest: &mut &[u8]) -> Option<u32> {
+            Some(u32::from_be_bytes(take(rest, 4)?.try_into().ok()?))
+        }
+        fn text(rest: &mut &[u8]) -> Option<String> {
+            let len = u16::from_be_bytes(take(rest, 2)?.try_into().ok()?);
+            String::from_utf8(take(rest, usize::from(len))?.to_vec()).ok()
+        }
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        if u32::from_be_bytes(*crc) != crc32c::checksum(body) {
+            return None;
+        }
+        let mut rest = body.strip_prefix(MAGIC)?;
+        if number(&mut rest)? != VERSION {
+            return None;
+        }
+        let mut topics = Vec::new();
+        for _ in 0..number(&mut rest)? {
+            let id = TopicId(take(&mut rest, 16)?.try_into().ok()?);
+            let name = text(&mut rest)?;
+            let partitions = i32::try_from(number(&mut rest)?).ok()?;
+            let mut settings = BTreeMap::new();
+            for _ in 0..number(&mut rest)? {
+                settings.insert(text(&mut rest)?, text(&mut rest)?);
+            }
+            topics.push(CatalogTopic { id, name, partitions, settings });
+        }
+        rest.is_empty().then_some(Self { topics })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_round_trips_and_damage_is_noticed() {
+        let topic = |n: u8| CatalogTopic {
+            id: TopicId::from_random([n; 16]),
+            name: format!("topic-{n}"),
+            partitions: i32::from(n),
+            settings: BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]),
+        };
+        let catalog = Catalog { topics: (1..5).map(topic).collect() };
+        let bytes = catalog.encode();
+        assert_eq!(Catalog::decode(&bytes), Some(catalog));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(Catalog::decode(&damaged), None, "byte {at}");
+        }
+    }
+}

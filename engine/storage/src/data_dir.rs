@@ -1,0 +1,240 @@
+//! A data directory: whose it is, whether it was left clean, and its lock.
+
+use crate::StorageError;
+use model::{LeaderEpoch, TopicId, TopicPartition, crc32c};
+use runtime::file::{File, OpenOptions};
+use runtime::{fs, random};
+use std::io;
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 8] = b"WEIRSUPR";
+/// The on-disk format this program reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+const SUPERBLOCK_BYTES: usize = 65;
+
+/// What a directory knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    generation: u64,
+    /// The cluster it belongs to.
+    pub cluster_id: TopicId,
+    /// The node it belongs to.
+    pub node_id: i32,
+    /// This directory.
+    pub directory_id: TopicId,
+    /// Counts starts: the leader epoch of everything appended since the last one.
+    pub incarnation: u32,
+    /// Whether the last stop was clean.
+    pub clean: bool,
+}
+
+/// An open, locked data directory.
+pub struct DataDir {
+    path: PathBuf,
+    superblock: Superblock,
+    was_clean: bool,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens or makes a directory, locks it, and durably notes that it is in use.
+    ///
+    /// # Errors
+    /// In use by another process, unreadable, of another format version, or the disk's errors; the
+    /// text says what to do.
+    pub async fn open(path: &Path, node_id: i32) -> Result<Self, StorageError> {
+        let unusable = |why: String| StorageError::Unusable(format!("{}: {why}", path.display()));
+        let partitions = path.join("partitions");
+        fs::create_dir_all(&partitions).map_err(|error| {
+            unusable(format!(
+                "cannot be made: {error}; choose another --data-dir or fix its owner and mode"
+            ))
+        })?;
+        let options = OpenOptions { create: true, write: true, direct: false };
+        let lock = File::open(&path.join("lock"), options).map_err(|error| {
+            unusable(format!("cannot be written: {error}; check its owner and mode"))
+        })?;
+        if !lock.try_lock().map_err(|error| StorageError::of(path, "lock", &error))? {
+            return Err(unusable(
+                "in use by another running broker; stop that one, or choose another --data-dir"
+                    .into(),
+            ));
+        }
+        let stored = Self::read_superblock(path).await?;
+        let was_clean = stored.as_ref().is_some_and(|s| s.clean);
+        let fresh = || Superblock {
+            generation: 0,
+            cluster_id: random_id(),
+            node_id,
+            directory_id: random_id(),
+            incarnation: 0,
+            clean: false,
+        };
+        let mut superblock = stored.unwrap_or_else(fresh);
+        if superblock.node_id != node_id {
+            return Err(unusable(format!(
+                "belongs to node {}, and this is node {node_id}; start with --node.id {0} or choose another --data-dir",
+                superblock.node_id
+            )));
+        }
+        superblock.incarnation += 1;
+        superblock.clean = false;
+        let mut dir = Self { path: path.to_owned(), superblock, was_clean, _lock: lock };
+        dir.write_superblock().await?;
+        // At every start: a crash may have come between making these names and making them last.
+        for made in [Some(path), path.parent().filter(|p| !p.as_os_str().is_empty())] {
+            let Some(made) = made else { continue };
+            fs::sync_dir(made).await.map_err(|error| StorageError::of(made, "sync", &error))?;
+        }
+        Ok(dir)
+    }
+
+    async fn read_superblock(path: &Path) -> Result<Option<Superblock>, StorageError> {
+        let (mut best, mut damaged): (Option<Superblock>, _) = (None, None);
+        for copy in 0..2 {
+            let file = path.join(format!("superblock.{copy}"));
+            match fs::read(&file).await {
+                Ok(bytes) => match Superblock::decode(&bytes) {
+                    Ok(read) if best.as_ref().is_none_or(|b| b.generation < read.generation) => {
+                        best = Some(read);
+                    }
+                    Ok(_) => {}
+                    Err(why) => damaged = Some((file, why)),
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StorageError::of(&file, "read", &error)),
+            }
+        }
+        match (best, damaged) {
+            (None, Some((file, why))) => {
+                Err(StorageError::Unusable(format!("{}: {why}", file.display())))
+            }
+            (best, _) => Ok(best),
+        }
+    }
+
+    async fn write_superblock(&mut self) -> Result<(), StorageError> {
+        self.superblock.generation += 1;
+        let file = self.path.join(format!("superblock.{}", self.superblock.generation % 2));
+        let written = fs::replace(&file, &self.superblock.encode()).await;
+        written.map_err(|error| StorageError::of(&file, "replace", &error))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it knows of itself.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The leader epoch of this start: never used before in this directory.
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(i32::try_from(self.superblock.incarnation).expect("starts stay below 2^31"))
+    }
+
+    /// Whether it was left clean, so that logs need not be scanned.
+    #[must_use]
+    pub fn was_clean(&self) -> bool {
+        self.was_clean
+    }
+
+    /// The file of topics.
+    #[must_use]
+    pub fn catalog_path(&self) -> PathBuf {
+        self.path.join("catalog")
+    }
+
+    /// The directory of a partition.
+    #[must_use]
+    pub fn partition_path(path: &Path, partition: TopicPartition) -> PathBuf {
+        path.join("partitions").join(partition.to_string())
+    }
+
+    /// Removes directories of partitions that `keep` does not know: left by a deletion that a
+    /// crash interrupted. Returns their names.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove_orphans(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<String>, StorageError> {
+        let root = self.path.join("partitions");
+        let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
+        let mut removed = Vec::new();
+        for name in names.into_iter().filter(|name| !keep(name)) {
+            let orphan = root.join(&name);
+            fs::remove_dir_all(&orphan).map_err(|e| StorageError::of(&orphan, "remove", &e))?;
+            removed.push(name);
+        }
+        Ok(removed)
+    }
+
+    /// Notes a clean stop, once every log was closed.
+    ///
+    /// # Errors
+    /// The disk's; the next start then scans.
+    pub async fn close_clean(mut self) -> Result<(), StorageError> {
+        self.superblock.clean = true;
+        self.write_superblock().await
+    }
+}
+
+fn random_id() -> TopicId {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&random::seed().to_be_bytes());
+    bytes[8..].copy_from_slice(&random::seed().to_be_bytes());
+    TopicId::from_random(bytes)
+}
+
+impl Superblock {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SUPERBLOCK_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
+        out.extend_from_slice(&self.generation.to_be_bytes());
+        out.extend_from_slice(&self.cluster_id.0);
+        out.extend_from_slice(&self.node_id.to_be_bytes());
+        out.extend_from_slice(&self.directory_id.0);
+        out.extend_from_slice(&self.incarnation.to_be_bytes());
+        out.push(u8::from(self.clean));
+        let crc = crc32c::checksum(&out);
+        out.extend_from_slice(&crc.to_be_bytes());
+        assert_eq!(out.len(), SUPERBLOCK_BYTES);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.get(..8) != Some(MAGIC) {
+            return Err("not a Weir data directory; choose another --data-dir".into());
+        }
+        let u32_at = |at: usize| {
+            bytes.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().expect("4 bytes")))
+        };
+        let version = u32_at(8).unwrap_or(0);
+        if version != FORMAT_VERSION {
+            return Err(format!(
+                "format version {version}, and this program reads version {FORMAT_VERSION}; use the \
+                 program that wrote it, or choose another --data-dir"
+            ));
+        }
+        let whole =
+            bytes.len() == SUPERBLOCK_BYTES && u32_at(61) == Some(crc32c::checksum(&bytes[..61]));
+        if !whole {
+            return Err("the superblock is damaged and its other copy is missing or damaged too; \
+                        restore the directory from a backup"
+                .into());
+        }
+        Ok(Self {
+            generation: u64::from_be_bytes(bytes[12..20].try_into().expect("8 bytes")),
+            cluster_id: TopicId(bytes[20..36].try_into().expect("16 bytes")),
+            node_id: u32_at(36).expect("length checked") as i32,
+            directory_id: TopicId(bytes[40..56].try_into().expect("16 bytes")),
+            incarnation: u32_at(56).expect("length checked"),
+            clean: bytes[60] == 1,
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! Where each leader epoch of a partition began (KIP-101).
+
+use model::{LeaderEpoch, Offset, crc32c};
+
+const MAGIC: &[u8; 8] = b"WEIREPOC";
+
+/// Epochs with their first offsets. Invariant: both ascend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaderEpochs {
+    starts: Vec<(LeaderEpoch, Offset)>,
+}
+
+impl LeaderEpochs {
+    /// Notes that `epoch` appends at `offset`; true if the epoch is new.
+    pub fn on_append(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
+        if self.latest().is_some_and(|latest| latest >= epoch) {
+            return false;
+        }
+        self.starts.push((epoch, offset));
+        true
+    }
+
+    /// The newest epoch that appended anything.
+    #[must_use]
+    pub fn latest(&self) -> Option<LeaderEpoch> {
+        self.starts.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// The largest epoch at or below `asked`, and where it ended (KIP-279).
+    #[must_use]
+    pub fn end_of(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
+        let after = self.starts.partition_point(|(epoch, _)| *epoch <= asked);
+        let (epoch, _) = self.starts.get(after.checked_sub(1)?)?;
+        Some((*epoch, self.starts.get(after).map_or(log_end, |(_, start)| *start)))
+    }
+
+    /// The epoch that appended `offset`.
+    #[must_use]
+    pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.starts.partition_point(|(_, start)| *start <= offset);
+        Some(self.starts.get(after.checked_sub(1)?)?.0)
+    }
+
+    /// Forgets epochs that began at or behind `log_end`.
+    pub fn truncate(&mut self, log_end: Offset) {
+        self.starts.retain(|(_, start)| *start < log_end);
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.extend_from_slice(&(self.starts.len() as u32).to_be_bytes());
+        for (epoch, start) in &self.starts {
+            out.extend_from_slice(&epoch.0.to_be_bytes());
+            out.extend_from_slice(&start.0.to_be_bytes());
+        }
+        let crc = crc32c::checksum(&out);
+        out.extend_from_slice(&crc.to_be_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        let entries = body.strip_prefix(MAGIC)?.get(4..)?;
+        if u32::from_be_bytes(*crc) != crc32c::checksum(body) || !entries.len().is_multiple_of(12) {
+            return None;
+        }
+        let starts = entries.chunks_exact(12).map(|entry| {
+            let epoch = i32::from_be_bytes(entry[..4].try_into().expect("4 bytes"));
+            let start = i64::from_be_bytes(entry[4..].try_into().expect("8 bytes"));
+            (LeaderEpoch(epoch), Offset(start))
+        });
+        Some(Self { starts: starts.collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_epoch_is_the_start_of_the_next() {
+        let mut epochs = LeaderEpochs::default();
+        assert!(epochs.on_append(LeaderEpoch(2), Offset(0)));
+        assert!(!epochs.on_append(LeaderEpoch(2), Offset(5)));
+        assert!(epochs.on_append(LeaderEpoch(5), Offset(10)));
+        let end = |epoch| epochs.end_of(LeaderEpoch(epoch), Offset(20));
+        assert_eq!(end(1), None);
+        assert_eq!(end(2), Some((LeaderEpoch(2), Offset(10))));
+        assert_eq!(end(4), Some((LeaderEpoch(2), Offset(10))));
+        assert_eq!(end(9), Some((LeaderEpoch(5), Offset(20))));
+        assert_eq!(epochs.epoch_of(Offset(10)), Some(LeaderEpoch(5)));
+        assert_eq!(LeaderEpochs::decode(&epochs.encode()), Some(epochs));
+    }
+}
