@@ -1,1 +1,19 @@
-//! x
+//! The shard and the program `weir`: connections, dispatch, one file per API, settings, CLI.
+//!
+//! In: sockets. Out: sockets. Never: policy (it asks the rooms).
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+mod connection;
+mod dispatch;
+mod handlers;
+mod image;
+mod logging;
+mod partition_slot;
+mod placement;
+mod requests;
+pub mod server;
+mod shard;
+mod topic_settings;
+mod topics;

@@ -12,6 +12,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 const ALIGNMENT: usize = 4096;
+/// Frames above this are received one at a time.
+const LARGE_FRAME_BYTES: usize = 128 * 1024;
 
 /// A fixed piece of page-aligned memory.
 pub(crate) struct Chunk {
@@ -318,12 +320,15 @@ impl ReceiveBuffer {
         let writer = self.writer.as_ref().expect("not receiving");
         let pending = writer.filled() - self.taken;
         let spare = writer.remaining();
-        let fits = spare >= frame_bytes.saturating_sub(pending).max(1);
-        if fits && (spare >= writer.capacity() / 4 || frame_bytes > pending) {
-            return;
-        }
-        if !fits && spare >= pending.max(ALIGNMENT) {
-            // The frame needs more in the end, but what is here can still double first.
+        let missing = frame_bytes.saturating_sub(pending).max(1);
+        let roomy = if pending == 0 {
+            // Nothing would be copied: begin in a fresh chunk rather than at the end of this one.
+            spare >= missing.max(writer.capacity() / 2)
+        } else {
+            // Either the frame fits, or what is here can at least double before it is copied.
+            spare >= missing || spare >= pending.max(ALIGNMENT)
+        };
+        if roomy {
             return;
         }
         let wanted = frame_bytes.min((pending * 2).max(pool.chunk_bytes));
@@ -336,6 +341,17 @@ impl ReceiveBuffer {
         let old = self.writer.replace(next).expect("not receiving");
         pool.retire(old);
         self.taken = 0;
+    }
+
+    /// How much to receive at once: a large frame alone, so that the next one starts a fresh
+    /// chunk instead of being copied there; small ones as they come.
+    pub(crate) fn receive_max(&self, frame_bytes: usize) -> usize {
+        let pending = self.bytes().len();
+        if frame_bytes > pending && frame_bytes > LARGE_FRAME_BYTES {
+            frame_bytes - pending
+        } else {
+            usize::MAX
+        }
     }
 
     /// Lends the writer to a receive operation.

@@ -48,6 +48,7 @@ pub(crate) enum Op {
     Receive {
         fd: RawFd,
         into: ChunkWriter,
+        len_max: usize,
     },
     Send {
         fd: RawFd,

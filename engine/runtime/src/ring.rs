@@ -169,8 +169,8 @@ fn entry_of(slot: &mut Slot) -> squeue::Entry {
             let start = (&raw const slot.address).cast();
             opcode::Connect::new(types::Fd(*fd), start, bytes).build()
         }
-        Op::Receive { fd, into } => {
-            let (start, len) = into.spare(usize::MAX);
+        Op::Receive { fd, into, len_max } => {
+            let (start, len) = into.spare(*len_max);
             opcode::Recv::new(types::Fd(*fd), start, len as u32).build()
         }
         Op::Send { fd, pieces } => {

@@ -97,12 +97,18 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Receives once into the buffer, which must have room; 0 means the peer closed.
+    /// Receives once into the buffer, which must have room; 0 means the peer closed. `frame_bytes`
+    /// is the size of the frame at the buffer's front if known, else 0.
     ///
     /// # Errors
     /// As recv(2).
-    pub async fn receive(&self, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
-        let (result, op) = submit(Op::Receive { fd: self.fd, into: buffer.lend() }).await;
+    pub async fn receive(
+        &self,
+        buffer: &mut ReceiveBuffer,
+        frame_bytes: usize,
+    ) -> io::Result<usize> {
+        let len_max = buffer.receive_max(frame_bytes);
+        let (result, op) = submit(Op::Receive { fd: self.fd, into: buffer.lend(), len_max }).await;
         let Op::Receive { into, .. } = op else { unreachable!("the op comes back") };
         buffer.give_back(into);
         result_of(result)

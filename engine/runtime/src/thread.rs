@@ -15,7 +15,7 @@ pub fn spawn<T: Send + 'static>(
 ) -> io::Result<JoinHandle<T>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if let Some(cpu) = cpu {
-            pin_to(cpu);
+            pin_current(cpu);
         }
         body()
     })
@@ -36,7 +36,8 @@ pub fn cpus() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(is_set).collect()
 }
 
-fn pin_to(cpu: usize) {
+/// Pins the calling thread, best effort.
+pub fn pin_current(cpu: usize) {
     // SAFETY: plain C structure; all zeroes is valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     if cpu < libc::CPU_SETSIZE as usize {

@@ -28,7 +28,7 @@ fn sockets_echo_in_order_and_end_by_shutdown() {
                 let mut pieces = Vec::new();
                 loop {
                     buffer.make_room(1, &mut pool);
-                    if socket.receive(&mut buffer).await.unwrap_or(0) == 0 {
+                    if socket.receive(&mut buffer, 0).await.unwrap_or(0) == 0 {
                         return;
                     }
                     let bytes = buffer.bytes().len();
@@ -51,7 +51,7 @@ fn sockets_echo_in_order_and_end_by_shutdown() {
             let mut received = Vec::new();
             while received.len() < sent.len() {
                 buffer.make_room(1, &mut pool);
-                assert!(socket.receive(&mut buffer).await.unwrap() > 0);
+                assert!(socket.receive(&mut buffer, 0).await.unwrap() > 0);
                 let bytes = buffer.bytes().len();
                 received.extend_from_slice(&buffer.take(bytes));
             }
@@ -59,7 +59,7 @@ fn sockets_echo_in_order_and_end_by_shutdown() {
             let closer = Rc::clone(&socket);
             spawn(async move { closer.shutdown() });
             buffer.make_room(1, &mut pool);
-            assert_eq!(socket.receive(&mut buffer).await.unwrap(), 0);
+            assert_eq!(socket.receive(&mut buffer, 0).await.unwrap(), 0);
         })
         .unwrap();
 }
@@ -158,7 +158,7 @@ fn dropping_a_pending_receive_keeps_its_memory_until_the_kernel_is_done() {
             {
                 let mut pool = ChunkPool::new(4096, 1, 0);
                 let mut buffer = ReceiveBuffer::new(&mut pool);
-                let mut receive = Box::pin(socket.receive(&mut buffer));
+                let mut receive = Box::pin(socket.receive(&mut buffer, 0));
                 let polled = futures_poll_once(receive.as_mut()).await;
                 assert!(polled.is_none());
             }

@@ -1,0 +1,293 @@
+//! Every setting of the broker, declared once: flags, TOML keys, `--help` and DescribeConfigs.
+
+use model::limits;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Kafka's name where Kafka has one: the TOML key and the long flag.
+    pub name: &'static str,
+    /// A second, shorter flag.
+    pub alias: Option<&'static str>,
+    /// What it is unless set.
+    pub default: &'static str,
+    /// The value's kind in `--help`.
+    pub kind: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+/// The settings, in the order of `--help`.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "log.dirs",
+        alias: Some("data-dir"),
+        default: "weir-data",
+        kind: "DIR",
+        about: "Directory that holds the data; made if absent",
+    },
+    Setting {
+        name: "listeners",
+        alias: Some("listen"),
+        default: "127.0.0.1:9092",
+        kind: "HOST:PORT",
+        about: "Address to listen on; port 0 picks a free one",
+    },
+    Setting {
+        name: "advertised.listeners",
+        alias: None,
+        default: "",
+        kind: "HOST:PORT",
+        about: "Address clients are told to connect to; empty: the one listened on",
+    },
+    Setting { name: "node.id", alias: None, default: "1", kind: "N", about: "This broker's id" },
+    Setting {
+        name: "num.partitions",
+        alias: None,
+        default: "1",
+        kind: "N",
+        about: "Partitions of a topic that is created without saying how many",
+    },
+    Setting {
+        name: "auto.create.topics.enable",
+        alias: None,
+        default: "true",
+        kind: "BOOL",
+        about: "Create a topic when a client asks for its metadata",
+    },
+    Setting {
+        name: "message.max.bytes",
+        alias: None,
+        default: "1048588",
+        kind: "BYTES",
+        about: "Largest record batch, header included; topics may set max.message.bytes",
+    },
+    Setting {
+        name: "log.segment.bytes",
+        alias: None,
+        default: "1073741824",
+        kind: "BYTES",
+        about: "A log file is closed before it grows beyond this; topics may set segment.bytes",
+    },
+    Setting {
+        name: "socket.request.max.bytes",
+        alias: None,
+        default: "104857600",
+        kind: "BYTES",
+        about: "A connection that announces a larger request is closed",
+    },
+    Setting {
+        name: "weir.shards",
+        alias: Some("shards"),
+        default: "0",
+        kind: "N",
+        about: "Threads that serve, each with its core and ring; 0: one per core",
+    },
+    Setting {
+        name: "weir.tail.cache.bytes",
+        alias: None,
+        default: "67108864",
+        kind: "BYTES",
+        about: "Memory per shard that holds the newest records, taken at the start",
+    },
+    Setting {
+        name: "weir.direct.io",
+        alias: None,
+        default: "true",
+        kind: "BOOL",
+        about: "Write past the page cache (O_DIRECT) where the file system can",
+    },
+];
+
+/// The settings of a run.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub advertised: Option<(String, u16)>,
+    pub node_id: i32,
+    pub num_partitions: i32,
+    pub auto_create_topics: bool,
+    pub message_max_bytes: u32,
+    pub segment_bytes: u32,
+    pub request_bytes_max: u32,
+    pub shards: usize,
+    pub tail_cache_bytes: usize,
+    pub direct_io: bool,
+    /// What was set by file or flag, by name: for DescribeConfigs.
+    pub set: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Builds the settings from names and values; a later value wins.
+    ///
+    /// # Errors
+    /// An unknown name or a value out of range; the text says which and what is allowed.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
+        let mut set = BTreeMap::new();
+        for (name, value) in pairs {
+            let known = SETTINGS.iter().find(|s| s.name == name || s.alias == Some(&name));
+            let Some(setting) = known else {
+                let names: Vec<_> = SETTINGS.iter().map(|s| s.name).collect();
+                return Err(format!("unknown setting {name:?}; known are {}", names.join(", ")));
+            };
+            set.insert(setting.name.to_owned(), value);
+        }
+        let get = |name: &str| -> &str {
+            set.get(name).map_or_else(
+                || SETTINGS.iter().find(|s| s.name == name).expect("declared").default,
+                String::as_str,
+            )
+        };
+        let number = |name: &str, range: std::ops::RangeInclusive<i64>| -> Result<i64, String> {
+            let value = get(name);
+            let parsed = value.parse::<i64>().ok().filter(|n| range.contains(n));
+            parsed.ok_or_else(|| {
+                let (low, high) = (range.start(), range.end());
+                format!("{name}={value:?} is not a whole number from {low} to {high}")
+            })
+        };
+        let flag = |name: &str| match get(name) {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(format!("{name}={other:?} is neither true nor false")),
+        };
+        let segment = i64::from(limits::SEGMENT_BYTES_MIN)..=i64::from(limits::SEGMENT_BYTES_MAX);
+        let dirs = get("log.dirs");
+        if dirs.is_empty() || dirs.contains(',') {
+            return Err(format!("log.dirs={dirs:?} is not one directory; several come later"));
+        }
+        let config = Self {
+            data_dir: PathBuf::from(dirs),
+            listen: address("listeners", get("listeners"))?,
+            advertised: match get("advertised.listeners") {
+                "" => None,
+                text => Some(host_and_port("advertised.listeners", text)?),
+            },
+            node_id: number("node.id", 0..=i64::from(i32::MAX))? as i32,
+            num_partitions: number(
+                "num.partitions",
+                1..=i64::from(limits::PARTITIONS_PER_TOPIC_MAX),
+            )? as i32,
+            auto_create_topics: flag("auto.create.topics.enable")?,
+            message_max_bytes: number("message.max.bytes", 100..=64 * 1024 * 1024)? as u32,
+            segment_bytes: number("log.segment.bytes", segment)? as u32,
+            request_bytes_max: number(
+                "socket.request.max.bytes",
+                1024..=i64::from(limits::REQUEST_BYTES_MAX_DEFAULT),
+            )? as u32,
+            shards: number("weir.shards", 0..=256)? as usize,
+            tail_cache_bytes: number("weir.tail.cache.bytes", 1 << 20..=1 << 40)? as usize,
+            direct_io: flag("weir.direct.io")?,
+            set: BTreeMap::new(),
+        };
+        Ok(Self { set, ..config })
+    }
+
+    /// A setting's value as text, and whether it was set rather than default.
+    #[must_use]
+    pub fn value_of(&self, setting: &Setting) -> (String, bool) {
+        match self.set.get(setting.name) {
+            Some(value) => (value.clone(), true),
+            None => (setting.default.to_owned(), false),
+        }
+    }
+}
+
+/// Reads a TOML file into names and values; tables join with dots, as `log.dirs = "d"` does.
+///
+/// # Errors
+/// Malformed TOML, or a value that is not a string, number or boolean.
+pub fn pairs_of_toml(text: &str) -> Result<Vec<(String, String)>, String> {
+    fn walk(
+        prefix: &str,
+        value: &toml::Value,
+        out: &mut Vec<(String, String)>,
+    ) -> Result<(), String> {
+        let text = match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    let name =
+                        if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                    walk(&name, value, out)?;
+                }
+                return Ok(());
+            }
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            other => return Err(format!("{prefix}: a {} is not expected here", other.type_str())),
+        };
+        out.push((prefix.to_owned(), text));
+        Ok(())
+    }
+    let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
+    let mut pairs = Vec::new();
+    walk("", &toml::Value::Table(table), &mut pairs)?;
+    Ok(pairs)
+}
+
+fn host_and_port(name: &str, text: &str) -> Result<(String, u16), String> {
+    let bare = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
+    if bare.contains("://") {
+        return Err(format!("{name}={text:?}: only PLAINTEXT listeners are served"));
+    }
+    let parts = bare.rsplit_once(':').and_then(|(h, p)| Some((h.to_owned(), p.parse().ok()?)));
+    parts.ok_or_else(|| format!("{name}={text:?} is not HOST:PORT, as 127.0.0.1:9092 is"))
+}
+
+fn address(name: &str, text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = host_and_port(name, text)?;
+    let host = match host.trim_matches(['[', ']']) {
+        "" => "0.0.0.0".to_owned(),
+        host => host.to_owned(),
+    };
+    let mut found = (host.as_str(), port)
+        .to_socket_addrs()
+        .map_err(|error| format!("{name}={text:?}: {host} cannot be resolved: {error}"))?;
+    found.next().ok_or_else(|| format!("{name}={text:?}: {host} has no address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)]) -> Result<Config, String> {
+        Config::from_pairs(pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn defaults_work_and_later_values_win() {
+        assert_eq!(config(&[]).unwrap().listen.port(), 9092);
+        let set = config(&[("listen", "127.0.0.1:1"), ("listeners", "PLAINTEXT://127.0.0.1:2")]);
+        assert_eq!(set.unwrap().listen.port(), 2);
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_what_is_allowed() {
+        for (name, value, said) in [
+            ("node.id", "x", "whole number from 0"),
+            ("log.segment.bytes", "5", "from 1048576"),
+            ("listeners", "nonsense", "HOST:PORT"),
+            ("listeners", "SSL://h:1", "PLAINTEXT"),
+            ("weir.direct.io", "maybe", "true nor false"),
+            ("no.such.thing", "1", "unknown setting"),
+        ] {
+            let error = config(&[(name, value)]).unwrap_err();
+            assert!(error.contains(name) && error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn toml_has_the_same_names() {
+        let pairs =
+            pairs_of_toml("node.id = 7\n[log]\ndirs = \"d\"\nsegment.bytes = 1048576\n").unwrap();
+        let config = Config::from_pairs(pairs).unwrap();
+        assert_eq!((config.node_id, config.data_dir), (7, PathBuf::from("d")));
+        assert!(pairs_of_toml("a = [1]").is_err());
+    }
+}

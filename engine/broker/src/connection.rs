@@ -1,0 +1,200 @@
+//! One client's connection: frames in, responses out in request order.
+//!
+//! A request starts as soon as it is read, in order, so that appends to a partition keep their
+//! order; its answer is awaited behind those before it. At most `IN_FLIGHT_MAX` requests wait.
+
+use crate::dispatch::{Outcome, start};
+use crate::logging::warning;
+use crate::shard::{Request, Shard};
+use runtime::buffer::{ReceiveBuffer, SharedBytes};
+use runtime::notify::Notify;
+use runtime::socket::Socket;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use wire::frame::{PREFIX_BYTES, frame_bytes};
+use wire::header::RequestHeader;
+use wire::{ApiKey, WireError};
+
+const IN_FLIGHT_MAX: usize = 32;
+/// Responses sent together hold at most about this many pieces.
+const SEND_PIECES_MAX: usize = 256;
+
+/// A started request; its box is used again for later ones.
+struct InFlight<F> {
+    future: Pin<Box<Option<F>>>,
+    outcome: Option<Outcome>,
+}
+
+struct Pipeline<F> {
+    waiting: RefCell<VecDeque<InFlight<F>>>,
+    spare: RefCell<Vec<Pin<Box<Option<F>>>>>,
+    changed: Notify,
+    read_ended: Cell<bool>,
+}
+
+/// Serves a connection until either side ends it.
+pub(crate) async fn serve(shard: Rc<Shard>, socket: Rc<Socket>) {
+    serve_with(shard, socket, start).await;
+}
+
+async fn serve_with<F: Future<Output = Outcome>>(
+    shard: Rc<Shard>,
+    socket: Rc<Socket>,
+    start: impl Fn(Rc<Shard>, ApiKey, Request) -> F,
+) {
+    let pipeline = Pipeline {
+        waiting: RefCell::default(),
+        spare: RefCell::default(),
+        changed: Notify::default(),
+        read_ended: Cell::new(false),
+    };
+    let mut buffer = ReceiveBuffer::new(&mut shard.receive_pool.borrow_mut());
+    let ended = {
+        let mut read = pin!(read(&shard, &socket, &pipeline, &start, &mut buffer));
+        let mut respond = pin!(respond(&shard, &socket, &pipeline));
+        // Neither side is cancelled by the other: when one ends the socket is shut down, which
+        // completes what the other has in flight.
+        poll_fn(|cx| match (read.as_mut().poll(cx), respond.as_mut().poll(cx)) {
+            (Poll::Ready(result), _) => Poll::Ready(result),
+            (_, Poll::Ready(result)) => Poll::Ready(result),
+            _ => Poll::Pending,
+        })
+        .await
+    };
+    if let Err(why) = ended {
+        let peer = socket.peer_address().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+        warning!("connection from {peer} closed: {why}");
+    }
+    socket.shutdown();
+}
+
+async fn read<F: Future<Output = Outcome>>(
+    shard: &Rc<Shard>,
+    socket: &Socket,
+    pipeline: &Pipeline<F>,
+    start: &impl Fn(Rc<Shard>, ApiKey, Request) -> F,
+    buffer: &mut ReceiveBuffer,
+) -> Result<(), String> {
+    let bytes_max = shard.node.config.request_bytes_max as usize;
+    loop {
+        let mut wanted = 0;
+        while let Some(total) = frame_bytes(buffer.bytes(), bytes_max).map_err(said)? {
+            if buffer.bytes().len() < total {
+                wanted = total;
+                break;
+            }
+            let payload = buffer.take(total).slice(PREFIX_BYTES..total);
+            let (key, request) = parse(payload)?;
+            let full = || pipeline.waiting.borrow().len() >= IN_FLIGHT_MAX;
+            if full() {
+                pipeline.changed.until(|| (!full()).then_some(())).await;
+            }
+            if !shard.mailbox.has_room() {
+                shard.mailbox.until_room().await;
+            }
+            begin(pipeline, start(Rc::clone(shard), key, request)).await;
+        }
+        buffer.make_room(wanted, &mut shard.receive_pool.borrow_mut());
+        match socket.receive(buffer, wanted).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            // A peer that resets is gone like one that closes.
+            Err(_) => break,
+        }
+    }
+    pipeline.read_ended.set(true);
+    Ok(())
+}
+
+fn said(error: WireError) -> String {
+    error.to_string()
+}
+
+fn parse(payload: SharedBytes) -> Result<(ApiKey, Request), String> {
+    let (key, header, body) = RequestHeader::read(&payload).map_err(said)?;
+    let request = Request {
+        version: header.version,
+        correlation_id: header.correlation_id,
+        body_at: (payload.len() - body.rest().len()) as u32,
+        payload,
+    };
+    Ok((key, request))
+}
+
+/// Runs a request up to its first wait, which fixes its order, and queues it.
+async fn begin<F: Future<Output = Outcome>>(pipeline: &Pipeline<F>, future: F) {
+    let mut place = pipeline.spare.borrow_mut().pop().unwrap_or_else(|| Box::pin(None));
+    place.as_mut().set(Some(future));
+    let mut in_flight = InFlight { future: place, outcome: None };
+    poll_fn(|cx| {
+        in_flight.poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+    pipeline.waiting.borrow_mut().push_back(in_flight);
+    pipeline.changed.notify();
+}
+
+impl<F: Future<Output = Outcome>> InFlight<F> {
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+        if self.outcome.is_none()
+            && let Some(future) = self.future.as_mut().as_pin_mut()
+            && let Poll::Ready(outcome) = future.poll(cx)
+        {
+            self.outcome = Some(outcome);
+            self.future.as_mut().set(None);
+        }
+        self.outcome.is_some()
+    }
+}
+
+async fn respond<F: Future<Output = Outcome>>(
+    shard: &Rc<Shard>,
+    socket: &Socket,
+    pipeline: &Pipeline<F>,
+) -> Result<(), String> {
+    let mut pieces: Vec<SharedBytes> = Vec::new();
+    loop {
+        // Wait for the oldest request, then take along whatever else is done behind it.
+        let there = || !pipeline.waiting.borrow().is_empty();
+        pipeline.changed.until(|| there().then_some(())).await;
+        poll_fn(|cx| {
+            let mut waiting = pipeline.waiting.borrow_mut();
+            let done = waiting.front_mut().is_none_or(|oldest| oldest.poll(cx));
+            if done { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let mut close = None;
+        poll_fn(|cx| {
+            let mut waiting = pipeline.waiting.borrow_mut();
+            while pieces.len() < SEND_PIECES_MAX
+                && close.is_none()
+                && waiting.front_mut().is_some_and(|oldest| oldest.poll(cx))
+            {
+                let done = waiting.pop_front().expect("looked at above");
+                pipeline.spare.borrow_mut().push(done.future);
+                match done.outcome.expect("polled to its end") {
+                    Outcome::Respond(mut response) => {
+                        pieces.append(&mut response);
+                        shard.give_back_pieces(response);
+                    }
+                    Outcome::Silence => {}
+                    Outcome::Close(why) => close = Some(why),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        pipeline.changed.notify();
+        if !pieces.is_empty() && socket.send(&mut pieces).await.is_err() {
+            return Ok(());
+        }
+        if let Some(why) = close {
+            return Err(why);
+        }
+    }
+}

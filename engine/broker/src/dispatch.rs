@@ -1,0 +1,75 @@
+//! One match: API key to handler.
+
+use crate::handlers;
+use crate::shard::{Request, Shard};
+use runtime::buffer::SharedBytes;
+use std::rc::Rc;
+use wire::messages::Message;
+use wire::{ApiKey, WireError, header};
+
+/// What becomes of a request.
+pub(crate) enum Outcome {
+    /// Send these bytes.
+    Respond(Vec<SharedBytes>),
+    /// Send nothing (`acks=0`).
+    Silence,
+    /// End the connection, because of this.
+    Close(String),
+}
+
+/// Starts a request. The produce and fetch paths hold no box; the rest may.
+pub(crate) async fn start(shard: Rc<Shard>, key: ApiKey, request: Request) -> Outcome {
+    let outcome = match key {
+        ApiKey::Produce => handlers::produce::handle(&shard, &request).await,
+        ApiKey::Fetch => handlers::fetch::handle(&shard, &request).await,
+        other => Box::pin(control(&shard, other, &request)).await,
+    };
+    outcome.unwrap_or_else(|error| {
+        Outcome::Close(format!("malformed {} v{}: {error}", key.api().name, request.version))
+    })
+}
+
+async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Outcome, WireError> {
+    match key {
+        ApiKey::ApiVersions => handlers::api_versions::handle(shard, request),
+        ApiKey::Metadata => handlers::metadata::handle(shard, request).await,
+        ApiKey::ListOffsets => handlers::list_offsets::handle(shard, request).await,
+        ApiKey::FindCoordinator => handlers::find_coordinator::handle(shard, request),
+        ApiKey::CreateTopics => handlers::create_topics::handle(shard, request).await,
+        ApiKey::DeleteTopics => handlers::delete_topics::handle(shard, request).await,
+        ApiKey::CreatePartitions => handlers::create_partitions::handle(shard, request).await,
+        ApiKey::OffsetForLeaderEpoch => {
+            handlers::offset_for_leader_epoch::handle(shard, request).await
+        }
+        ApiKey::DescribeConfigs => handlers::describe_configs::handle(shard, request),
+        ApiKey::DescribeCluster => handlers::describe_cluster::handle(shard, request),
+        ApiKey::Produce | ApiKey::Fetch => unreachable!("matched before"),
+    }
+}
+
+/// Reads a control request's body.
+pub(crate) fn read<M: Message>(request: &Request) -> Result<M, WireError> {
+    M::decode(&mut request.body(), request.version)
+}
+
+/// A control response as bytes to send.
+pub(crate) fn respond<M: Message>(shard: &Shard, request: &Request, message: &M) -> Outcome {
+    respond_version(shard, request, request.version, message)
+}
+
+/// As `respond`, in another version than the request's (for ApiVersions).
+pub(crate) fn respond_version<M: Message>(
+    shard: &Shard,
+    request: &Request,
+    version: i16,
+    message: &M,
+) -> Outcome {
+    let head = shard.encode_head(|out| {
+        header::begin_response(out, M::KEY, version, request.correlation_id);
+        message.encode(out, version);
+        header::finish_frame(out, 0, 0);
+    });
+    let mut pieces = shard.take_pieces();
+    pieces.push(head);
+    Outcome::Respond(pieces)
+}

@@ -1,0 +1,58 @@
+//! CreatePartitions 0-3 (KIP-195): v2 flexible.
+
+use crate::dispatch::{Outcome, read, respond};
+use crate::shard::{Request, Shard};
+use crate::topics;
+use model::ErrorCode;
+use model::limits::PARTITIONS_PER_TOPIC_MAX;
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+    CreatePartitionsTopicResult,
+};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<CreatePartitionsRequest>(request)?;
+    let mut results = Vec::new();
+    for topic in asked.topics {
+        let grown = grow(shard, &topic, asked.validate_only).await;
+        let mut result = CreatePartitionsTopicResult { name: topic.name, ..Default::default() };
+        if let Err((error, why)) = grown {
+            (result.error_code, result.error_message) = (error.code(), Some(why));
+        }
+        results.push(result);
+    }
+    Ok(respond(shard, request, &CreatePartitionsResponse { results, ..Default::default() }))
+}
+
+async fn grow(
+    shard: &Rc<Shard>,
+    asked: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), topics::Refusal> {
+    let image = shard.image();
+    let Some(topic) = image.by_name.get(&asked.name) else {
+        return Err((ErrorCode::UnknownTopicOrPartition, "no such topic".to_owned()));
+    };
+    if asked.count <= topic.partitions || asked.count > PARTITIONS_PER_TOPIC_MAX {
+        let why = format!(
+            "the topic has {} partitions; from {} to {PARTITIONS_PER_TOPIC_MAX} may be asked for",
+            topic.partitions,
+            topic.partitions + 1
+        );
+        return Err((ErrorCode::InvalidPartitions, why));
+    }
+    let node = shard.node.config.node_id;
+    let added = (asked.count - topic.partitions) as usize;
+    if let Some(assignments) = &asked.assignments
+        && (assignments.len() != added || assignments.iter().any(|a| a.broker_ids != [node]))
+    {
+        let why = format!("{added} new partitions, each on broker {node}, are expected");
+        return Err((ErrorCode::InvalidReplicaAssignment, why));
+    }
+    if validate_only {
+        return Ok(());
+    }
+    topics::grow(shard, topic.id, asked.count).await
+}

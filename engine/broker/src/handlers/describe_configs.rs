@@ -1,0 +1,91 @@
+//! DescribeConfigs 1-4: v3 documentation and types, v4 flexible.
+
+use crate::config::SETTINGS;
+use crate::dispatch::{Outcome, read, respond};
+use crate::shard::{Request, Shard};
+use crate::topic_settings::{TOPIC_SETTINGS, value_of};
+use model::ErrorCode;
+use wire::WireError;
+use wire::messages::{
+    DescribeConfigsEntry, DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
+    DescribeConfigsResult,
+};
+
+const RESOURCE_TOPIC: i8 = 2;
+const RESOURCE_BROKER: i8 = 4;
+const SOURCE_TOPIC: i8 = 1;
+const SOURCE_STATIC_BROKER: i8 = 4;
+const SOURCE_DEFAULT: i8 = 5;
+
+pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<DescribeConfigsRequest>(request)?;
+    let documented = asked.include_documentation;
+    let describe = |resource: DescribeConfigsResource| {
+        let wanted = |name: &str| match &resource.configuration_keys {
+            Some(keys) if !keys.is_empty() => keys.iter().any(|key| key == name),
+            _ => true,
+        };
+        let result = match resource.resource_type {
+            RESOURCE_TOPIC => topic(shard, &resource.resource_name, documented),
+            RESOURCE_BROKER => broker(shard, &resource.resource_name, documented),
+            _ => Err((ErrorCode::InvalidRequest, "only topics and brokers have settings here")),
+        };
+        let mut described = DescribeConfigsResult {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..Default::default()
+        };
+        match result {
+            Ok(mut entries) => {
+                entries.retain(|entry| wanted(&entry.name));
+                described.configs = entries;
+            }
+            Err((error, why)) => {
+                described.error_code = error.code();
+                described.error_message = Some(why.to_owned());
+            }
+        }
+        described
+    };
+    let results = asked.resources.into_iter().map(describe).collect();
+    Ok(respond(shard, request, &DescribeConfigsResponse { results, ..Default::default() }))
+}
+
+type Described = Result<Vec<DescribeConfigsEntry>, (ErrorCode, &'static str)>;
+
+fn topic(shard: &Shard, name: &str, documented: bool) -> Described {
+    let image = shard.image();
+    let Some(topic) = image.by_name.get(name) else {
+        return Err((ErrorCode::UnknownTopicOrPartition, "no such topic"));
+    };
+    let entry = |setting: &crate::topic_settings::TopicSetting| {
+        let (value, is_own) = value_of(setting, &topic.settings, &shard.node.config);
+        DescribeConfigsEntry {
+            name: setting.name.to_owned(),
+            value: Some(value),
+            config_source: if is_own { SOURCE_TOPIC } else { SOURCE_DEFAULT },
+            documentation: documented.then(|| setting.about.to_owned()),
+            ..Default::default()
+        }
+    };
+    Ok(TOPIC_SETTINGS.iter().map(entry).collect())
+}
+
+fn broker(shard: &Shard, name: &str, documented: bool) -> Described {
+    let config = &shard.node.config;
+    if !name.is_empty() && name != config.node_id.to_string() {
+        return Err((ErrorCode::InvalidRequest, "this broker has another id"));
+    }
+    let entry = |setting: &crate::config::Setting| {
+        let (value, is_set) = config.value_of(setting);
+        DescribeConfigsEntry {
+            name: setting.name.to_owned(),
+            value: Some(value),
+            read_only: true,
+            config_source: if is_set { SOURCE_STATIC_BROKER } else { SOURCE_DEFAULT },
+            documentation: documented.then(|| setting.about.to_owned()),
+            ..Default::default()
+        }
+    };
+    Ok(SETTINGS.iter().map(entry).collect())
+}

@@ -1,0 +1,372 @@
+//! Path: hot. Fetch 4-18: v7 sessions (none are granted), v9 epochs, v12 flexible, v13 topic ids.
+//!
+//! Each shard reads the partitions it owns into a share; records are the log's own memory, sent
+//! beside the response head. A fetch that finds too little leaves its token with the partitions and
+//! reads again when a HighWatermark moves.
+
+use crate::dispatch::Outcome;
+use crate::image::{MetadataImage, TopicImage};
+use crate::requests::{OpenRequest, Token};
+use crate::shard::{Message, Request, Shard};
+use model::{ErrorCode, Offset, TopicPartition};
+use runtime::buffer::SharedBytes;
+use runtime::{clock, timer};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use storage::Read;
+use wire::fetch::{FetchPartition, FetchRequest, FetchResult, TopicRef, put_response};
+use wire::{ApiKey, WireError, header};
+
+const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
+
+/// What one shard contributes to a fetch. Boxes of it travel between shards and are used again.
+#[derive(Default)]
+pub(crate) struct FetchShare {
+    entries: Vec<Entry>,
+    pieces: Vec<SharedBytes>,
+    bytes: usize,
+    failed: bool,
+    /// To the shard that reads: most bytes, and whether to leave the token.
+    asked: Option<(usize, bool)>,
+    /// For the shard that answers: the other shares, and where each partition's entry is.
+    others: Vec<Box<FetchShare>>,
+    order: Vec<(u32, u32)>,
+    cuts: Vec<usize>,
+}
+
+struct Entry {
+    index: u32,
+    result: FetchResult,
+    pieces: (u32, u32),
+}
+
+impl FetchShare {
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.pieces.clear();
+        (self.bytes, self.failed) = (0, false);
+        self.others.clear();
+        self.order.clear();
+        self.cuts.clear();
+    }
+
+    fn push(&mut self, index: u32, mut result: FetchResult, first_piece: usize) {
+        let range = first_piece..self.pieces.len();
+        result.records_bytes = self.pieces[range.clone()].iter().map(|piece| piece.len()).sum();
+        self.bytes += result.records_bytes;
+        self.failed |= result.error != ErrorCode::None;
+        let pieces = (range.start as u32, range.end as u32);
+        self.entries.push(Entry { index, result, pieces });
+    }
+}
+
+/// How a share is to be read.
+#[derive(Clone, Copy)]
+struct Reading {
+    token: Token,
+    bytes_max: usize,
+    /// Leave the token with partitions that have nothing more.
+    wait: bool,
+}
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let fetch = FetchRequest::read(request.body(), request.version)?;
+    if fetch.replica_id >= 0 {
+        return Ok(Outcome::Close("a client posed as a follower (replica id set)".to_owned()));
+    }
+    if fetch.session_id != 0 {
+        // No session is ever granted, so none can be continued.
+        let mut share = shard.take_share();
+        let outcome =
+            respond(shard, request, &fetch, ErrorCode::FetchSessionIdNotFound, &mut share);
+        shard.give_back_share(share);
+        return Ok(outcome);
+    }
+    let wait_ms = fetch.max_wait_ms.clamp(0, MAX_WAIT_MS) as u64;
+    let deadline = clock::now() + Duration::from_millis(wait_ms);
+    let open = shard.requests.open(0);
+    let mut share = shard.take_share();
+    loop {
+        let late = wait_ms == 0 || clock::now() >= deadline;
+        gather(shard, request, &fetch, &open, !late, &mut share).await;
+        let bytes = share.bytes + share.others.iter().map(|other| other.bytes).sum::<usize>();
+        let failed = share.failed || share.others.iter().any(|other| other.failed);
+        if late || failed || bytes as i64 >= i64::from(fetch.min_bytes) {
+            break;
+        }
+        let mut moved = pin!(open.until_moved());
+        let mut sleep = pin!(timer::sleep_until(deadline));
+        poll_fn(|cx| match (moved.as_mut().poll(cx), sleep.as_mut().poll(cx)) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+        while let Some(other) = share.others.pop() {
+            shard.give_back_share(other);
+        }
+        share.clear();
+    }
+    let outcome = respond(shard, request, &fetch, ErrorCode::None, &mut share);
+    while let Some(other) = share.others.pop() {
+        shard.give_back_share(other);
+    }
+    shard.give_back_share(share);
+    Ok(outcome)
+}
+
+/// Reads every partition of the request once: here, and on the shards that own the rest.
+async fn gather(
+    shard: &Rc<Shard>,
+    request: &Request,
+    fetch: &FetchRequest<'_>,
+    open: &OpenRequest<'_>,
+    wait: bool,
+    share: &mut FetchShare,
+) {
+    let image = shard.image();
+    let mut owners = 0u64;
+    for (index, asked) in fetch.partitions().enumerate() {
+        match resolve(&image, &asked) {
+            Ok((_, id)) => owners |= 1 << (shard.owner_of(id) % 64),
+            Err(error) => share.push(index as u32, FetchResult::refused(error), 0),
+        }
+    }
+    let involved = owners.count_ones().max(1) as usize;
+    let bytes_max = usize::try_from(fetch.max_bytes).unwrap_or(0) / involved;
+    let reading = Reading { token: open.token, bytes_max, wait };
+    let mut others = 0;
+    for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
+        if owners & 1 << (to % 64) != 0 {
+            let mut theirs = shard.take_share();
+            theirs.asked = Some((reading.bytes_max, wait));
+            let (frame, image) = (request.clone(), Arc::clone(&image));
+            let message = Message::Fetch { frame, image, token: open.token, share: theirs };
+            shard.mailbox.send(to, message);
+            others += 1;
+        }
+    }
+    if owners & 1 << (shard.id() % 64) != 0 && !read_cached(shard, &image, fetch, reading, share) {
+        read_with_disk(shard, &image, fetch, reading, share).await;
+    }
+    for _ in 0..others {
+        let other = open.next_share().await;
+        share.others.push(other);
+    }
+}
+
+/// Reads the partitions this shard owns for another shard's fetch, and sends the share back.
+pub(crate) fn read_owned(
+    shard: &Rc<Shard>,
+    request: Request,
+    image: Arc<MetadataImage>,
+    token: Token,
+    mut share: Box<FetchShare>,
+) {
+    let (bytes_max, wait) = share.asked.take().expect("the sender says what it wants");
+    let reading = Reading { token, bytes_max, wait };
+    let all_cached = {
+        let fetch = FetchRequest::read(request.body(), request.version)
+            .expect("the sending shard has read it");
+        read_cached(shard, &image, &fetch, reading, &mut share)
+    };
+    let to = usize::from(token.shard);
+    if all_cached {
+        shard.mailbox.send(to, Message::Fetched { token, share });
+        return;
+    }
+    let shard = Rc::clone(shard);
+    runtime::spawn(async move {
+        let fetch = FetchRequest::read(request.body(), request.version)
+            .expect("the sending shard has read it");
+        read_with_disk(&shard, &image, &fetch, reading, &mut share).await;
+        shard.mailbox.send(to, Message::Fetched { token, share });
+    });
+}
+
+fn resolve<'i>(
+    image: &'i MetadataImage,
+    asked: &FetchPartition<'_>,
+) -> Result<(&'i TopicImage, TopicPartition), ErrorCode> {
+    let (topic, missing) = match asked.topic {
+        TopicRef::Name(name) => (image.by_name.get(name), ErrorCode::UnknownTopicOrPartition),
+        TopicRef::Id(id) => (image.by_id.get(&id), ErrorCode::UnknownTopicId),
+    };
+    let topic = topic.ok_or(missing)?;
+    let id = topic.partition(asked.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok((topic, id))
+}
+
+/// Reads owned partitions from memory; false (and nothing kept of them) if the disk is needed.
+fn read_cached(
+    shard: &Shard,
+    image: &MetadataImage,
+    fetch: &FetchRequest<'_>,
+    reading: Reading,
+    share: &mut FetchShare,
+) -> bool {
+    let (entries_before, pieces_before, bytes_before) =
+        (share.entries.len(), share.pieces.len(), share.bytes);
+    for (index, asked) in fetch.partitions().enumerate() {
+        let Some((id, slot)) = owned(shard, image, &asked) else { continue };
+        let first_piece = share.pieces.len();
+        let Some(slot) = slot else {
+            share.push(index as u32, FetchResult::refused(shard.why_absent(id)), first_piece);
+            continue;
+        };
+        let (result, below) = begin(&slot, &asked);
+        if result.error == ErrorCode::None {
+            let bytes_max = budget(&asked, reading, share);
+            if let Some(bytes_max) = bytes_max {
+                let offset = Offset(asked.fetch_offset);
+                match slot.log.read_cached(offset, bytes_max, below, &mut share.pieces) {
+                    Read::Bytes(_) => {}
+                    Read::Miss => {
+                        share.entries.truncate(entries_before);
+                        share.pieces.truncate(pieces_before);
+                        share.bytes = bytes_before;
+                        share.failed =
+                            share.entries.iter().any(|e| e.result.error != ErrorCode::None);
+                        return false;
+                    }
+                }
+            }
+        }
+        finish(share, &slot, fetch, reading, index as u32, result, first_piece);
+    }
+    true
+}
+
+/// As `read_cached`, reading from disk what is not in memory.
+async fn read_with_disk(
+    shard: &Shard,
+    image: &MetadataImage,
+    fetch: &FetchRequest<'_>,
+    reading: Reading,
+    share: &mut FetchShare,
+) {
+    for (index, asked) in fetch.partitions().enumerate() {
+        let Some((id, slot)) = owned(shard, image, &asked) else { continue };
+        let first_piece = share.pieces.len();
+        let Some(slot) = slot else {
+            share.push(index as u32, FetchResult::refused(shard.why_absent(id)), first_piece);
+            continue;
+        };
+        let (mut result, below) = begin(&slot, &asked);
+        if result.error == ErrorCode::None
+            && let Some(bytes_max) = budget(&asked, reading, share)
+        {
+            let offset = Offset(asked.fetch_offset);
+            if slot.log.read_cached(offset, bytes_max, below, &mut share.pieces) == Read::Miss
+                && let Err(error) =
+                    slot.log.read_disk(offset, bytes_max, below, &mut share.pieces).await
+            {
+                crate::logging::error!(
+                    "partition {}: read at offset {offset} failed: {error}",
+                    slot.id
+                );
+                result = FetchResult::refused(ErrorCode::KafkaStorageError);
+            }
+        }
+        finish(share, &slot, fetch, reading, index as u32, result, first_piece);
+    }
+}
+
+type Slot = Rc<crate::partition_slot::PartitionSlot>;
+
+fn owned(
+    shard: &Shard,
+    image: &MetadataImage,
+    asked: &FetchPartition<'_>,
+) -> Option<(TopicPartition, Option<Slot>)> {
+    let (_, id) = resolve(image, asked).ok()?;
+    (shard.owner_of(id) == shard.id()).then(|| (id, shard.slot(id)))
+}
+
+/// Asks the leader: the error, or what may be read below.
+fn begin(slot: &Slot, asked: &FetchPartition<'_>) -> (FetchResult, Offset) {
+    let leader = slot.leader.borrow();
+    let checked = leader.check_fetch(Offset(asked.fetch_offset), asked.current_leader_epoch);
+    let result = FetchResult {
+        error: checked.err().map_or(ErrorCode::None, partition::FetchError::error_code),
+        high_watermark: leader.high_watermark().0,
+        log_start_offset: leader.log_start().0,
+        records_bytes: 0,
+    };
+    (result, leader.high_watermark())
+}
+
+/// Bytes this partition may add; `None` once the response is full.
+fn budget(asked: &FetchPartition<'_>, reading: Reading, share: &FetchShare) -> Option<usize> {
+    let left = reading.bytes_max.saturating_sub(share.bytes);
+    (left > 0 || share.bytes == 0)
+        .then(|| left.min(usize::try_from(asked.partition_max_bytes).unwrap_or(0)))
+}
+
+fn finish(
+    share: &mut FetchShare,
+    slot: &Slot,
+    fetch: &FetchRequest<'_>,
+    reading: Reading,
+    index: u32,
+    result: FetchResult,
+    first_piece: usize,
+) {
+    let is_empty = share.pieces.len() == first_piece;
+    share.push(index, result, first_piece);
+    if reading.wait && result.error == ErrorCode::None && (is_empty || fetch.min_bytes > 1) {
+        slot.wait_for_records(reading.token);
+    }
+}
+
+fn respond(
+    shard: &Shard,
+    request: &Request,
+    fetch: &FetchRequest<'_>,
+    error: ErrorCode,
+    share: &mut FetchShare,
+) -> Outcome {
+    let partitions = if error == ErrorCode::None { fetch.partitions().count() } else { 0 };
+    // A partition nobody answered for is being created or deleted just now.
+    share.order.resize(partitions, (u32::MAX, 0));
+    let FetchShare { entries, others, order, cuts, .. } = share;
+    let mut place = |number: usize, entries: &[Entry]| {
+        for (at, entry) in entries.iter().enumerate() {
+            order[entry.index as usize] = (number as u32, at as u32);
+        }
+    };
+    place(0, entries);
+    others.iter().enumerate().for_each(|(at, other)| place(at + 1, &other.entries));
+    let (entries, others, order, own) = (&*entries, &*others, &*order, &share.pieces);
+    let find = |(number, at): (u32, u32)| match number {
+        u32::MAX => None,
+        0 => Some((&entries[at as usize], own)),
+        n => Some((&others[n as usize - 1].entries[at as usize], &others[n as usize - 1].pieces)),
+    };
+    let results = order.iter().map(|place| {
+        let gone = FetchResult::refused(ErrorCode::UnknownTopicOrPartition);
+        find(*place).map_or(gone, |(entry, _)| entry.result)
+    });
+    let beside: usize = results.clone().map(|result| result.records_bytes).sum();
+    let head = shard.encode_head(|out| {
+        header::begin_response(out, ApiKey::Fetch, request.version, request.correlation_id);
+        put_response(out, request.version, fetch, error, results, |at| cuts.push(at));
+        header::finish_frame(out, 0, beside);
+    });
+    let mut pieces = shard.take_pieces();
+    let mut from = 0;
+    for (place, cut) in order.iter().zip(cuts.iter()) {
+        let Some((entry, records)) = find(*place) else { continue };
+        if entry.result.records_bytes > 0 {
+            pieces.push(head.slice(from..*cut));
+            from = *cut;
+            let (first, last) = (entry.pieces.0 as usize, entry.pieces.1 as usize);
+            pieces.extend_from_slice(&records[first..last]);
+        }
+    }
+    pieces.push(head.slice(from..head.len()));
+    Outcome::Respond(pieces)
+}

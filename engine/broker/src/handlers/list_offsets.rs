@@ -1,0 +1,90 @@
+//! ListOffsets 1-10: v2 isolation, v4 leader epochs, v7 largest timestamp, v8 and v9 tiered offsets,
+//! v10 timeout. Timestamps are found exactly, inside batches.
+
+use crate::dispatch::{Outcome, read, respond};
+use crate::shard::{Request, Shard};
+use model::{ErrorCode, Offset, TopicPartition};
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<ListOffsetsRequest>(request)?;
+    let image = shard.image();
+    let mut topics = Vec::new();
+    for topic in asked.topics {
+        let mut partitions = Vec::new();
+        for asked in topic.partitions {
+            let known =
+                image.by_name.get(&topic.name).and_then(|t| t.partition(asked.partition_index));
+            let index = asked.partition_index;
+            let mut answer = match known {
+                Some(id) => {
+                    shard.call(shard.owner_of(id), move |owner| look_up(owner, id, asked)).await
+                }
+                None => refused(ErrorCode::UnknownTopicOrPartition),
+            };
+            answer.partition_index = index;
+            partitions.push(answer);
+        }
+        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+    }
+    Ok(respond(shard, request, &ListOffsetsResponse { topics, ..Default::default() }))
+}
+
+fn refused(error: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse { error_code: error.code(), ..Default::default() }
+}
+
+async fn look_up(
+    shard: Rc<Shard>,
+    id: TopicPartition,
+    asked: ListOffsetsPartition,
+) -> ListOffsetsPartitionResponse {
+    let Some(slot) = shard.slot(id) else { return refused(ErrorCode::KafkaStorageError) };
+    if let Err(error) = slot.leader.borrow().check_epoch(asked.current_leader_epoch) {
+        return refused(error.error_code());
+    }
+    let (log_start, high_watermark) = {
+        let leader = slot.leader.borrow();
+        (leader.log_start(), leader.high_watermark())
+    };
+    let at = |offset: Offset, timestamp: i64| ListOffsetsPartitionResponse {
+        offset: offset.0,
+        timestamp,
+        // The epoch of the record there; for the end, of the leader.
+        leader_epoch: slot.log.epoch_of(offset).unwrap_or(shard.node.epoch).0,
+        ..Default::default()
+    };
+    let wanted = match asked.timestamp {
+        LATEST => return at(high_watermark, -1),
+        EARLIEST | EARLIEST_LOCAL => return at(log_start, -1),
+        LATEST_TIERED => return ListOffsetsPartitionResponse::default(),
+        MAX_TIMESTAMP => match slot.log.max_timestamp().await {
+            Ok(timestamp) if timestamp >= 0 => timestamp,
+            Ok(_) => return ListOffsetsPartitionResponse::default(),
+            Err(error) => return failed(&error),
+        },
+        timestamp if timestamp >= 0 => timestamp,
+        _ => return refused(ErrorCode::UnsupportedVersion),
+    };
+    match slot.log.find_timestamp(wanted, high_watermark).await {
+        Ok(Some(found)) => at(found.offset, found.timestamp),
+        Ok(None) => ListOffsetsPartitionResponse::default(),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &storage::StorageError) -> ListOffsetsPartitionResponse {
+    crate::logging::error!("lookup by time failed: {error}");
+    refused(ErrorCode::KafkaStorageError)
+}

@@ -1,0 +1,168 @@
+//! Path: hot. Produce 3-11: v7 zstd, v8 record errors, v9 flexible.
+//!
+//! The shard that reads the request appends what it owns and hands the frame, uncopied, to the
+//! shards that own the rest; each answers partition by partition.
+
+use crate::dispatch::Outcome;
+use crate::image::{MetadataImage, TopicImage};
+use crate::partition_slot::PartitionSlot;
+use crate::requests::Token;
+use crate::shard::{Message, Request, Shard};
+use model::{Compression, ErrorCode, RecordBatch, TopicPartition};
+use std::rc::Rc;
+use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_response};
+use wire::{ApiKey, WireError, header};
+
+const ZSTD_SINCE_VERSION: i16 = 7;
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let produce = ProduceRequest::read(request.body(), request.version)?;
+    let partitions = produce.partitions().count();
+    let open = shard.requests.open(partitions);
+    let mut others = 0u64;
+    {
+        let image = shard.image();
+        for (index, partition) in produce.partitions().enumerate() {
+            let index = index as u32;
+            let topic = image.by_name.get(partition.topic);
+            let known = topic.and_then(|t| Some((t, t.partition(partition.partition)?)));
+            let result = match known {
+                _ if !matches!(produce.acks, -1..=1) => {
+                    Some(ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None))
+                }
+                _ if produce.transactional_id.is_some() => {
+                    let why = Some("transactions are not served yet");
+                    Some(ProduceResult::refused(ErrorCode::InvalidTxnState, why))
+                }
+                None => Some(ProduceResult::refused(ErrorCode::UnknownTopicOrPartition, None)),
+                Some((topic, id)) => match shard.owner_of(id) {
+                    owner if owner == shard.id() => append_one(
+                        shard,
+                        topic,
+                        id,
+                        partition,
+                        &produce,
+                        request.version,
+                        open.token,
+                        index,
+                    ),
+                    owner => {
+                        others |= 1 << (owner % 64);
+                        None
+                    }
+                },
+            };
+            if let Some(result) = result {
+                shard.requests.on_produced(open.token, index, result);
+            }
+        }
+    }
+    for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
+        if others & 1 << (to % 64) != 0 {
+            let (frame, image) = (request.clone(), shard.image());
+            shard.mailbox.send(to, Message::Produce { frame, image, token: open.token });
+        }
+    }
+    open.until_produced().await;
+    let results = open.take_produced();
+    let failed = results.iter().find(|result| result.error != ErrorCode::None).copied();
+    let outcome = match (produce.acks, failed) {
+        (0, None) => Outcome::Silence,
+        // Nothing may be answered; a closed connection makes the client look again.
+        (0, Some(failed)) => {
+            Outcome::Close(format!("acks=0 produce failed: {}", failed.error.name()))
+        }
+        _ => {
+            let head = shard.encode_head(|out| {
+                header::begin_response(
+                    out,
+                    ApiKey::Produce,
+                    request.version,
+                    request.correlation_id,
+                );
+                put_response(out, request.version, &produce, results.iter().copied());
+                header::finish_frame(out, 0, 0);
+            });
+            let mut pieces = shard.take_pieces();
+            pieces.push(head);
+            Outcome::Respond(pieces)
+        }
+    };
+    open.give_back(results);
+    Ok(outcome)
+}
+
+/// Appends the partitions of another shard's request that this shard owns.
+pub(crate) fn append_owned(
+    shard: &Rc<Shard>,
+    request: &Request,
+    image: &MetadataImage,
+    token: Token,
+) {
+    let produce = ProduceRequest::read(request.body(), request.version)
+        .expect("the sending shard has read it");
+    for (index, partition) in produce.partitions().enumerate() {
+        let index = index as u32;
+        let topic = image.by_name.get(partition.topic);
+        let Some((topic, id)) = topic.and_then(|t| Some((t, t.partition(partition.partition)?)))
+        else {
+            continue;
+        };
+        if shard.owner_of(id) != shard.id() {
+            continue;
+        }
+        let done = append_one(shard, topic, id, partition, &produce, request.version, token, index);
+        if let Some(result) = done {
+            shard.answer_produce(token, index, result);
+        }
+    }
+}
+
+fn append_one(
+    shard: &Rc<Shard>,
+    topic: &TopicImage,
+    id: TopicPartition,
+    partition: ProducePartition<'_>,
+    produce: &ProduceRequest<'_>,
+    version: i16,
+    token: Token,
+    index: u32,
+) -> Option<ProduceResult> {
+    let Some(slot) = shard.slot(id) else {
+        return Some(ProduceResult::refused(shard.why_absent(id), None));
+    };
+    match validate(topic, partition, produce.acks, version) {
+        Ok(batch) => PartitionSlot::append(&slot, shard, batch, produce.acks, token, index),
+        Err(refused) => Some(refused),
+    }
+}
+
+fn validate<'a>(
+    topic: &TopicImage,
+    partition: ProducePartition<'a>,
+    acks: i16,
+    version: i16,
+) -> Result<RecordBatch<'a>, ProduceResult> {
+    if acks == -1 && topic.min_insync_replicas > 1 {
+        let why = Some("min.insync.replicas is above 1, and there is 1 broker");
+        return Err(ProduceResult::refused(ErrorCode::NotEnoughReplicas, why));
+    }
+    let bytes = partition.records.unwrap_or_default();
+    let batch = RecordBatch::validate_produced(bytes, topic.batch_bytes_max).map_err(|error| {
+        let peer_is_wrong = error != model::BatchError::TooLarge;
+        if peer_is_wrong {
+            crate::logging::warning!(
+                "batch for {}-{} refused: {}",
+                partition.topic,
+                partition.partition,
+                error.meaning()
+            );
+        }
+        ProduceResult::refused(error.error_code(), Some(error.meaning()))
+    })?;
+    if batch.compression() == Some(Compression::Zstd) && version < ZSTD_SINCE_VERSION {
+        let why = Some("zstd needs Produce version 7");
+        return Err(ProduceResult::refused(ErrorCode::UnsupportedCompressionType, why));
+    }
+    Ok(batch)
+}

@@ -1,0 +1,170 @@
+//! Requests of a shard that wait for answers of partitions, here or on other shards.
+//!
+//! Slots are reused, so that a warm shard allocates nothing per request. A token names a slot and
+//! its use; an answer that comes after the request is gone finds another use and is dropped.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+use wire::produce::ProduceResult;
+
+use crate::handlers::fetch::FetchShare;
+
+/// Names one use of a request slot of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) shard: u16,
+    slot: u32,
+    generation: u32,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    waker: Option<Waker>,
+    /// Answers still to come.
+    missing: usize,
+    produced: Vec<ProduceResult>,
+    shares: Vec<Box<FetchShare>>,
+    /// A partition that a fetch waits for has moved.
+    moved: bool,
+}
+
+impl Token {
+    pub(crate) fn slot_number(self) -> u32 {
+        self.slot
+    }
+}
+
+/// The request slots of a shard.
+pub(crate) struct Requests {
+    shard: u16,
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<u32>>,
+}
+
+impl Requests {
+    pub(crate) fn new(shard: usize) -> Self {
+        Self { shard: shard as u16, slots: RefCell::default(), free: RefCell::default() }
+    }
+
+    /// Takes a slot that expects one produce result for each of `partitions`.
+    pub(crate) fn open(&self, partitions: usize) -> OpenRequest<'_> {
+        let mut slots = self.slots.borrow_mut();
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            slots.push(Slot::default());
+            slots.len() as u32 - 1
+        });
+        let slot = &mut slots[index as usize];
+        slot.produced.clear();
+        let waiting = ProduceResult::refused(model::ErrorCode::UnknownServerError, None);
+        slot.produced.resize(partitions, waiting);
+        slot.missing = partitions;
+        slot.moved = false;
+        let token = Token { shard: self.shard, slot: index, generation: slot.generation };
+        OpenRequest { requests: self, token }
+    }
+
+    fn with<T>(&self, token: Token, f: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        assert_eq!(token.shard, self.shard, "answers go to the shard that asked");
+        let mut slots = self.slots.borrow_mut();
+        let slot = &mut slots[token.slot as usize];
+        (slot.generation == token.generation).then(|| f(slot))
+    }
+
+    fn wake(slot: &mut Slot) {
+        if let Some(waker) = slot.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The result of partition number `index` of a produce request.
+    pub(crate) fn on_produced(&self, token: Token, index: u32, result: ProduceResult) {
+        self.with(token, |slot| {
+            slot.produced[index as usize] = result;
+            slot.missing -= 1;
+            if slot.missing == 0 {
+                Self::wake(slot);
+            }
+        });
+    }
+
+    /// Another shard's share of a fetch.
+    pub(crate) fn on_share(&self, token: Token, share: Box<FetchShare>) {
+        self.with(token, |slot| {
+            slot.shares.push(share);
+            Self::wake(slot);
+        });
+    }
+
+    /// A partition that a fetch found empty has new records.
+    pub(crate) fn on_moved(&self, token: Token) {
+        self.with(token, |slot| {
+            slot.moved = true;
+            Self::wake(slot);
+        });
+    }
+}
+
+/// One request's use of a slot; dropping it frees the slot.
+pub(crate) struct OpenRequest<'a> {
+    requests: &'a Requests,
+    pub(crate) token: Token,
+}
+
+impl OpenRequest<'_> {
+    fn with<T>(&self, f: impl FnOnce(&mut Slot) -> T) -> T {
+        self.requests.with(self.token, f).expect("the slot is ours until dropped")
+    }
+
+    async fn until<T>(&self, mut ready: impl FnMut(&mut Slot) -> Option<T>) -> T {
+        poll_fn(|cx| {
+            self.with(|slot| match ready(slot) {
+                Some(value) => Poll::Ready(value),
+                None => {
+                    if !slot.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+                        slot.waker = Some(cx.waker().clone());
+                    }
+                    Poll::Pending
+                }
+            })
+        })
+        .await
+    }
+
+    /// Waits for every produce result.
+    pub(crate) async fn until_produced(&self) {
+        self.until(|slot| (slot.missing == 0).then_some(())).await;
+    }
+
+    /// The produce results, in request order.
+    pub(crate) fn take_produced(&self) -> Vec<ProduceResult> {
+        self.with(|slot| std::mem::take(&mut slot.produced))
+    }
+
+    /// Gives the vector back for the next request.
+    pub(crate) fn give_back(&self, produced: Vec<ProduceResult>) {
+        self.with(|slot| slot.produced = produced);
+    }
+
+    /// Waits for one more share of a fetch.
+    pub(crate) async fn next_share(&self) -> Box<FetchShare> {
+        self.until(|slot| slot.shares.pop()).await
+    }
+
+    /// Waits until a partition moved, and forgets that it did.
+    pub(crate) async fn until_moved(&self) {
+        self.until(|slot| std::mem::take(&mut slot.moved).then_some(())).await;
+    }
+}
+
+impl Drop for OpenRequest<'_> {
+    fn drop(&mut self) {
+        self.with(|slot| {
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.waker = None;
+            slot.shares.clear();
+        });
+        self.requests.free.borrow_mut().push(self.token.slot);
+    }
+}
