@@ -3,7 +3,7 @@
 
 use crate::buffer::{ChunkWriter, DiskRange};
 use crate::op::{Op, submit};
-use crate::reactor::{Backend, with_core};
+use crate::reactor::{Backend, try_with_core, with_core};
 use crate::simulated::SimulatedBackend;
 use std::ffi::CString;
 use std::io;
@@ -231,9 +231,11 @@ impl Drop for File {
     }
 }
 
+/// The twin, if this thread runs in one; `None` on the ring and outside of any runtime.
 pub(crate) fn with_twin<T>(f: impl FnOnce(&mut SimulatedBackend) -> T) -> Option<T> {
-    with_core(|core| match &mut *core.backend.borrow_mut() {
+    try_with_core(|core| match &mut *core.backend.borrow_mut() {
         Backend::Ring(_) => None,
         Backend::Simulated(twin) => Some(f(twin)),
     })
+    .flatten()
 }
