@@ -1,0 +1,183 @@
+//! Whole-system measurements: the same load against Weir and against a bare server on the same
+//! runtime, interleaved in one run, shown as ratios of CPU time.
+
+use crate::steps::{Done, run as step, top};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// One side of a comparison: how to start its server.
+struct Side {
+    name: &'static str,
+    program: &'static str,
+    args: &'static [&'static str],
+}
+
+const WEIR: Side =
+    Side { name: "weir", program: "weir", args: &["serve", "--listen", "127.0.0.1:0"] };
+const FLOOR: Side = Side { name: "floor", program: "floor", args: &["--mode", "write"] };
+const SINK: Side = Side { name: "sink", program: "floor", args: &["--mode", "sink"] };
+
+/// 1 KiB records in batches of at least 64 KiB, acks=1, no consumers.
+const LOAD: &[&str] = &[
+    "--rate",
+    "300k",
+    "--partitions",
+    "12",
+    "--producers",
+    "2",
+    "--consumers",
+    "0",
+    "--acks",
+    "1",
+    "--batch-size",
+    "131072",
+    "--linger-ms",
+    "20",
+    "--warmup",
+    "2s",
+    "--duration",
+    "8s",
+    "--quiet",
+];
+const LOAD_MAX: &[&str] = &[
+    "--rate",
+    "0",
+    "--partitions",
+    "12",
+    "--producers",
+    "2",
+    "--consumers",
+    "0",
+    "--acks",
+    "1",
+    "--batch-size",
+    "131072",
+    "--linger-ms",
+    "20",
+    "--warmup",
+    "2s",
+    "--duration",
+    "8s",
+    "--quiet",
+];
+
+pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
+    step(
+        "cargo",
+        &[
+            "build",
+            "--release",
+            "--quiet",
+            "-p",
+            "broker",
+            "-p",
+            "loadgen",
+            "-p",
+            "benches",
+            "--bins",
+        ],
+    )?;
+    match scenario {
+        "sink" => sink(rounds),
+        _ => floor(rounds),
+    }
+}
+
+fn floor(rounds: usize) -> Done {
+    let mut costs: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    println!("broker CPU seconds per GB; {}", LOAD.join(" "));
+    for round in 0..rounds.max(1) {
+        // Alternate who goes first: drift of the machine then hits both alike.
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for side in order {
+            let cost = measure([&FLOOR, &WEIR][side], LOAD, "/resources/broker/cpu_s_per_gb")?;
+            costs[side].push(cost);
+        }
+        println!(
+            "  round {}: floor {:.3}, weir {:.3}",
+            round + 1,
+            costs[0][round],
+            costs[1][round]
+        );
+    }
+    let [floor, weir] = costs.map(median);
+    println!("median: floor {floor:.3}, weir {weir:.3}, ratio {:.2}", weir / floor);
+    Ok(())
+}
+
+fn sink(rounds: usize) -> Done {
+    let mut rates = Vec::new();
+    let mut costs = Vec::new();
+    println!("loadgen against a server that only answers; {}", LOAD_MAX.join(" "));
+    for _ in 0..rounds.max(1) {
+        let result = measure_all(&SINK, LOAD_MAX)?;
+        rates.push(number(&result, "/throughput/acknowledged_per_s")?);
+        costs.push(number(&result, "/resources/loadgen/cpu_s_per_million_records")?);
+    }
+    println!(
+        "median: {:.0} records/s, loadgen CPU {:.3} s per million records",
+        median(rates),
+        median(costs)
+    );
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn measure(side: &Side, load: &[&str], pointer: &str) -> Result<f64, String> {
+    number(&measure_all(side, load)?, pointer)
+}
+
+fn number(result: &str, pointer: &str) -> Result<f64, String> {
+    let json: serde_json::Value =
+        serde_json::from_str(result).map_err(|error| error.to_string())?;
+    let value = json.pointer(pointer).and_then(serde_json::Value::as_f64);
+    value.ok_or_else(|| format!("the result has no {pointer}"))
+}
+
+fn measure_all(side: &Side, load: &[&str]) -> Result<String, String> {
+    let home = top().join("target/bench");
+    let _ = std::fs::remove_dir_all(&home);
+    std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+    let release = top().join("target/release");
+    let mut server = Command::new(release.join(side.program))
+        .args(side.args)
+        .arg("--data-dir")
+        .arg(home.join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("{}: {error}", side.name))?;
+    let result = drive(&mut server, load, &home, &release);
+    let _ = server.kill();
+    let _ = server.wait();
+    let _ = std::fs::remove_dir_all(home.join("data"));
+    result
+}
+
+fn drive(
+    server: &mut Child,
+    load: &[&str],
+    home: &std::path::Path,
+    release: &std::path::Path,
+) -> Result<String, String> {
+    let mut line = String::new();
+    let stdout = server.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).map_err(|error| error.to_string())?;
+    let address = line.trim().strip_prefix("listening on ").ok_or("the server did not start")?;
+    let output = home.join("result");
+    let status = Command::new(release.join("loadgen"))
+        .args(load)
+        .args(["--bootstrap-server", address, "--broker-pid", &server.id().to_string()])
+        .args(["--topic", "bench", "--keep-topic", "--output"])
+        .arg(&output)
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .status()
+        .map_err(|error| error.to_string())?;
+    let read = std::fs::read_to_string(output.join("result.json"));
+    read.map_err(|_| format!("loadgen left no result: {status}"))
+}

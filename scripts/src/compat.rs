@@ -1,0 +1,232 @@
+//! Real, unmodified clients against the real binary: what goes in comes out byte for byte, also after
+//! a restart and after kill -9. Clients are installed in target/compat; what cannot be is skipped
+//! aloud.
+
+use crate::steps::{self, Done, top, works};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+struct Client {
+    name: &'static str,
+    program: String,
+    script: &'static str,
+}
+
+fn run_step(done: Done, skipped: &mut Vec<String>, what: &str) -> bool {
+    if let Err(why) = done {
+        skipped.push(format!("{what}: {why}"));
+        return false;
+    }
+    true
+}
+
+/// Installs the clients and runs the rounds.
+pub(crate) fn run() -> Done {
+    println!("==> compat");
+    let home = top().join("target/compat");
+    std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+    let mut skipped = Vec::new();
+    let clients = install(&home, &mut skipped);
+    let has_kcat = works("kcat", &["-V"])
+        || works(
+            "sh",
+            &["-c", "apt-get install -y kcat || { apt-get update && apt-get install -y kcat; }"],
+        );
+    if !has_kcat {
+        skipped.push("kcat: not installed, and apt-get could not".to_owned());
+    }
+    steps::run("cargo", &["build", "--quiet", "-p", "broker"])?;
+    let data = home.join(format!("data-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&data);
+    let result = rounds(&data, &clients, has_kcat);
+    let _ = std::fs::remove_dir_all(&data);
+    for skip in &skipped {
+        println!("    SKIPPED {skip}");
+    }
+    result?;
+    let ran = clients.len() + usize::from(has_kcat);
+    println!("    compat: {ran} clients passed, {} skipped", skipped.len());
+    Ok(())
+}
+
+fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {
+    let mut clients = Vec::new();
+    let path = |name: &str| home.join(name).display().to_string();
+    let venv = |name: &str, packages: &[&str], skipped: &mut Vec<String>| -> Option<String> {
+        let python = path(&format!("{name}/bin/python"));
+        let marker = home.join(name).join("installed");
+        if !marker.exists() {
+            let made = steps::run("python3", &["-m", "venv", &path(name)]);
+            if !run_step(made, skipped, name) {
+                return None;
+            }
+            let pip = [&["-m", "pip", "install", "--quiet"], packages].concat();
+            if !run_step(steps::run(&python, &pip), skipped, name) {
+                return None;
+            }
+            std::fs::write(&marker, "").ok()?;
+        }
+        Some(python)
+    };
+    let codecs = ["python-snappy", "lz4", "zstandard", "cramjam"];
+    let new = [&["confluent-kafka", "kafka-python", "aiokafka"], &codecs[..]].concat();
+    if let Some(python) = venv("python-new", &new, skipped) {
+        for (name, script) in [
+            ("confluent-kafka", "confluent.py"),
+            ("kafka-python (newest)", "kafka_python.py"),
+            ("aiokafka", "aiokafka_client.py"),
+        ] {
+            clients.push(Client { name, program: python.clone(), script });
+        }
+    }
+    let old = [&["kafka-python==2.0.2", "six"], &codecs[..]].concat();
+    if let Some(python) = venv("python-old", &old, skipped) {
+        clients.push(Client {
+            name: "kafka-python 2.0.2",
+            program: python,
+            script: "kafka_python.py",
+        });
+    }
+    let node = home.join("node");
+    if node.join("node_modules/kafkajs").exists()
+        || works(
+            "npm",
+            &["install", "--silent", "--prefix", &node.display().to_string(), "kafkajs"],
+        )
+    {
+        clients.push(Client {
+            name: "kafkajs",
+            program: "node".to_owned(),
+            script: "kafkajs_client.js",
+        });
+    } else {
+        skipped.push("kafkajs: npm could not install it".to_owned());
+    }
+    clients
+}
+
+/// Produce and consume; restart; kill -9: after each everything is still there, once.
+fn rounds(data: &Path, clients: &[Client], has_kcat: bool) -> Done {
+    let broker = Broker::start(data)?;
+    for client in clients {
+        client.run("produce", &broker.address)?;
+        client.run("consume", &broker.address)?;
+    }
+    if has_kcat {
+        kcat_produce(&broker.address, "kcat")?;
+        kcat_consume(&broker.address, "kcat", 1000)?;
+    }
+    println!("    restart");
+    broker.stop()?;
+    let broker = Broker::start(data)?;
+    for client in clients {
+        client.run("consume", &broker.address)?;
+    }
+    if has_kcat {
+        kcat_consume(&broker.address, "kcat", 1000)?;
+        kcat_produce(&broker.address, "kcat")?;
+    }
+    println!("    kill -9");
+    drop(broker);
+    let broker = Broker::start(data)?;
+    for client in clients {
+        client.run("consume", &broker.address)?;
+    }
+    if has_kcat {
+        kcat_consume(&broker.address, "kcat", 2000)?;
+    }
+    broker.stop()
+}
+
+impl Client {
+    fn run(&self, mode: &str, address: &str) -> Done {
+        let scripts = top().join("engine/broker/tests/compat");
+        let modules: PathBuf = top().join("target/compat/node/node_modules");
+        let prefix: String = self.name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let output = Command::new(&self.program)
+            .arg(scripts.join(self.script))
+            .args([mode, address, &prefix])
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("NODE_PATH", modules)
+            .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
+            .output()
+            .map_err(|error| format!("{}: {error}", self.name))?;
+        if output.status.success() {
+            println!("    {} {mode}: ok", self.name);
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(format!("{} {mode} failed: {}\n{said}", self.name, output.status))
+    }
+}
+
+fn kcat_produce(address: &str, topic: &str) -> Done {
+    let mut kcat = Command::new("kcat")
+        .args(["-P", "-b", address, "-t", topic, "-K", ":", "-z", "lz4", "-X", "acks=all"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("kcat: {error}"))?;
+    let lines: String = (0..1000).map(|n| format!("key{n}:value {n}\n")).collect();
+    let written = kcat.stdin.take().expect("piped").write_all(lines.as_bytes());
+    written.map_err(|error| format!("kcat: {error}"))?;
+    let status = kcat.wait().map_err(|error| format!("kcat: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("kcat -P failed: {status}")) }
+}
+
+fn kcat_consume(address: &str, topic: &str, records: usize) -> Done {
+    let output = Command::new("kcat")
+        .args(["-C", "-b", address, "-t", topic, "-e", "-q", "-o", "beginning", "-f", "%o %k:%s\n"])
+        .output()
+        .map_err(|error| format!("kcat: {error}"))?;
+    let expected: String =
+        (0..records).map(|n| format!("{n} key{0}:value {0}\n", n % 1000)).collect();
+    if String::from_utf8_lossy(&output.stdout) == expected {
+        println!("    kcat: ok, {records} records");
+        return Ok(());
+    }
+    Err(format!("kcat read something else than was written: {}", output.status))
+}
+
+/// A running `weir serve`; dropping it is kill -9.
+struct Broker {
+    child: Child,
+    address: String,
+}
+
+impl Broker {
+    fn start(data: &Path) -> Result<Self, String> {
+        let mut child = Command::new(top().join("target/debug/weir"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("weir: {error}"))?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).map_err(|error| format!("weir: {error}"))?;
+        let address = line.trim().strip_prefix("listening on ").map(str::to_owned);
+        let Some(address) = address else {
+            let _ = child.kill();
+            return Err("weir did not start; run it by hand to see why".to_owned());
+        };
+        Ok(Self { child, address })
+    }
+
+    fn stop(mut self) -> Done {
+        let pid = self.child.id().to_string();
+        if !works("kill", &["-INT", &pid]) {
+            return Err("weir is gone before it was stopped".to_owned());
+        }
+        let status = self.child.wait().map_err(|error| format!("weir: {error}"))?;
+        if status.success() { Ok(()) } else { Err(format!("weir stopped with {status}")) }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

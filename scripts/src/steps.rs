@@ -1,0 +1,43 @@
+//! Running commands and saying so.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+pub(crate) type Done = Result<(), String>;
+
+/// The checkout's top.
+pub(crate) fn top() -> PathBuf {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR"));
+    scripts.parent().expect("scripts lies in the checkout").to_owned()
+}
+
+/// Runs a command at the checkout's top with its output shown.
+pub(crate) fn run(program: &str, args: &[&str]) -> Done {
+    let shown = format!("{program} {}", args.join(" "));
+    println!("==> {shown}");
+    let start = Instant::now();
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(top())
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if !status.success() {
+        return Err(format!("{shown} failed: {status}"));
+    }
+    println!("    {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs a command quietly; true if it succeeded.
+pub(crate) fn works(program: &str, args: &[&str]) -> bool {
+    let silent = Command::new(program)
+        .args(args)
+        .current_dir(top())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    silent.is_ok_and(|status| status.success())
+}

@@ -1,0 +1,113 @@
+//! The rules of the house that no compiler checks.
+
+use crate::steps::{Done, top};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which rooms a room may use. Anything else is a change of the architecture: change
+/// engine/ARCHITECTURE.md first.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("engine/model", &[]),
+    ("engine/runtime", &[]),
+    ("engine/wire", &["model"]),
+    ("engine/storage", &["model", "runtime"]),
+    ("engine/partition", &["model"]),
+    ("engine/broker", &["model", "runtime", "wire", "storage", "partition"]),
+    ("loadgen", &["model", "runtime", "wire", "broker"]),
+    ("benches", &["model", "runtime", "wire", "storage"]),
+    ("scripts", &[]),
+];
+
+/// Files that are longer for a reason; others may not grow past `LINES_MAX`.
+const LINES_MAX: usize = 1000;
+const LONGER: &[(&str, usize)] = &[("engine/storage/src/log.rs", 1050)];
+
+pub(crate) fn run() -> Done {
+    println!("==> tidy");
+    let mut complaints = Vec::new();
+    for (room, allowed) in MAY_USE {
+        let manifest = fs::read_to_string(top().join(room).join("Cargo.toml")).unwrap_or_default();
+        complaints.extend(forbidden_edges(room, &manifest, allowed));
+    }
+    for path in rust_files(&top()) {
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let name = path.strip_prefix(top()).unwrap_or(&path).display().to_string();
+        complaints.extend(complaints_of(&name, &text));
+    }
+    for complaint in &complaints {
+        println!("    {complaint}");
+    }
+    if complaints.is_empty() { Ok(()) } else { Err(format!("{} complaints", complaints.len())) }
+}
+
+fn forbidden_edges(room: &str, manifest: &str, allowed: &[&str]) -> Vec<String> {
+    let rooms = MAY_USE.iter().map(|(path, _)| path.rsplit('/').next().expect("not empty"));
+    let is_used = |name: &str| manifest.lines().any(|line| line.starts_with(&format!("{name}.")));
+    rooms
+        .filter(|name| is_used(name) && !allowed.contains(name))
+        .map(|name| format!("{room} may not use {name}: see MAY_USE in scripts/src/tidy.rs"))
+        .collect()
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn complaints_of(name: &str, text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if !text.starts_with("//! ") {
+        complaints.push(format!("{name}: the first line says what the file is, as `//! ...`"));
+    }
+    let lines = text.lines().count();
+    let max = LONGER.iter().find(|(file, _)| *file == name).map_or(LINES_MAX, |(_, max)| *max);
+    if lines > max {
+        complaints.push(format!("{name}: {lines} lines, {max} at most; split it by noun"));
+    }
+    let leftovers =
+        [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X"), concat!("db", "g!(")];
+    for leftover in leftovers {
+        if text.contains(leftover) {
+            complaints.push(format!("{name}: a leftover {leftover}"));
+        }
+    }
+    let unsafe_rooms = ["engine/runtime/"];
+    let block = concat!("unsafe", " {");
+    if text.contains(block) && !unsafe_rooms.iter().any(|room| name.starts_with(room)) {
+        complaints.push(format!("{name}: unsafe code lives in engine/runtime only"));
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkout_is_tidy() {
+        run().unwrap();
+    }
+
+    #[test]
+    fn planted_faults_are_found() {
+        let edge = forbidden_edges("engine/partition", "storage.workspace = true\n", &["model"]);
+        assert_eq!(edge.len(), 1, "{edge:?}");
+        assert_eq!(forbidden_edges("engine/wire", "model.workspace = true\n", &["model"]).len(), 0);
+        assert_eq!(complaints_of("a.rs", "fn main() {}").len(), 1);
+        let long = format!("//! x\n{}", "\n".repeat(1001));
+        assert_eq!(complaints_of("a.rs", &long).len(), 1);
+        let hidden = format!("//! x\nfn f() {{ {} }} }}", concat!("unsafe", " { g()"));
+        assert_eq!(complaints_of("engine/wire/a.rs", &hidden).len(), 1);
+    }
+}
