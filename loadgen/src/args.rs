@@ -221,7 +221,7 @@ mod tests {
     fn nonsense_is_refused_with_its_own_exit_code() {
         for bad in [&["--rate", "x"][..], &["--partitions", "0"], &["--acks", "2"], &["--nope"]] {
             let args = ["loadgen"].iter().chain(bad).map(OsString::from);
-            let failure = parse(args).err().expect("refused");
+            let failure = parse(args).expect_err("refused");
             assert_eq!(failure.ending, Ending::BadUsage);
             assert!(failure.why.contains(bad[0]), "{}", failure.why);
         }

@@ -32,6 +32,7 @@ enum Ending {
 }
 
 /// An error that ends the program: what went wrong and how it exits.
+#[derive(Debug)]
 struct Failure {
     ending: Ending,
     why: String,

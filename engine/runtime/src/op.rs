@@ -141,8 +141,8 @@ impl Slots {
 
     /// Operations the kernel has not completed.
     pub(crate) fn in_flight(&self) -> usize {
-        let busy = |s: &&Box<Slot>| matches!(s.state, SlotState::InFlight | SlotState::Orphaned);
-        self.slots.iter().filter(busy).count()
+        let busy = |state| matches!(state, SlotState::InFlight | SlotState::Orphaned);
+        self.slots.iter().filter(|slot| busy(slot.state)).count()
     }
 
     /// Gives up on operations that never completed: their memory is leaked, never reused.

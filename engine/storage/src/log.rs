@@ -68,7 +68,7 @@ pub struct Log {
     dir: PathBuf,
     settings: LogSettings,
     cache: Rc<TailCache>,
-    me: Weak<Log>,
+    me: Weak<Self>,
     state: RefCell<State>,
 }
 

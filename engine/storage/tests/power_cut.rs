@@ -158,8 +158,7 @@ fn run(seed: u64) -> u64 {
             expected.written = expected.durable;
         }
     }
-    let verified = expected.borrow().verified;
-    verified
+    expected.borrow().verified
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) struct FetchShare {
     /// To the shard that reads: most bytes, and whether to leave the token.
     asked: Option<(usize, bool)>,
     /// For the shard that answers: the other shares, and where each partition's entry is.
-    others: Vec<Box<FetchShare>>,
+    others: Vec<Box<Self>>,
     order: Vec<(u32, u32)>,
     cuts: Vec<usize>,
 }
