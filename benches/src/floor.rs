@@ -216,8 +216,7 @@ fn answer(
                 min_version: api.version_min,
                 max_version: api.version_max,
             });
-            let response =
-                ApiVersionsResponse { api_keys: ranges.collect(), ..Default::default() };
+            let response = ApiVersionsResponse { api_keys: ranges.collect(), ..Default::default() };
             response.encode(out, version);
         }
     }
@@ -227,7 +226,8 @@ fn answer(
 impl Appender {
     /// Checksums a batch and copies it behind the last one.
     fn append(&self, batch: &[u8]) {
-        let expected = batch.get(17..21).map(|crc| u32::from_be_bytes(crc.try_into().expect("4 bytes")));
+        let expected =
+            batch.get(17..21).map(|crc| u32::from_be_bytes(crc.try_into().expect("4 bytes")));
         let crc = batch.get(CRC_COVERS_FROM..).map(crc32c::checksum);
         assert_eq!(expected, crc, "loadgen sends whole batches");
         let mut state = self.state.borrow_mut();

@@ -21,4 +21,4 @@ pub mod socket;
 pub mod thread;
 pub mod timer;
 
-pub use reactor::{Io, Runtime, RuntimeError, Stopped, io_counters, spawn, yield_now};
+pub use reactor::{Io, Runtime, RuntimeError, Stopped, both, io_counters, spawn, yield_now};

@@ -325,6 +325,27 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Runs two futures side by side to their ends.
+pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut a_output, mut b_output) = (None, None);
+    std::future::poll_fn(|cx| {
+        if a_output.is_none()
+            && let Poll::Ready(output) = a.as_mut().poll(cx)
+        {
+            a_output = Some(output);
+        }
+        if b_output.is_none()
+            && let Poll::Ready(output) = b.as_mut().poll(cx)
+        {
+            b_output = Some(output);
+        }
+        if a_output.is_some() && b_output.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    (a_output.expect("ready"), b_output.expect("ready"))
+}
+
 /// What this thread's ring did so far; zeroes in the twin.
 #[must_use]
 pub fn io_counters() -> Counters {

@@ -85,6 +85,7 @@ struct State {
     offline: bool,
     flushing: bool,
     pieces: Vec<DiskRange>,
+    head_piece: Vec<DiskRange>,
 }
 
 #[derive(Clone, Copy)]
@@ -143,6 +144,7 @@ impl Log {
                 offline: false,
                 flushing: false,
                 pieces: Vec::new(),
+                head_piece: Vec::new(),
             }),
         })
     }
@@ -441,35 +443,38 @@ impl Log {
             let state = self.state.borrow();
             state.durable == state.written.offset
         };
-        let mut position = block_floor(from);
-        while position < end {
-            let start = position;
-            let mut pieces = {
-                let mut state = self.state.borrow_mut();
-                let mut pieces = std::mem::take(&mut state.pieces);
-                let segment = &mut state.segments[index];
-                let first = segment.slabs.partition_point(|slab| {
-                    u64::from(slab.position) + slab.writer.capacity() as u64 <= u64::from(position)
-                });
-                for slab in segment.slabs.range_mut(first..).take(WRITE_PIECES_MAX) {
-                    let slab_end = (slab.position + slab.writer.capacity() as u32).min(end);
-                    if slab_end <= position {
-                        break;
-                    }
-                    let to = (slab_end - slab.position).next_multiple_of(DISK_BLOCK_BYTES as u32);
-                    let range = (position - slab.position) as usize..to as usize;
-                    pieces.push(slab.writer.disk_range(range));
-                    position = slab.position + to;
-                }
-                pieces
-            };
-            assert!(!pieces.is_empty(), "unwritten bytes are in slabs");
-            let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
-            let mut state = self.state.borrow_mut();
-            state.pieces = pieces;
-            let path = state.segments[index].log_path(&self.dir);
-            written.map_err(|error| StorageError::of(&path, "write", &error))?;
-        }
+        // A block that was written before goes in an operation of its own, beside the rest: ext4
+        // hands a direct write that spans written and unwritten extents to a worker thread. Not so
+        // with dsync: two device flushes cost more than the worker.
+        let start = block_floor(from);
+        let rest = if from == start || dsync { start } else { start + DISK_BLOCK_BYTES as u32 };
+        let head = async {
+            if start < rest {
+                let mut pieces = std::mem::take(&mut self.state.borrow_mut().head_piece);
+                self.pieces_of(index, start, rest, &mut pieces);
+                let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
+                self.state.borrow_mut().head_piece = pieces;
+                return written;
+            }
+            Ok(())
+        };
+        let body = async {
+            let mut position = rest;
+            while position < end {
+                let mut pieces = std::mem::take(&mut self.state.borrow_mut().pieces);
+                let start = position;
+                position = self.pieces_of(index, start, end, &mut pieces);
+                let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
+                self.state.borrow_mut().pieces = pieces;
+                written?;
+            }
+            Ok(())
+        };
+        let (head, body) = runtime::both(head, body).await;
+        head.and(body).map_err(|error| {
+            let path = self.state.borrow().segments[index].log_path(&self.dir);
+            StorageError::of(&path, "write", &error)
+        })?;
         if durable && !dsync {
             self.sync_file(index, file).await?;
         }
@@ -482,6 +487,28 @@ impl Log {
             state.durable = ends_at;
         }
         Ok(())
+    }
+
+    /// Collects the blocks that hold positions `start` (a block's) to `end` for one operation;
+    /// returns where the next one starts.
+    fn pieces_of(&self, index: usize, start: u32, end: u32, pieces: &mut Vec<DiskRange>) -> u32 {
+        let mut position = start;
+        let mut state = self.state.borrow_mut();
+        let segment = &mut state.segments[index];
+        let first = segment.slabs.partition_point(|slab| {
+            u64::from(slab.position) + slab.writer.capacity() as u64 <= u64::from(position)
+        });
+        for slab in segment.slabs.range_mut(first..).take(WRITE_PIECES_MAX) {
+            let slab_end = (slab.position + slab.writer.capacity() as u32).min(end);
+            if slab_end <= position {
+                break;
+            }
+            let to = (slab_end - slab.position).next_multiple_of(DISK_BLOCK_BYTES as u32);
+            pieces.push(slab.writer.disk_range((position - slab.position) as usize..to as usize));
+            position = slab.position + to;
+        }
+        assert!(!pieces.is_empty(), "unwritten bytes are in slabs");
+        position
     }
 
     async fn sync_file(&self, index: usize, file: &File) -> Result<(), StorageError> {

@@ -1,0 +1,55 @@
+//! What does it cost to read a produce or fetch request, and to write the response?
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use model::{ErrorCode, Offset, TopicId};
+use std::hint::black_box;
+use wire::fetch::{self, FetchAsk, FetchLimits, FetchRequest, FetchResult};
+use wire::primitives::Reader;
+use wire::produce::{self, ProduceRequest, ProduceResult};
+
+fn wire_decode(c: &mut Criterion) {
+    for partitions in [1, 100] {
+        let records = [0; 1024];
+        let mut bytes = Vec::new();
+        let batches = (0..partitions).map(|p| (p, &records[..])).collect::<Vec<_>>();
+        produce::put_request(&mut bytes, 9, -1, 1500, "topic", batches.into_iter());
+        let mut out = Vec::new();
+        c.bench_function(&format!("wire/produce v9, {partitions} partitions"), |b| {
+            b.iter(|| {
+                let request = ProduceRequest::read(Reader::new(black_box(&bytes)), 9).unwrap();
+                out.clear();
+                let done =
+                    request.partitions().map(|_| ProduceResult::appended(Offset(1), Offset(0)));
+                produce::put_response(&mut out, 9, &request, done);
+                out.len()
+            });
+        });
+        let asks: Vec<_> =
+            (0..partitions).map(|partition| FetchAsk { partition, offset: 7 }).collect();
+        let limits = FetchLimits {
+            max_wait_ms: 500,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            partition_max_bytes: 1 << 20,
+        };
+        let mut bytes = Vec::new();
+        fetch::put_request(&mut bytes, 12, limits, "topic", TopicId::ZERO, &asks);
+        c.bench_function(&format!("wire/fetch v12, {partitions} partitions"), |b| {
+            b.iter(|| {
+                let request = FetchRequest::read(Reader::new(black_box(&bytes)), 12).unwrap();
+                out.clear();
+                let found = request.partitions().map(|_| FetchResult {
+                    error: ErrorCode::None,
+                    high_watermark: 9,
+                    log_start_offset: 0,
+                    records_bytes: 1024,
+                });
+                fetch::put_response(&mut out, 12, &request, ErrorCode::None, found, |_| {});
+                out.len()
+            });
+        });
+    }
+}
+
+criterion_group!(benches, wire_decode);
+criterion_main!(benches);
