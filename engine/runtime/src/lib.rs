@@ -5,6 +5,7 @@
 //! Everything here belongs to the thread that runs it: a future, a file or a socket never leaves
 //! its thread. What crosses threads is `buffer::SharedBytes` (immutable) and `mailbox` messages.
 
+pub mod allocations;
 pub mod buffer;
 pub mod clock;
 pub mod file;

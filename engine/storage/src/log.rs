@@ -391,13 +391,10 @@ impl Log {
 
     /// Opens or makes the file of a segment that is about to be written.
     async fn file_for_writing(&self, index: usize) -> Result<Rc<File>, StorageError> {
-        let (path, open) = {
-            let state = self.state.borrow();
-            (state.segments[index].log_path(&self.dir), state.segments[index].file.clone())
-        };
-        if let Some(file) = open {
-            return Ok(file);
+        if let Some(file) = &self.state.borrow().segments[index].file {
+            return Ok(Rc::clone(file));
         }
+        let path = self.state.borrow().segments[index].log_path(&self.dir);
         let file = Rc::new(open_file(&path, self.settings, true)?);
         fs::sync_dir(&self.dir)
             .await

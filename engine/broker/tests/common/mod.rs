@@ -1,0 +1,115 @@
+//! A raw client: bytes to and from a broker, nothing negotiated.
+#![allow(dead_code, clippy::disallowed_methods)]
+
+use model::Compression;
+use model::record_batch::BatchBuilder;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+use wire::ApiKey;
+use wire::header::{begin_request, finish_frame, read_response_header};
+use wire::messages::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, Message};
+use wire::primitives::Reader;
+use wire::produce;
+
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) correlation_id: i32,
+}
+
+impl Client {
+    pub(crate) fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("the broker listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, correlation_id: 0 }
+    }
+
+    /// A whole frame with this body.
+    pub(crate) fn frame(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> Vec<u8> {
+        self.correlation_id += 1;
+        let mut out = Vec::new();
+        begin_request(&mut out, key, version, self.correlation_id, "test");
+        body(&mut out);
+        finish_frame(&mut out, 0, 0);
+        out
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the broker reads");
+    }
+
+    /// The next response's payload; `None` if the broker closed the connection.
+    pub(crate) fn receive(&mut self) -> Option<Vec<u8>> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).ok()?;
+        let mut payload = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut payload).ok()?;
+        Some(payload)
+    }
+
+    pub(crate) fn ask<Q: Message, A: Message>(&mut self, request: &Q, version: i16) -> A {
+        let frame = self.frame(Q::KEY, version, |out| request.encode(out, version));
+        self.send(&frame);
+        let payload = self.receive().expect("an answer");
+        let (id, mut body) = read_response_header(&payload, Q::KEY, version).unwrap();
+        assert_eq!(id, self.correlation_id);
+        A::decode(&mut body, version).unwrap()
+    }
+
+    pub(crate) fn create(&mut self, topic: &str, partitions: i32) {
+        let new = CreatableTopic {
+            name: topic.to_owned(),
+            num_partitions: partitions,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![new], ..Default::default() };
+        let response: CreateTopicsResponse = self.ask(&request, 7);
+        assert_eq!(response.topics[0].error_code, 0, "{response:?}");
+    }
+
+    pub(crate) fn produce_frame(
+        &mut self,
+        topic: &str,
+        acks: i16,
+        batches: &[(i32, &[u8])],
+    ) -> Vec<u8> {
+        self.frame(ApiKey::Produce, 9, |out| {
+            produce::put_request(out, 9, acks, 1000, topic, batches.iter().copied());
+        })
+    }
+
+    /// (partition, error number, base offset) of each partition; `None` if closed.
+    pub(crate) fn produced(&mut self) -> Option<Vec<(i32, i16, i64)>> {
+        let payload = self.receive()?;
+        let (_, body) = read_response_header(&payload, ApiKey::Produce, 9).unwrap();
+        let mut results = Vec::new();
+        produce::read_response(body, 9, |p, error, base| results.push((p, error.code(), base)))
+            .unwrap();
+        Some(results)
+    }
+
+    pub(crate) fn produce(&mut self, topic: &str, acks: i16, batch: &[u8]) -> Option<(i16, i64)> {
+        let frame = self.produce_frame(topic, acks, &[(0, batch)]);
+        self.send(&frame);
+        self.produced().map(|results| (results[0].1, results[0].2))
+    }
+}
+
+pub(crate) fn batch(records: u8, value_bytes: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::default();
+    builder.begin(1_000);
+    for record in 0..records {
+        builder.push(1_000 + i64::from(record), None, Some(&vec![record; value_bytes]), &[]);
+    }
+    builder.finish(Compression::None).to_vec()
+}
+
+pub(crate) fn body(payload: &[u8], key: ApiKey, version: i16) -> Reader<'_> {
+    read_response_header(payload, key, version).unwrap().1
+}
