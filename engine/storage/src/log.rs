@@ -298,38 +298,30 @@ impl Log {
         base: Offset,
         epoch: LeaderEpoch,
     ) -> Result<(), StorageError> {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        if state.offline {
+        if self.state.borrow().offline {
             return Err(StorageError::Offline);
         }
-        assert_eq!(base, state.log_end, "appends continue the log");
         let bytes = batch.bytes();
-        let active = state.segments.last().expect("a log has a segment");
-        let full =
-            u64::from(active.end) + bytes.len() as u64 > u64::from(self.settings.segment_bytes);
-        if full && active.end > 0 {
+        // Slabs are taken before the state is borrowed: taking one may evict one of this log's own,
+        // which changes how many are needed.
+        let mut fresh = FreshSlabs::default();
+        while fresh.count() < self.state.borrow().slabs_needed(bytes.len(), self.settings) {
+            fresh.push(self.cache.take(Weak::clone(&self.me)));
+        }
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        assert_eq!(base, state.log_end, "appends continue the log");
+        if state.rolls_for(bytes.len(), self.settings) {
             state.segments.push(LogSegment::new(base));
         }
         if state.epochs.on_append(epoch, base) {
             state.epochs_stored = false;
         }
         let prefix = stored_prefix(batch, base, epoch);
-        let active = state.segments.len() - 1;
-        let State { segments, .. } = state;
-        // Taking a slab may evict one of this log's own; that needs the state, so slabs are taken
-        // through a list of what this append needs before it starts.
-        let segment = &mut segments[active];
-        let room = segment.slabs.back().map_or(0, |slab| slab.writer.remaining());
-        let head = if segment.slabs.is_empty() { segment.last_block.len() } else { 0 };
-        let needed = (bytes.len() + head).saturating_sub(room).div_ceil(model::limits::SLAB_BYTES);
-        let mut fresh = FreshSlabs::default();
-        if needed > 0 {
-            fresh.take(needed, &self.cache, &self.me);
-        }
-        segment.append(&prefix, || fresh.next(&self.cache));
-        segment.append(&bytes[prefix.len()..], || fresh.next(&self.cache));
-        fresh.give_back(&self.cache);
+        let active = state.segments.last_mut().expect("a log has a segment");
+        active.append(&prefix, || fresh.pop());
+        active.append(&bytes[prefix.len()..], || fresh.pop());
+        assert_eq!(fresh.count(), 0, "as many slabs as needed were taken");
         state.log_end = base.plus(i64::from(batch.last_offset_delta()) + 1);
         Ok(())
     }
@@ -600,8 +592,7 @@ impl Log {
 
     /// Gives up the oldest slab if all of it is on disk.
     pub(crate) fn evict_oldest_slab(&self) -> Option<ChunkWriter> {
-        // The log that appends right now asks for slabs itself; it keeps its own.
-        let mut state = self.state.try_borrow_mut().ok()?;
+        let mut state = self.state.borrow_mut();
         let State { segments, written, flushing, .. } = &mut *state;
         let index = segments.iter().position(|segment| !segment.slabs.is_empty())?;
         let is_active = index + 1 == segments.len();
@@ -628,7 +619,7 @@ impl Log {
     }
 
     pub(crate) fn caches_slabs(&self) -> bool {
-        self.state.try_borrow().is_ok_and(|s| s.segments.iter().any(|s| !s.slabs.is_empty()))
+        self.state.borrow().segments.iter().any(|segment| !segment.slabs.is_empty())
     }
 
     /// Reads from memory: appends to `out` the batch that holds `offset` and what follows, up to
@@ -886,6 +877,24 @@ impl Log {
 }
 
 impl State {
+    /// Whether a batch of `bytes` begins a new segment.
+    fn rolls_for(&self, bytes: usize, settings: LogSettings) -> bool {
+        let active = self.segments.last().expect("a log has a segment");
+        let end = u64::from(active.end) + bytes as u64;
+        active.end > 0 && end > u64::from(settings.segment_bytes)
+    }
+
+    /// How many new slabs an append of `bytes` takes.
+    fn slabs_needed(&self, bytes: usize, settings: LogSettings) -> usize {
+        let active = self.segments.last().expect("a log has a segment");
+        let (room, head) = match active.slabs.back() {
+            _ if self.rolls_for(bytes, settings) => (0, 0),
+            Some(slab) => (slab.writer.remaining(), 0),
+            None => (0, active.last_block.len()),
+        };
+        (bytes + head).saturating_sub(room).div_ceil(model::limits::SLAB_BYTES)
+    }
+
     fn segment_of(&self, offset: Offset) -> usize {
         self.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1)
     }
@@ -955,19 +964,19 @@ struct FreshSlabs {
 }
 
 impl FreshSlabs {
-    fn take(&mut self, count: usize, cache: &TailCache, log: &Weak<Log>) {
-        self.one = Some(cache.take(Weak::clone(log)));
-        for _ in 1..count {
-            self.more.push(cache.take(Weak::clone(log)));
+    fn count(&self) -> usize {
+        usize::from(self.one.is_some()) + self.more.len()
+    }
+
+    fn push(&mut self, slab: ChunkWriter) {
+        match self.one {
+            None => self.one = Some(slab),
+            Some(_) => self.more.push(slab),
         }
     }
 
-    fn next(&mut self, cache: &TailCache) -> ChunkWriter {
-        self.one.take().or_else(|| self.more.pop()).unwrap_or_else(|| cache.take(Weak::new()))
-    }
-
-    fn give_back(self, cache: &TailCache) {
-        self.one.into_iter().chain(self.more).for_each(|slab| cache.retire(slab));
+    fn pop(&mut self) -> ChunkWriter {
+        self.one.take().or_else(|| self.more.pop()).expect("as many slabs as needed were taken")
     }
 }
 

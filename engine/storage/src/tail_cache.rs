@@ -50,6 +50,12 @@ impl TailCache {
         slab
     }
 
+    /// Bytes of all slabs made so far; above the budget only while more is in flight than it holds.
+    #[must_use]
+    pub fn bytes_made(&self) -> usize {
+        self.pool.borrow().bytes_made()
+    }
+
     pub(crate) fn retire(&self, slab: ChunkWriter) {
         self.pool.borrow_mut().retire(slab);
     }

@@ -268,3 +268,29 @@ fn a_damaged_last_segment_is_cut_at_the_damage_and_a_failing_disk_goes_offline()
         read_all(&log, end).await;
     });
 }
+
+#[test]
+fn the_tail_cache_keeps_its_budget_however_long_it_runs() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let cache = TailCache::new(8 * 128 * 1024);
+        runtime::fs::create_dir_all(Path::new("/d")).unwrap();
+        let mut logs = Vec::new();
+        for number in 0..3 {
+            let dir = format!("/d/{number}");
+            logs.push(Log::create(Path::new(&dir), SETTINGS, &cache).await.unwrap());
+        }
+        let mut random = Random::new(11);
+        for _ in 0..1_500 {
+            let log = &logs[random.below(3) as usize];
+            let bytes = batch(&mut random);
+            let view = RecordBatch::validate_produced(&bytes, 1 << 21).unwrap();
+            log.append(view, log.log_end(), LeaderEpoch(1)).unwrap();
+            while log.is_dirty(true) {
+                log.flush(true).await.unwrap();
+            }
+        }
+        // One append may need several slabs at once; nothing else goes beyond the budget.
+        assert!(cache.bytes_made() <= 16 * 128 * 1024, "{} bytes", cache.bytes_made());
+    });
+}
