@@ -65,6 +65,7 @@ async fn serve_with<F: Future<Output = Outcome>>(
         })
         .await
     };
+    buffer.retire(&mut shard.receive_pool.borrow_mut());
     if let Err(why) = ended {
         let peer = socket.peer_address().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
         warning!("connection from {peer} closed: {why}");

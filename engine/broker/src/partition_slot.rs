@@ -104,24 +104,22 @@ impl PartitionSlot {
                 self.dirty.notify();
                 return;
             }
-            match self.log.flush(durable).await {
-                Ok(flushed) => {
-                    let advanced =
-                        self.leader.borrow_mut().on_flushed(flushed.written, flushed.durable);
-                    self.release(&shard);
-                    if advanced.is_some() {
-                        self.wake_fetches(&shard);
-                    }
+            let failure = self.log.flush(durable).await.err();
+            // Also a flush that failed may have got somewhere first.
+            let flushed = self.log.flushed();
+            let advanced = self.leader.borrow_mut().on_flushed(flushed.written, flushed.durable);
+            self.release(&shard);
+            if advanced.is_some() {
+                self.wake_fetches(&shard);
+            }
+            if let Some(failure) = failure {
+                if failure.is_full() {
+                    warning!("partition {}: {failure}", self.id);
+                } else {
+                    error!("partition {} is offline: {failure}; restart after repair", self.id);
                 }
-                Err(failure) => {
-                    if failure.is_full() {
-                        warning!("partition {}: {failure}", self.id);
-                    } else {
-                        error!("partition {} is offline: {failure}; restart after repair", self.id);
-                    }
-                    self.leader.borrow_mut().on_unwritten_dropped();
-                    self.refuse_waiters(&shard);
-                }
+                self.leader.borrow_mut().on_unwritten_dropped();
+                self.refuse_waiters(&shard);
             }
         }
     }

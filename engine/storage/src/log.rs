@@ -260,6 +260,13 @@ impl Log {
             && (state.written.offset < state.log_end || durable && state.durable < state.log_end)
     }
 
+    /// How far the disk is.
+    #[must_use]
+    pub fn flushed(&self) -> Flushed {
+        let state = self.state.borrow();
+        Flushed { written: state.written.offset, durable: state.durable }
+    }
+
     /// Whether a disk error took it offline: it then takes no appends.
     #[must_use]
     pub fn is_offline(&self) -> bool {
