@@ -56,6 +56,13 @@ pub(crate) fn make_output(args: &Args) -> Result<Output, Failure> {
         .map(|()| Output { dir })
 }
 
+impl Output {
+    /// Leaves no empty directory behind a run that never began.
+    pub(crate) fn abandon(&self) {
+        let _ = std::fs::remove_dir(&self.dir);
+    }
+}
+
 /// The interval logs `ack.hlog` and `e2e.hlog`: every second's histogram, readable by HdrHistogram
 /// tools.
 pub(crate) struct IntervalLog {

@@ -158,7 +158,7 @@ pub(crate) fn run(args: Args) -> Result<Ending, Failure> {
         None => Some(EmbeddedBroker::start(&args)?),
     };
     let ran = runtime.block_on(run_on(args, signals, embedded.as_ref(), &output));
-    let outcome = ran.expect("only the twin stops")?;
+    let outcome = ran.expect("only the twin stops").inspect_err(|_| output.abandon())?;
     drop(embedded);
     report::finish(&outcome, &output)
 }

@@ -9,10 +9,12 @@ use crate::requests::Token;
 use crate::shard::Shard;
 use model::{ErrorCode, Offset, RecordBatch, TopicPartition};
 use partition::{Leader, Level};
+use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 use storage::Log;
 use wire::produce::ProduceResult;
 
@@ -35,6 +37,7 @@ pub(crate) struct PartitionSlot {
     dirty: Notify,
     flusher_runs: Cell<bool>,
     closing: Cell<bool>,
+    quiet_until: Cell<Nanos>,
 }
 
 impl PartitionSlot {
@@ -49,6 +52,7 @@ impl PartitionSlot {
             dirty: Notify::default(),
             flusher_runs: Cell::new(false),
             closing: Cell::new(false),
+            quiet_until: Cell::default(),
         })
     }
 
@@ -114,7 +118,12 @@ impl PartitionSlot {
             }
             if let Some(failure) = failure {
                 if failure.is_full() {
-                    warning!("partition {}: {failure}", self.id);
+                    // Clients retry many times a second: one line in ten seconds says it.
+                    let now = clock::now();
+                    if now >= self.quiet_until.get() {
+                        self.quiet_until.set(now + Duration::from_secs(10));
+                        warning!("partition {}: {failure}", self.id);
+                    }
                 } else {
                     error!("partition {} is offline: {failure}; restart after repair", self.id);
                 }

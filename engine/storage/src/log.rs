@@ -883,6 +883,15 @@ impl Log {
     }
 }
 
+impl Drop for Log {
+    /// Gives the slabs back: the cache's budget outlives its logs.
+    fn drop(&mut self) {
+        for segment in self.state.get_mut().segments.drain(..) {
+            segment.slabs.into_iter().for_each(|slab| self.cache.retire(slab.writer));
+        }
+    }
+}
+
 impl State {
     /// Whether a batch of `bytes` begins a new segment.
     fn rolls_for(&self, bytes: usize, settings: LogSettings) -> bool {
