@@ -17,10 +17,11 @@ const WEIR: Side =
 const FLOOR: Side = Side { name: "floor", program: "floor", args: &["--mode", "write"] };
 const SINK: Side = Side { name: "sink", program: "floor", args: &["--mode", "sink"] };
 
+const RATE: [&str; 2] = ["--rate", "300k"];
+const RATE_MAX: [&str; 2] = ["--rate", "0"];
+
 /// 1 KiB records in batches of at least 64 KiB, acks=1, no consumers.
 const LOAD: &[&str] = &[
-    "--rate",
-    "300k",
     "--partitions",
     "12",
     "--producers",
@@ -39,28 +40,6 @@ const LOAD: &[&str] = &[
     "8s",
     "--quiet",
 ];
-const LOAD_MAX: &[&str] = &[
-    "--rate",
-    "0",
-    "--partitions",
-    "12",
-    "--producers",
-    "2",
-    "--consumers",
-    "0",
-    "--acks",
-    "1",
-    "--batch-size",
-    "131072",
-    "--linger-ms",
-    "20",
-    "--warmup",
-    "2s",
-    "--duration",
-    "8s",
-    "--quiet",
-];
-
 pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
     step(
         "cargo",
@@ -85,12 +64,12 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
 
 fn floor(rounds: usize) -> Done {
     let mut costs: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
-    println!("broker CPU seconds per GB; {}", LOAD.join(" "));
+    println!("broker CPU seconds per GB; {} {}", RATE.join(" "), LOAD.join(" "));
     for round in 0..rounds.max(1) {
         // Alternate who goes first: drift of the machine then hits both alike.
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for side in order {
-            let cost = measure([&FLOOR, &WEIR][side], LOAD, "/resources/broker/cpu_s_per_gb")?;
+            let cost = measure([&FLOOR, &WEIR][side], "/resources/broker/cpu_s_per_gb")?;
             costs[side].push(cost);
         }
         println!(
@@ -108,9 +87,9 @@ fn floor(rounds: usize) -> Done {
 fn sink(rounds: usize) -> Done {
     let mut rates = Vec::new();
     let mut costs = Vec::new();
-    println!("loadgen against a server that only answers; {}", LOAD_MAX.join(" "));
+    println!("loadgen against a server that only answers; {}", LOAD.join(" "));
     for _ in 0..rounds.max(1) {
-        let result = measure_all(&SINK, LOAD_MAX)?;
+        let result = measure_all(&SINK, RATE_MAX)?;
         rates.push(number(&result, "/throughput/acknowledged_per_s")?);
         costs.push(number(&result, "/resources/loadgen/cpu_s_per_million_records")?);
     }
@@ -127,8 +106,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn measure(side: &Side, load: &[&str], pointer: &str) -> Result<f64, String> {
-    number(&measure_all(side, load)?, pointer)
+fn measure(side: &Side, pointer: &str) -> Result<f64, String> {
+    number(&measure_all(side, RATE)?, pointer)
 }
 
 fn number(result: &str, pointer: &str) -> Result<f64, String> {
@@ -138,7 +117,7 @@ fn number(result: &str, pointer: &str) -> Result<f64, String> {
     value.ok_or_else(|| format!("the result has no {pointer}"))
 }
 
-fn measure_all(side: &Side, load: &[&str]) -> Result<String, String> {
+fn measure_all(side: &Side, rate: [&str; 2]) -> Result<String, String> {
     let home = top().join("target/bench");
     let _ = std::fs::remove_dir_all(&home);
     std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
@@ -151,7 +130,7 @@ fn measure_all(side: &Side, load: &[&str]) -> Result<String, String> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| format!("{}: {error}", side.name))?;
-    let result = drive(&mut server, load, &home, &release);
+    let result = drive(&mut server, rate, &home, &release);
     let _ = server.kill();
     let _ = server.wait();
     let _ = std::fs::remove_dir_all(home.join("data"));
@@ -160,7 +139,7 @@ fn measure_all(side: &Side, load: &[&str]) -> Result<String, String> {
 
 fn drive(
     server: &mut Child,
-    load: &[&str],
+    rate: [&str; 2],
     home: &std::path::Path,
     release: &std::path::Path,
 ) -> Result<String, String> {
@@ -170,7 +149,8 @@ fn drive(
     let address = line.trim().strip_prefix("listening on ").ok_or("the server did not start")?;
     let output = home.join("result");
     let status = Command::new(release.join("loadgen"))
-        .args(load)
+        .args(rate)
+        .args(LOAD)
         .args(["--bootstrap-server", address, "--broker-pid", &server.id().to_string()])
         .args(["--topic", "bench", "--keep-topic", "--output"])
         .arg(&output)
