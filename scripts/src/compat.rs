@@ -117,6 +117,10 @@ fn rounds(data: &Path, clients: &[Client], has_kcat: bool) -> Done {
         kcat_produce(&broker.address, "kcat")?;
         kcat_consume(&broker.address, "kcat", 1000)?;
     }
+    let reads_kafkajs = has_kcat && clients.iter().any(|client| client.name == "kafkajs");
+    if reads_kafkajs {
+        kcat_reads_kafkajs(&broker.address)?;
+    }
     println!("    restart");
     broker.stop()?;
     let broker = Broker::start(data)?;
@@ -135,6 +139,9 @@ fn rounds(data: &Path, clients: &[Client], has_kcat: bool) -> Done {
     }
     if has_kcat {
         kcat_consume(&broker.address, "kcat", 2000)?;
+    }
+    if reads_kafkajs {
+        kcat_reads_kafkajs(&broker.address)?;
     }
     broker.stop()
 }
@@ -175,17 +182,36 @@ fn kcat_produce(address: &str, topic: &str) -> Done {
 }
 
 fn kcat_consume(address: &str, topic: &str, records: usize) -> Done {
-    let output = Command::new("kcat")
-        .args(["-C", "-b", address, "-t", topic, "-e", "-q", "-o", "beginning", "-f", "%o %k:%s\n"])
-        .output()
-        .map_err(|error| format!("kcat: {error}"))?;
     let expected: String =
         (0..records).map(|n| format!("{n} key{0}:value {0}\n", n % 1000)).collect();
-    if String::from_utf8_lossy(&output.stdout) == expected {
-        println!("    kcat: ok, {records} records");
+    kcat_reads(address, topic, "0", "%o %k:%s\n", &expected)
+}
+
+/// What kafkajs wrote, without compression and with gzip: keys, null keys, values, headers.
+fn kcat_reads_kafkajs(address: &str) -> Done {
+    let line = |codec: usize, n: usize| {
+        let key = if n % 2 == 1 { format!("key-{n}") } else { "NULL".to_owned() };
+        format!("{} {key}:value-{codec}-{n} h={n}\n", codec * 100 + n)
+    };
+    let expected: String =
+        [0, 1].into_iter().flat_map(|codec| (0..100).map(move |n| line(codec, n))).collect();
+    kcat_reads(address, "kafkajs-kafkajs", "1", "%o %k:%s %h\n", &expected)
+}
+
+fn kcat_reads(address: &str, topic: &str, partition: &str, format: &str, expected: &str) -> Done {
+    let output = Command::new("kcat")
+        .args(["-C", "-b", address, "-t", topic, "-p", partition, "-e", "-q", "-Z"])
+        .args(["-o", "beginning", "-f", format])
+        .output()
+        .map_err(|error| format!("kcat: {error}"))?;
+    let got = String::from_utf8_lossy(&output.stdout);
+    if got == expected {
+        println!("    kcat reads {topic}: ok, {} records", expected.lines().count());
         return Ok(());
     }
-    Err(format!("kcat read something else than was written: {}", output.status))
+    let (got, wanted) =
+        got.lines().chain([""]).zip(expected.lines()).find(|(g, w)| g != w).unwrap_or_default();
+    Err(format!("kcat: {topic}: expected {wanted:?}, read {got:?} ({})", output.status))
 }
 
 /// A running `weir serve`; dropping it is kill -9.
