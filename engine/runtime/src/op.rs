@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::buffer::{ChunkWriter, DiskRange, SharedBytes};
-use crate::reactor::with_core;
+use crate::reactor::{Backend, with_core};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -196,6 +196,11 @@ impl Drop for Submitted {
                 SlotState::InFlight => {
                     slot.state = SlotState::Orphaned;
                     slot.waker = None;
+                    // Until it is submitted the kernel knows only a descriptor's number, and the
+                    // owner may close it next: another thread's accept could then get the number.
+                    if let Backend::Ring(ring) = &mut *core.backend.borrow_mut() {
+                        ring.submit_all();
+                    }
                 }
                 SlotState::Done(_) => drop(slots.release(index)),
                 SlotState::Free | SlotState::Orphaned => unreachable!("one future per slot"),

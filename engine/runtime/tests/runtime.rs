@@ -161,6 +161,10 @@ fn dropping_a_pending_receive_keeps_its_memory_until_the_kernel_is_done() {
                 let mut receive = Box::pin(socket.receive(&mut buffer, 0));
                 let polled = futures_poll_once(receive.as_mut()).await;
                 assert!(polled.is_none());
+                // It must reach the kernel before its socket's number can belong to another.
+                let before = runtime::io_counters().enters;
+                drop(receive);
+                assert!(runtime::io_counters().enters > before, "submitted when dropped");
             }
             peer.send(&mut vec![SharedBytes::copy_of(&[9; 4096])]).await.unwrap();
             timer::sleep(Duration::from_millis(5)).await;
