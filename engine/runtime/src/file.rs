@@ -167,7 +167,9 @@ impl File {
         let (result, _) = submit(Op::Allocate { fd: self.fd, position, bytes }).await;
         match result_of(result) {
             // A file system without fallocate: extend only, and let writes find the space.
-            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => self.set_len(position + bytes),
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                self.set_len(self.len()?.max(position + bytes))
+            }
             other => other.map(drop),
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::reactor::{Backend, with_core};
 use crossbeam::queue::ArrayQueue;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -26,6 +26,8 @@ struct Mesh<M> {
     doors: Vec<Door>,
     /// `queues[to][from]`.
     queues: Vec<Vec<ArrayQueue<M>>>,
+    /// `sender_waits[to][from]`: `from` sleeps until that queue has room.
+    sender_waits: Vec<Vec<AtomicBool>>,
 }
 
 /// One shard's place in the mesh, before its thread runs.
@@ -43,6 +45,9 @@ pub fn mesh<M: Send + 'static>(shards: usize) -> Vec<MeshSeat<M>> {
         queues: (0..shards)
             .map(|_| (0..shards).map(|_| ArrayQueue::new(QUEUE_CAPACITY)).collect())
             .collect(),
+        sender_waits: (0..shards)
+            .map(|_| (0..shards).map(|_| AtomicBool::new(false)).collect())
+            .collect(),
     });
     (0..shards).map(|shard| MeshSeat { mesh: Arc::clone(&mesh), shard }).collect()
 }
@@ -54,6 +59,8 @@ pub struct Mailbox<M> {
     spilled: RefCell<Vec<VecDeque<M>>>,
     receiver: RefCell<Option<Waker>>,
     room: crate::notify::Notify,
+    /// Whose queue `receive` looks at first.
+    next_from: Cell<usize>,
 }
 
 /// What the loop does for the mesh once per turn.
@@ -76,6 +83,7 @@ impl<M: Send + 'static> MeshSeat<M> {
             spilled: RefCell::new((0..shards).map(|_| VecDeque::new()).collect()),
             receiver: RefCell::new(None),
             room: crate::notify::Notify::default(),
+            next_from: Cell::new(0),
             mesh: self.mesh,
         });
         with_core(|core| {
@@ -148,11 +156,21 @@ impl<M: Send + 'static> Mailbox<M> {
         self.mesh.queues[self.shard].iter().all(ArrayQueue::is_empty)
     }
 
-    /// The next message, from whichever shard.
+    /// The next message, from whichever shard; every shard has its turn.
     pub async fn receive(&self) -> M {
         poll_fn(|cx| {
-            for queue in &self.mesh.queues[self.shard] {
-                if let Some(message) = queue.pop() {
+            let shards = self.shards();
+            for step in 0..shards {
+                let from = (self.next_from.get() + step) % shards;
+                if let Some(message) = self.mesh.queues[self.shard][from].pop() {
+                    self.next_from.set((from + 1) % shards);
+                    // Pairs with the fence in `park`: either this sees that the sender waits, or
+                    // the sender sees the room.
+                    fence(Ordering::SeqCst);
+                    let waits = &self.mesh.sender_waits[self.shard][from];
+                    if waits.load(Ordering::Relaxed) && waits.swap(false, Ordering::SeqCst) {
+                        self.wake(from);
+                    }
                     return Poll::Ready(message);
                 }
             }
@@ -182,7 +200,7 @@ impl<M: Send + 'static> MeshEnd for Mailbox<M> {
                 sent = true;
             }
         }
-        if sent || self.has_room() {
+        if self.room.has_waiters() && (sent || self.has_room()) {
             self.room.notify();
         }
         if !self.is_empty()
@@ -195,9 +213,19 @@ impl<M: Send + 'static> MeshEnd for Mailbox<M> {
     fn park(&self) -> bool {
         let door = &self.mesh.doors[self.shard];
         door.parked.store(true, Ordering::SeqCst);
+        let wants_room = self.room.has_waiters();
+        let spilled = self.spilled.borrow();
+        for (to, queue) in spilled.iter().enumerate().filter(|(to, _)| *to != self.shard) {
+            let waits = wants_room || !queue.is_empty();
+            self.mesh.sender_waits[to][self.shard].store(waits, Ordering::SeqCst);
+        }
         fence(Ordering::SeqCst);
-        let spilled = self.spilled.borrow().iter().any(|queue| !queue.is_empty());
-        if self.is_empty() && !spilled {
+        let can_send = spilled.iter().enumerate().any(|(to, waiting)| {
+            let queue = &self.mesh.queues[to][self.shard];
+            !waiting.is_empty() && queue.len() < queue.capacity()
+        });
+        drop(spilled);
+        if self.is_empty() && !can_send && !(wants_room && self.has_room()) {
             return true;
         }
         door.parked.store(false, Ordering::SeqCst);

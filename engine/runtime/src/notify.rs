@@ -20,6 +20,12 @@ impl Notify {
         }
     }
 
+    /// Whether anyone waits now.
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
     /// Waits until `condition` gives a value; it is looked at now and after each `notify`.
     pub async fn until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
         poll_fn(|cx| match condition() {

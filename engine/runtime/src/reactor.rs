@@ -256,7 +256,7 @@ impl Runtime {
                 mesh.deliver();
             }
             let idle = core.ready.borrow().is_empty() && !core.main_ready.get();
-            let next_timer = core.timers.borrow().next_at();
+            let next_timer = core.timers.borrow_mut().next_at();
             let parked = idle && mesh.as_ref().is_none_or(|mesh| mesh.park());
             self.enter(parked, next_timer, &mut wake)?;
             if parked && let Some(mesh) = &mesh {

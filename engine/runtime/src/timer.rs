@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Deadlines in order. A deadline whose future is gone stays until it passes; it then wakes nobody
-/// who minds.
+/// Deadlines in order. A deadline whose future is gone stays in the heap until it is first in it or
+/// until such deadlines are the greater part.
 #[derive(Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Nanos, u32)>>,
     entries: Vec<Entry>,
     free: Vec<u32>,
+    cancelled: usize,
 }
 
 /// Invariant: `generation` counts how often this entry was used, so that a future whose deadline
@@ -50,8 +51,44 @@ impl Timers {
         (entry.generation == id.generation).then_some(&mut entry.waker)
     }
 
-    pub(crate) fn next_at(&self) -> Option<Nanos> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+    fn free(&mut self, index: u32) -> Option<Waker> {
+        self.free.push(index);
+        let entry = &mut self.entries[index as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.waker.take()
+    }
+
+    /// Forgets a deadline. Clients decide how many are made, so they may not add up.
+    fn cancel(&mut self, id: TimerId) {
+        let Some(waker) = self.waker_of(id) else { return };
+        *waker = None;
+        self.cancelled += 1;
+        if self.cancelled > 16 && self.cancelled > self.heap.len() / 2 {
+            let heap = std::mem::take(&mut self.heap);
+            let mut kept = Vec::with_capacity(heap.len() - self.cancelled);
+            for Reverse((at, index)) in heap {
+                if self.entries[index as usize].waker.is_some() {
+                    kept.push(Reverse((at, index)));
+                } else {
+                    self.free(index);
+                }
+            }
+            self.heap = kept.into();
+            self.cancelled = 0;
+        }
+    }
+
+    /// The next deadline anyone waits for.
+    pub(crate) fn next_at(&mut self) -> Option<Nanos> {
+        while let Some(&Reverse((at, index))) = self.heap.peek() {
+            if self.entries[index as usize].waker.is_some() {
+                return Some(at);
+            }
+            self.heap.pop();
+            self.cancelled -= 1;
+            self.free(index);
+        }
+        None
     }
 
     pub(crate) fn fire(&mut self, now: Nanos) {
@@ -59,11 +96,9 @@ impl Timers {
             && at <= now
         {
             self.heap.pop();
-            self.free.push(index);
-            let entry = &mut self.entries[index as usize];
-            entry.generation = entry.generation.wrapping_add(1);
-            if let Some(waker) = entry.waker.take() {
-                waker.wake();
+            match self.free(index) {
+                Some(waker) => waker.wake(),
+                None => self.cancelled -= 1,
             }
         }
     }
@@ -113,9 +148,27 @@ impl Drop for SleepUntil {
     fn drop(&mut self) {
         let Some(id) = self.timer.get() else { return };
         crate::reactor::try_with_core(|core| {
-            if let Some(waker) = core.timers.borrow_mut().waker_of(id) {
-                *waker = None;
-            }
+            core.timers.borrow_mut().cancel(id);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancelled_deadlines_do_not_add_up() {
+        let mut timers = Timers::default();
+        let lasting = timers.add(Nanos(1_000_000), Waker::noop().clone());
+        for n in 0..100_000 {
+            let id = timers.add(Nanos(n), Waker::noop().clone());
+            timers.cancel(id);
+            assert!(timers.heap.len() < 64 && timers.entries.len() < 64);
+        }
+        assert_eq!(timers.next_at(), Some(Nanos(1_000_000)));
+        timers.fire(Nanos(2_000_000));
+        assert!(timers.waker_of(lasting).is_none() && timers.cancelled == 0);
+        assert!(timers.heap.is_empty() && timers.next_at().is_none());
     }
 }

@@ -149,6 +149,52 @@ fn messages_wake_a_sleeping_shard_and_none_is_lost() {
 }
 
 #[test]
+fn a_shard_that_waits_for_room_sleeps_until_the_receiver_makes_some() {
+    const MESSAGES: u64 = 5_000;
+    let mut seats = mailbox::mesh::<u64>(2);
+    let (second, first) = (seats.pop().unwrap(), seats.pop().unwrap());
+    let receiver = runtime::thread::spawn("receiver", None, move || {
+        ring()
+            .block_on(async {
+                let mailbox = second.sit();
+                for expected in 0..MESSAGES {
+                    if expected % 1_000 == 0 {
+                        timer::sleep(Duration::from_millis(30)).await;
+                    }
+                    assert_eq!(mailbox.receive().await, expected);
+                }
+            })
+            .unwrap();
+    })
+    .unwrap();
+    let sender = runtime::thread::spawn("sender", None, move || {
+        ring()
+            .block_on(async {
+                let mailbox = first.sit();
+                // Beyond the queue: what waits here must go out, with nothing else to wake us.
+                for message in 0..MESSAGES {
+                    mailbox.send(1, message);
+                }
+                let before = runtime::io_counters().enters;
+                mailbox.until_room().await;
+                let turns = runtime::io_counters().enters - before;
+                assert!(turns < 20_000, "waits asleep, not in {turns} turns");
+            })
+            .unwrap();
+    })
+    .unwrap();
+    for _ in 0..400 {
+        std::thread::sleep(Duration::from_millis(25));
+        if sender.is_finished() && receiver.is_finished() {
+            break;
+        }
+    }
+    assert!(sender.is_finished() && receiver.is_finished(), "a wake-up was lost");
+    sender.join().unwrap();
+    receiver.join().unwrap();
+}
+
+#[test]
 fn dropping_a_pending_receive_keeps_its_memory_until_the_kernel_is_done() {
     ring()
         .block_on(async {
