@@ -2,13 +2,55 @@
 
 use benches::batch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use model::{LeaderEpoch, Offset, RecordBatch};
+use model::{LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition};
 use runtime::fs::TemporaryDir;
+use runtime::notify::Notify;
 use runtime::{Io, Runtime};
+use std::cell::Cell;
 use std::hint::black_box;
-use storage::{Log, LogSettings, TailCache};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use storage::{Journal, Log, LogDir, LogSettings, Replay, TailCache};
 
-const SETTINGS: LogSettings = LogSettings { segment_bytes: 1 << 30, direct: true };
+/// Partitions that sync a little, all at once.
+const PARTITIONS: usize = 1024;
+const JOURNAL_FILE_BYTES: u64 = 32 << 20;
+
+fn partition(number: usize) -> TopicPartition {
+    TopicPartition { topic_id: TopicId([1; 16]), partition: PartitionIndex(number as i32) }
+}
+
+/// A log directory of its own, with or without a journal.
+async fn home(path: &Path, with_journal: bool, cache: &Rc<TailCache>) -> Rc<LogDir> {
+    runtime::fs::create_dir_all(&path.join("partitions")).expect("made");
+    let journal = with_journal
+        .then(|| Journal::new(path, 0, JOURNAL_FILE_BYTES, true, Replay::default().start_of(0)));
+    if let Some(journal) = &journal {
+        journal.begin().await.expect("begun");
+    }
+    LogDir::new(path, true, cache, journal, Arc::default())
+}
+
+/// Appends a little to every log and waits until all of it is durable.
+async fn sync_all(logs: &[Rc<Log>], bytes: &[u8]) {
+    let view = RecordBatch::validate_produced(bytes, 1 << 20).expect("a good batch");
+    let left = Rc::new(Cell::new(logs.len()));
+    let done = Rc::new(Notify::default());
+    for log in logs {
+        log.append(view, log.log_end(), LeaderEpoch(1)).expect("append");
+        let (log, left, done) = (Rc::clone(log), Rc::clone(&left), Rc::clone(&done));
+        runtime::spawn(async move {
+            let flushed = log.flush(true).await.expect("flush");
+            assert_eq!(flushed.durable, log.log_end());
+            left.set(left.get() - 1);
+            if left.get() == 0 {
+                done.notify();
+            }
+        });
+    }
+    done.until(|| (left.get() == 0).then_some(())).await;
+}
 
 fn log_append(c: &mut Criterion) {
     let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-bench").expect("a directory");
@@ -16,8 +58,10 @@ fn log_append(c: &mut Criterion) {
     let cache = TailCache::new(64 << 20);
     let bytes = batch(63, 1024);
     let view = RecordBatch::validate_produced(&bytes, 1 << 20).expect("a good batch");
-    let path = dir.path().join("append");
-    let log = runtime.block_on(Log::create(&path, SETTINGS, &cache)).unwrap().expect("a log");
+    let one = runtime.block_on(home(&dir.path().join("one"), true, &cache)).unwrap();
+    let create =
+        |home: &Rc<LogDir>, number| Log::create(home, partition(number), LogSettings::default());
+    let log = runtime.block_on(async { create(&one, 0) }).unwrap().expect("a log");
     let mut group = c.benchmark_group("log");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("append and flush 64 KiB, os", |b| {
@@ -43,5 +87,30 @@ fn log_append(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, log_append);
+fn many_syncs(c: &mut Criterion) {
+    let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-bench").expect("a directory");
+    let runtime = Runtime::new(Io::Uring).expect("io_uring");
+    let bytes = batch(4, 900);
+    let mut group = c.benchmark_group("sync of 1,024 partitions, 4 KiB each");
+    group.sample_size(10);
+    for with_journal in [true, false] {
+        let cache = TailCache::new(PARTITIONS * 256 * 1024);
+        let name = if with_journal { "shared journal" } else { "each its segment" };
+        let home = runtime.block_on(home(&dir.path().join(name), with_journal, &cache)).unwrap();
+        let logs: Vec<_> = runtime
+            .block_on(async {
+                let create = |n| Log::create(&home, partition(n), LogSettings::default());
+                (0..PARTITIONS).map(|n| create(n).expect("a log")).collect()
+            })
+            .unwrap();
+        // The first round makes files; it is not what is asked.
+        runtime.block_on(sync_all(&logs, &bytes)).unwrap();
+        group.bench_function(name, |b| {
+            b.iter(|| runtime.block_on(sync_all(&logs, &bytes)).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, log_append, many_syncs);
 criterion_main!(benches);

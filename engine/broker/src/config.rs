@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+/// Three files of at least four frames.
+const JOURNAL_BYTES_MIN: u64 = 24 * 1024 * 1024;
+
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -26,8 +29,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "log.dirs",
         alias: Some("data-dir"),
         default: "weir-data",
-        kind: "DIR",
-        about: "Directory that holds the data; made if absent",
+        kind: "DIR[,DIR]",
+        about: "Directories that hold the data; made if absent; partitions are spread over them",
     },
     Setting {
         name: "listeners",
@@ -73,6 +76,66 @@ pub const SETTINGS: &[Setting] = &[
         about: "A log file is closed before it grows beyond this; topics may set segment.bytes",
     },
     Setting {
+        name: "log.roll.ms",
+        alias: None,
+        default: "604800000",
+        kind: "MS",
+        about: "A log file is closed once it is so old; topics may set segment.ms",
+    },
+    Setting {
+        name: "log.retention.ms",
+        alias: None,
+        default: "604800000",
+        kind: "MS",
+        about: "Records older than this are deleted, -1: never; topics may set retention.ms",
+    },
+    Setting {
+        name: "log.retention.bytes",
+        alias: None,
+        default: "-1",
+        kind: "BYTES",
+        about: "A partition larger than this loses its oldest log file, -1: never; topics may set \
+                retention.bytes",
+    },
+    Setting {
+        name: "log.retention.check.interval.ms",
+        alias: None,
+        default: "300000",
+        kind: "MS",
+        about: "How often it is looked for records to delete",
+    },
+    Setting {
+        name: "log.flush.interval.messages",
+        alias: None,
+        default: "9223372036854775807",
+        kind: "N",
+        about: "Records are synced once there are so many, whatever acks; topics may set \
+                flush.messages",
+    },
+    Setting {
+        name: "log.flush.interval.ms",
+        alias: None,
+        default: "9223372036854775807",
+        kind: "MS",
+        about: "Records are synced after so long, whatever acks; topics may set flush.ms",
+    },
+    Setting {
+        name: "weir.durability",
+        alias: None,
+        default: "acks",
+        kind: "LEVEL",
+        about: "What is answered when: acks (0 and 1: os, all: disk), or for all of them memory, os \
+                (survives kill -9) or disk (survives a power cut); topics may set weir.durability",
+    },
+    Setting {
+        name: "weir.journal.bytes",
+        alias: None,
+        default: "100663296",
+        kind: "BYTES",
+        about: "Space per shard and directory that makes small writes of many partitions durable \
+                at once; bounds what a start after a crash reads; 0: every partition syncs alone",
+    },
+    Setting {
         name: "socket.request.max.bytes",
         alias: None,
         default: "104857600",
@@ -106,7 +169,10 @@ pub const SETTINGS: &[Setting] = &[
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Config {
-    pub data_dir: PathBuf,
+    pub data_dirs: Vec<PathBuf>,
+    /// Per shard and directory; 0: none.
+    pub journal_bytes: u64,
+    pub retention_check_ms: u64,
     pub listen: SocketAddr,
     pub advertised: Option<(String, u16)>,
     pub node_id: i32,
@@ -158,11 +224,31 @@ impl Config {
         };
         let segment = i64::from(limits::SEGMENT_BYTES_MIN)..=i64::from(limits::SEGMENT_BYTES_MAX);
         let dirs = get("log.dirs");
-        if dirs.is_empty() || dirs.contains(',') {
-            return Err(format!("log.dirs={dirs:?} is not one directory; several come later"));
+        let data_dirs: Vec<PathBuf> =
+            dirs.split(',').map(|dir| PathBuf::from(dir.trim())).collect();
+        let repeats = |dir| data_dirs.iter().filter(|other| *other == dir).count() > 1;
+        if data_dirs.iter().any(|dir| dir.as_os_str().is_empty() || repeats(dir)) {
+            return Err(format!(
+                "log.dirs={dirs:?} is not a list of different directories, as /disk1,/disk2 is"
+            ));
         }
+        let journal_bytes = number("weir.journal.bytes", 0..=1 << 32)? as u64;
+        if journal_bytes > 0 && journal_bytes < JOURNAL_BYTES_MIN {
+            return Err(format!(
+                "weir.journal.bytes={journal_bytes} is neither 0 nor at least {JOURNAL_BYTES_MIN}"
+            ));
+        }
+        crate::topic_settings::level("weir.durability", get("weir.durability"))?;
+        let limit = |name: &str| number(name, -1..=i64::MAX);
+        limit("log.retention.ms")?;
+        limit("log.retention.bytes")?;
+        number("log.roll.ms", 1..=i64::MAX)?;
+        number("log.flush.interval.messages", 1..=i64::MAX)?;
+        number("log.flush.interval.ms", 0..=i64::MAX)?;
         let config = Self {
-            data_dir: PathBuf::from(dirs),
+            data_dirs,
+            journal_bytes,
+            retention_check_ms: number("log.retention.check.interval.ms", 1..=i64::MAX)? as u64,
             listen: address("listeners", get("listeners"))?,
             advertised: match get("advertised.listeners") {
                 "" => None,
@@ -275,6 +361,9 @@ mod tests {
             ("listeners", "nonsense", "HOST:PORT"),
             ("listeners", "SSL://h:1", "PLAINTEXT"),
             ("weir.direct.io", "maybe", "true nor false"),
+            ("log.dirs", "a,,b", "different directories"),
+            ("weir.journal.bytes", "5", "at least"),
+            ("weir.durability", "ram", "memory"),
             ("no.such.thing", "1", "unknown setting"),
         ] {
             let error = config(&[(name, value)]).unwrap_err();
@@ -287,7 +376,7 @@ mod tests {
         let pairs =
             pairs_of_toml("node.id = 7\n[log]\ndirs = \"d\"\nsegment.bytes = 1048576\n").unwrap();
         let config = Config::from_pairs(pairs).unwrap();
-        assert_eq!((config.node_id, config.data_dir), (7, PathBuf::from("d")));
+        assert_eq!((config.node_id, config.data_dirs), (7, vec![PathBuf::from("d")]));
         assert!(pairs_of_toml("a = [1]").is_err());
     }
 }

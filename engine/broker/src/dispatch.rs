@@ -37,6 +37,7 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         ApiKey::FindCoordinator => handlers::find_coordinator::handle(shard, request),
         ApiKey::CreateTopics => handlers::create_topics::handle(shard, request).await,
         ApiKey::DeleteTopics => handlers::delete_topics::handle(shard, request).await,
+        ApiKey::DeleteRecords => handlers::delete_records::handle(shard, request).await,
         ApiKey::CreatePartitions => handlers::create_partitions::handle(shard, request).await,
         ApiKey::OffsetForLeaderEpoch => {
             handlers::offset_for_leader_epoch::handle(shard, request).await

@@ -1,5 +1,6 @@
 //! What every shard knows of the cluster: topics by name and id. Replaced as a whole.
 
+use crate::topic_settings::Durability;
 use model::{PartitionIndex, TopicId, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,16 @@ pub(crate) struct TopicImage {
     pub(crate) batch_bytes_max: usize,
     /// `min.insync.replicas` in force.
     pub(crate) min_insync_replicas: i64,
+    /// `weir.durability`, `flush.messages` and `flush.ms` in force.
+    pub(crate) flushing: Flushing,
+}
+
+/// When a partition's records are made safe.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flushing {
+    pub(crate) durability: Durability,
+    pub(crate) messages: i64,
+    pub(crate) ms: i64,
 }
 
 impl TopicImage {
@@ -44,6 +55,11 @@ impl MetadataImage {
                 settings: settings.clone(),
                 batch_bytes_max: number("max.message.bytes") as usize,
                 min_insync_replicas: number("min.insync.replicas"),
+                flushing: Flushing {
+                    durability: crate::topic_settings::durability_of(settings, config),
+                    messages: number("flush.messages"),
+                    ms: number("flush.ms"),
+                },
             });
             image.by_name.insert(name.clone(), Arc::clone(&topic));
             image.by_id.insert(*id, topic);

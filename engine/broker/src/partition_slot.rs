@@ -4,18 +4,20 @@
 //! call. Flushes follow from the partition's own task, one at a time; appends made during a flush
 //! form the next group.
 
-use crate::logging::{error, warning};
+use crate::image::Flushing;
+use crate::logging::warning;
 use crate::requests::Token;
 use crate::shard::Shard;
+use crate::topic_settings::Durability;
 use model::{ErrorCode, Offset, RecordBatch, TopicPartition};
 use partition::{Leader, Level};
 use runtime::clock::{self, Nanos};
-use runtime::notify::Notify;
+use runtime::timer;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
-use storage::Log;
+use storage::{Log, Retention};
 use wire::produce::ProduceResult;
 
 /// Who waits for an append to reach its level.
@@ -26,6 +28,15 @@ struct AckWaiter {
     index: u32,
 }
 
+/// What a partition's flush task does next.
+enum Work {
+    /// Flush, with a sync or without.
+    Flush(bool),
+    /// Someone else flushed: tell who waits.
+    Settle,
+    Close,
+}
+
 /// A partition and everyone who waits for it.
 pub(crate) struct PartitionSlot {
     pub(crate) id: TopicPartition,
@@ -34,14 +45,21 @@ pub(crate) struct PartitionSlot {
     written_waiters: RefCell<VecDeque<AckWaiter>>,
     committed_waiters: RefCell<VecDeque<AckWaiter>>,
     fetch_waiters: RefCell<Vec<Token>>,
-    dirty: Notify,
+    flushing: Flushing,
+    /// When the oldest record that is not synced was appended.
+    unsynced_since: Cell<Option<Nanos>>,
     flusher_runs: Cell<bool>,
     closing: Cell<bool>,
     quiet_until: Cell<Nanos>,
 }
 
 impl PartitionSlot {
-    pub(crate) fn new(id: TopicPartition, leader: Leader, log: Rc<Log>) -> Rc<Self> {
+    pub(crate) fn new(
+        id: TopicPartition,
+        leader: Leader,
+        log: Rc<Log>,
+        flushing: Flushing,
+    ) -> Rc<Self> {
         Rc::new(Self {
             id,
             leader: RefCell::new(leader),
@@ -49,7 +67,8 @@ impl PartitionSlot {
             written_waiters: RefCell::default(),
             committed_waiters: RefCell::default(),
             fetch_waiters: RefCell::default(),
-            dirty: Notify::default(),
+            flushing,
+            unsynced_since: Cell::new(None),
             flusher_runs: Cell::new(false),
             closing: Cell::new(false),
             quiet_until: Cell::default(),
@@ -78,59 +97,119 @@ impl PartitionSlot {
             return Some(ProduceResult::refused(ErrorCode::KafkaStorageError, Some(why)));
         }
         let records = i64::from(batch.last_offset_delta()) + 1;
-        let level = if acks == -1 { Level::Durable } else { Level::Written };
+        let level = match self.flushing.durability {
+            Durability::Acks if acks == -1 => Level::Durable,
+            Durability::Disk => Level::Durable,
+            Durability::Acks | Durability::Memory | Durability::Os => Level::Written,
+        };
         self.leader.borrow_mut().on_appended(records, level);
+        if self.unsynced_since.get().is_none() {
+            self.unsynced_since.set(Some(clock::now()));
+        }
         if !self.flusher_runs.replace(true) {
             runtime::spawn(Rc::clone(self).flush_until_closed(Rc::clone(shard)));
         }
-        self.dirty.notify();
+        self.log.changed().notify();
+        if acks == 0 || self.flushing.durability == Durability::Memory {
+            return Some(ProduceResult::appended(base, log_start));
+        }
         let waiter = AckWaiter { end: base.plus(records), base, token, index };
-        match acks {
-            0 => return Some(ProduceResult::appended(base, log_start)),
-            1 => self.written_waiters.borrow_mut().push_back(waiter),
-            _ => self.committed_waiters.borrow_mut().push_back(waiter),
+        match level {
+            Level::Written => self.written_waiters.borrow_mut().push_back(waiter),
+            Level::Durable => self.committed_waiters.borrow_mut().push_back(waiter),
         }
         None
+    }
+
+    /// Whether what is appended is to be synced, not only written.
+    fn wants_sync(&self) -> bool {
+        !self.committed_waiters.borrow().is_empty()
+            || self.log.unsynced_records() >= self.flushing.messages
+            || self.sync_at().is_some_and(|at| clock::now() >= at)
+    }
+
+    /// When `flush.ms` asks for a sync.
+    fn sync_at(&self) -> Option<Nanos> {
+        let ms = self.flushing.ms;
+        let since = self.unsynced_since.get().filter(|_| ms < i64::MAX)?;
+        Some(since + Duration::from_millis(ms as u64))
+    }
+
+    /// What there is to do, if anything.
+    fn work(&self) -> Option<Work> {
+        if self.closing.get() {
+            return Some(Work::Close);
+        }
+        let flushed = self.log.flushed();
+        let known = {
+            let leader = self.leader.borrow();
+            (leader.written(), leader.durable())
+        };
+        if known != (flushed.written, flushed.durable) {
+            return Some(Work::Settle);
+        }
+        let waits = !self.written_waiters.borrow().is_empty()
+            || !self.committed_waiters.borrow().is_empty();
+        if self.log.is_offline() {
+            return waits.then_some(Work::Flush(true));
+        }
+        let durable = self.wants_sync();
+        self.log.is_dirty(durable).then_some(Work::Flush(durable))
     }
 
     async fn flush_until_closed(self: Rc<Self>, shard: Rc<Shard>) {
         loop {
             // Everything else that is ready in this turn appends first: one group, one write.
-            let durable = self
-                .dirty
-                .until(|| {
-                    let durable = !self.committed_waiters.borrow().is_empty();
-                    (self.closing.get() || self.log.is_dirty(durable)).then_some(durable)
-                })
-                .await;
-            if self.closing.get() {
-                self.flusher_runs.set(false);
-                self.dirty.notify();
-                return;
-            }
-            let failure = self.log.flush(durable).await.err();
-            // Also a flush that failed may have got somewhere first.
-            let flushed = self.log.flushed();
-            let advanced = self.leader.borrow_mut().on_flushed(flushed.written, flushed.durable);
-            self.release(&shard);
-            if advanced.is_some() {
-                self.wake_fetches(&shard);
-            }
-            if let Some(failure) = failure {
-                if failure.is_full() {
-                    // Clients retry many times a second: one line in ten seconds says it.
-                    let now = clock::now();
-                    if now >= self.quiet_until.get() {
-                        self.quiet_until.set(now + Duration::from_secs(10));
-                        warning!("partition {}: {failure}", self.id);
-                    }
-                } else {
-                    error!("partition {} is offline: {failure}; restart after repair", self.id);
+            let unsynced = self.log.unsynced_records() > 0;
+            let at = if unsynced { self.sync_at() } else { None };
+            let work = timer::before(at, self.log.changed().until(|| self.work())).await;
+            let failure = match work {
+                Some(Work::Close) => {
+                    self.flusher_runs.set(false);
+                    self.log.changed().notify();
+                    return;
                 }
-                self.leader.borrow_mut().on_unwritten_dropped();
-                self.refuse_waiters(&shard);
+                Some(Work::Settle) => None,
+                Some(Work::Flush(durable)) => self.log.flush(durable).await.err(),
+                None => self.log.flush(true).await.err(),
+            };
+            self.settle(&shard);
+            if let Some(failure) = failure {
+                self.on_failure(&shard, &failure);
             }
         }
+    }
+
+    /// Tells the leader how far the disk is, and everyone who waits for that. Also a flush that
+    /// failed may have got somewhere first.
+    fn settle(&self, shard: &Shard) {
+        let flushed = self.log.flushed();
+        if flushed.durable == self.log.log_end() {
+            self.unsynced_since.set(None);
+        } else if flushed.durable > self.leader.borrow().durable() {
+            self.unsynced_since.set(Some(clock::now()));
+        }
+        let advanced = self.leader.borrow_mut().on_flushed(flushed.written, flushed.durable);
+        self.release(shard);
+        if advanced.is_some() {
+            self.wake_fetches(shard);
+        }
+    }
+
+    fn on_failure(&self, shard: &Shard, failure: &storage::StorageError) {
+        if failure.is_full() {
+            // Clients retry many times a second: one line in ten seconds says it.
+            let now = clock::now();
+            if now >= self.quiet_until.get() {
+                self.quiet_until.set(now + Duration::from_secs(10));
+                warning!("partition {}: {failure}", self.id);
+            }
+        } else if !matches!(failure, storage::StorageError::Offline) {
+            shard.on_directory_failed(self.log.home(), failure);
+        }
+        self.leader.borrow_mut().on_unwritten_dropped();
+        self.refuse_waiters(shard);
+        self.wake_fetches(shard);
     }
 
     fn release(&self, shard: &Shard) {
@@ -175,6 +254,39 @@ impl PartitionSlot {
         }
     }
 
+    /// Deletes the records below `offset`; `None`: all that consumers may see. Returns the new log
+    /// start.
+    pub(crate) async fn delete_records(&self, offset: Option<Offset>) -> Result<Offset, ErrorCode> {
+        let high_watermark = self.leader.borrow().high_watermark();
+        let start = offset.unwrap_or(high_watermark);
+        if start < Offset::ZERO || start > high_watermark {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        if self.log.is_offline() || self.closing.get() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        if let Err(failure) = self.log.delete_below(start).await {
+            warning!("partition {}: deleting records below {start} failed: {failure}", self.id);
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let mut leader = self.leader.borrow_mut();
+        leader.on_log_start(self.log.log_start());
+        Ok(leader.log_start())
+    }
+
+    /// Deletes what retention does not keep.
+    pub(crate) async fn retain(&self, retention: Retention) {
+        let below = self.leader.borrow().high_watermark();
+        match self.log.retain(retention, clock::unix_ms(), below).await {
+            Ok(Some(start)) => {
+                self.leader.borrow_mut().on_log_start(start);
+                crate::logging::info!("partition {}: records below {start} deleted", self.id);
+            }
+            Ok(None) => {}
+            Err(failure) => warning!("partition {}: retention failed: {failure}", self.id),
+        }
+    }
+
     /// Ends the partition: no more appends, the flush in progress finishes. With `keep` everything
     /// is made durable and the log closed cleanly.
     pub(crate) async fn close(
@@ -183,8 +295,8 @@ impl PartitionSlot {
         keep: bool,
     ) -> Result<(), storage::StorageError> {
         self.closing.set(true);
-        self.dirty.notify();
-        self.dirty.until(|| (!self.flusher_runs.get()).then_some(())).await;
+        self.log.changed().notify();
+        self.log.changed().until(|| (!self.flusher_runs.get()).then_some(())).await;
         let closed = if keep { self.log.close().await } else { Ok(()) };
         if keep && closed.is_ok() {
             let end = self.log.log_end();

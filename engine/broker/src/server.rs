@@ -3,20 +3,23 @@
 use crate::config::Config;
 use crate::image::MetadataImage;
 use crate::logging::{info, warning};
-use crate::shard::{Message, Node, Shard};
+use crate::shard::{Message, Node, NodeDir, Recovery, Shard};
 use crate::{connection, topics};
+use model::TopicPartition;
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::StopSignals;
 use runtime::socket::{Listener, Socket};
-use runtime::{Io, Runtime, spawn, thread, timer};
+use runtime::{Io, Runtime, clock, spawn, thread, timer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::catalog::Catalog;
+use storage::catalog::{Catalog, CatalogTopic};
 use storage::data_dir::DataDir;
+use storage::journal::{JOURNAL_FILES, journal_path};
+use storage::{StorageError, replay};
 
 /// Serves until SIGINT or SIGTERM. `ready` is told the address once clients may connect.
 ///
@@ -29,7 +32,7 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
     let shards = if config.shards == 0 { cpus.len() } else { config.shards };
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
     let started = runtime.block_on(start(config, shards)).expect("only the twin stops");
-    let (node, dir, catalog, mut listeners) = started?;
+    let Started { node, dirs, catalog, mut listeners, recovery } = started?;
     let address = listeners[0].local_address().map_err(|error| error.to_string())?;
     let mut seats = mesh::<Message>(shards);
     let image = MetadataImage::new(&catalog, &node.config);
@@ -38,16 +41,21 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
         let seat = seats.pop().expect("one seat a shard");
         let listener = listeners.pop().expect("one listener a shard");
         let (node, image) = (Arc::clone(&node), Arc::clone(&image));
+        let recovery = Arc::clone(&recovery);
         let name = format!("weir-shard-{shard}");
         let cpu = Some(cpus[shard % cpus.len()]);
         let spawned = thread::spawn(&name, cpu, move || {
             let runtime = Runtime::new(Io::Uring).expect("shard 0 could make one");
             let served = runtime.block_on(async move {
-                let shard = begin(node, seat);
-                let adopted = shard.adopt(image, false).await.is_ok();
+                let shard = begin(node, seat, &recovery);
+                let _ = shard.adopt(image, Some(&recovery)).await;
+                drop(recovery);
                 let acceptor = Rc::new(Acceptor::new(listener));
                 STOP.with(|stop| *stop.borrow_mut() = Some(Rc::clone(&acceptor)));
-                accept(&shard, &acceptor, adopted).await;
+                shard.ready.set(true);
+                shard.changed.notify();
+                shard.changed.until(|| shard.begun.get().then_some(())).await;
+                accept(&shard, &acceptor).await;
             });
             served.expect("only the twin stops");
         });
@@ -59,20 +67,30 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
     let clean = runtime
         .block_on(async {
             topics::install(catalog);
-            let shard = begin(Arc::clone(&node), seat);
-            let _ = shard.adopt(image, false).await;
+            let shard = begin(Arc::clone(&node), seat, &recovery);
+            let _ = shard.adopt(image, Some(&recovery)).await;
             for to in 1..shards {
                 shard.call(to, |shard| async move { until_ready(&shard).await }).await;
             }
+            // Every partition has what the journals owed it: they begin anew, on every shard.
+            for to in 0..shards {
+                shard.call(to, |shard| async move { shard.begin_journals().await }).await;
+            }
+            remove_stale_journals(&recovery, shards, &node).await;
+            drop(recovery);
             let acceptor = Rc::new(Acceptor::new(listener));
             spawn({
                 let (shard, acceptor) = (Rc::clone(&shard), Rc::clone(&acceptor));
-                async move { accept(&shard, &acceptor, true).await }
+                async move { accept(&shard, &acceptor).await }
             });
             info!(
                 "weir {} serves {address} from {} with {shards} shards, leader epoch {}",
                 env!("CARGO_PKG_VERSION"),
-                node.config.data_dir.display(),
+                node.dirs
+                    .iter()
+                    .map(|dir| dir.path.display().to_string())
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 node.epoch
             );
             ready(address);
@@ -91,33 +109,123 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
         let _ = thread.join();
     }
     if clean {
-        let closed = runtime.block_on(dir.close_clean()).expect("only the twin stops");
-        closed.map_err(|error| error.to_string())?;
+        for dir in dirs {
+            let closed = runtime.block_on(dir.close_clean()).expect("only the twin stops");
+            closed.map_err(|error| error.to_string())?;
+        }
         info!("stopped cleanly");
     } else {
-        warning!("stopped; the next start will scan the logs");
+        warning!("stopped, not cleanly; the next start recovers from the journal");
     }
     Ok(())
 }
 
-type Started = (Arc<Node>, DataDir, Catalog, Vec<Listener>);
+struct Started {
+    node: Arc<Node>,
+    dirs: Vec<DataDir>,
+    catalog: Catalog,
+    listeners: Vec<Listener>,
+    recovery: Arc<Recovery>,
+}
+
+/// What the data directories hold.
+struct Found {
+    dirs: Vec<DataDir>,
+    catalog: Catalog,
+    recovery: Recovery,
+    partitions: BTreeMap<TopicPartition, usize>,
+    is_incomplete: bool,
+}
+
+async fn find(config: &Config) -> Result<Found, StorageError> {
+    let (dirs, failed) = DataDir::open_all(&config.data_dirs, config.node_id).await?;
+    for (path, failure) in &failed {
+        crate::logging::error!("{}: the directory is offline: {failure}", path.display());
+    }
+    if dirs.is_empty() {
+        let (_, failure) = failed.into_iter().next().expect("there is at least one directory");
+        return Err(failure);
+    }
+    let paths: Vec<_> = dirs.iter().map(DataDir::path).collect();
+    let mut catalog = Catalog::load(&paths).await?;
+    let mut partitions = BTreeMap::new();
+    for (number, dir) in dirs.iter().enumerate() {
+        partitions.extend(dir.partitions()?.into_iter().map(|id| (id, number)));
+    }
+    if catalog.generation == 0 && !partitions.is_empty() {
+        return Err(StorageError::Unusable(format!(
+            "{}: holds partitions, but no copy of the catalog says of which topics; restore \
+             catalog.0 from a backup",
+            paths[0].display()
+        )));
+    }
+    let ids: Vec<_> = dirs.iter().map(|dir| dir.superblock().directory_id).collect();
+    let missing = catalog.directories.iter().filter(|id| !ids.contains(id)).count();
+    if missing > 0 {
+        warning!(
+            "{missing} of the directories that may hold partitions are not there; partitions that \
+             are found nowhere are refused"
+        );
+    }
+    let is_new = ids.iter().any(|id| !catalog.directories.contains(id));
+    catalog.directories.extend(
+        ids.iter().filter(|id| !catalog.directories.contains(id)).copied().collect::<Vec<_>>(),
+    );
+    if is_new {
+        catalog.generation += 1;
+        for dir in &dirs {
+            catalog.store(dir.path()).await?;
+        }
+    }
+    let known = |id: TopicPartition| {
+        let fits = |topic: &CatalogTopic| {
+            topic.id == id.topic_id && (0..topic.partitions).contains(&id.partition.0)
+        };
+        catalog.topics.iter().any(fits)
+    };
+    let mut replays = Vec::new();
+    for dir in &dirs {
+        for id in dir.remove_orphans(known)? {
+            info!("removed {id}: its topic was deleted before the last stop");
+            partitions.remove(&id);
+        }
+        let began = clock::now();
+        let found = replay(dir.path()).await?;
+        if !dir.was_clean() && !dir.is_new() {
+            let appends: usize = found.partitions.values().map(|notes| notes.appends.len()).sum();
+            info!(
+                "{}: not stopped cleanly; read {} MB of journal in {} ms: {} partitions, {appends} \
+                 journaled writes",
+                dir.path().display(),
+                found.bytes / 1_000_000,
+                clock::now().since(began) / 1_000_000,
+                found.partitions.len()
+            );
+        }
+        replays.push(found);
+    }
+    let is_incomplete = missing > 0 || !failed.is_empty();
+    Ok(Found { dirs, catalog, recovery: Recovery { replays }, partitions, is_incomplete })
+}
+
+/// Removes the journals of shards that this start does not have: what they held is in place.
+async fn remove_stale_journals(recovery: &Recovery, shards: usize, node: &Node) {
+    for (dir, replay) in node.dirs.iter().zip(&recovery.replays) {
+        let mut removed = false;
+        for shard in replay.shards.keys().filter(|shard| **shard >= shards) {
+            for file in 0..JOURNAL_FILES {
+                removed |= runtime::fs::remove_file(&journal_path(&dir.path, *shard, file)).is_ok();
+            }
+        }
+        if removed && let Err(error) = runtime::fs::sync_dir(&dir.path.join("journal")).await {
+            warning!("{}: journal directory not synced: {error}", dir.path.display());
+        }
+    }
+}
 
 async fn start(config: Config, shards: usize) -> Result<Started, String> {
-    let said = |error: storage::StorageError| error.to_string();
-    let dir = DataDir::open(&config.data_dir, config.node_id).await.map_err(said)?;
-    let catalog = Catalog::load(&dir.catalog_path()).await.map_err(said)?;
-    let known = |name: &str| {
-        name.rsplit_once('-').is_some_and(|(id, index)| {
-            let index = index.parse::<i32>().unwrap_or(-1);
-            let fits = |topic: &storage::catalog::CatalogTopic| {
-                topic.id.to_string() == id && (0..topic.partitions).contains(&index)
-            };
-            catalog.topics.iter().any(fits)
-        })
-    };
-    for name in dir.remove_orphans(known).map_err(said)? {
-        info!("removed {name}: its topic was deleted before the last stop");
-    }
+    let found = find(&config).await.map_err(|error| error.to_string())?;
+    let Found { dirs, catalog, recovery, partitions, is_incomplete } = found;
     let bind = |address| {
         Listener::bind(address, true).map_err(|error| {
             format!("cannot listen on {address}: {error}; stop what listens there, or choose another --listen")
@@ -143,15 +251,19 @@ async fn start(config: Config, shards: usize) -> Result<Started, String> {
             "listening on all addresses but advertising 127.0.0.1; set --advertised.listeners"
         );
     }
+    let node_dir = |dir: &DataDir| NodeDir { path: dir.path().to_owned(), health: Arc::default() };
     let node = Node {
         host,
         port: if port == 0 { address.port() } else { port },
-        cluster_id: dir.superblock().cluster_id.to_string(),
-        epoch: dir.leader_epoch(),
-        was_clean: dir.was_clean(),
+        cluster_id: dirs[0].superblock().cluster_id.to_string(),
+        epoch: dirs[0].leader_epoch(),
+        dirs: dirs.iter().map(node_dir).collect(),
+        found: partitions,
+        is_incomplete,
         config,
     };
-    Ok((Arc::new(node), dir, catalog, listeners))
+    let (node, recovery) = (Arc::new(node), Arc::new(recovery));
+    Ok(Started { node, dirs, catalog, listeners, recovery })
 }
 
 /// A shard's listener and the connections it let in.
@@ -178,9 +290,10 @@ impl Acceptor {
     }
 }
 
-fn begin(node: Arc<Node>, seat: MeshSeat<Message>) -> Rc<Shard> {
-    let shard = Shard::new(node, seat.sit());
+fn begin(node: Arc<Node>, seat: MeshSeat<Message>, recovery: &Recovery) -> Rc<Shard> {
+    let shard = Shard::new(node, seat.sit(), recovery);
     spawn(Rc::clone(&shard).serve_mailbox());
+    spawn(Rc::clone(&shard).retain_for_ever());
     shard
 }
 
@@ -188,9 +301,7 @@ async fn until_ready(shard: &Shard) {
     shard.changed.until(|| shard.ready.get().then_some(())).await;
 }
 
-async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>, _adopted: bool) {
-    shard.ready.set(true);
-    shard.changed.notify();
+async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
     let mut number = 0;
     loop {
         match acceptor.listener.accept().await {

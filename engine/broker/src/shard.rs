@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::handlers::fetch::FetchShare;
-use crate::image::MetadataImage;
+use crate::image::{MetadataImage, TopicImage};
 use crate::partition_slot::PartitionSlot;
 use crate::placement::shard_of;
 use crate::requests::{Requests, Token};
@@ -15,10 +15,14 @@ use runtime::notify::Notify;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::data_dir::DataDir;
-use storage::{Log, LogSettings, StorageError, TailCache};
+use std::time::Duration;
+use storage::journal::JOURNAL_FILES;
+use storage::{
+    Health, Journal, Log, LogDir, OnRot, PartitionNotes, Replay, StorageError, TailCache,
+};
 use wire::produce::ProduceResult;
 
 /// What shards send each other.
@@ -60,7 +64,33 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     pub(crate) cluster_id: String,
     pub(crate) epoch: model::LeaderEpoch,
-    pub(crate) was_clean: bool,
+    pub(crate) dirs: Vec<NodeDir>,
+    /// Where each partition was found at the start, by number of directory.
+    pub(crate) found: BTreeMap<TopicPartition, usize>,
+    /// A directory that may hold partitions is not there: one that is found nowhere is not made
+    /// anew.
+    pub(crate) is_incomplete: bool,
+}
+
+/// A data directory, as all shards know it.
+pub(crate) struct NodeDir {
+    pub(crate) path: PathBuf,
+    pub(crate) health: Arc<Health>,
+}
+
+/// What a start found in the journals, by directory; gone once every partition was opened.
+pub(crate) struct Recovery {
+    pub(crate) replays: Vec<Replay>,
+}
+
+/// What an operator can do about it.
+fn remedy(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Corrupt { .. } => {
+            "; restore it from a backup, or look at it with `weir repair` and let it cut what is lost"
+        }
+        _ => "",
+    }
 }
 
 /// Received bytes per chunk: Kafka's largest default batch and room for its request.
@@ -79,7 +109,11 @@ pub(crate) struct Shard {
     pub(crate) stopped: Cell<bool>,
     image: RefCell<Arc<MetadataImage>>,
     slots: RefCell<BTreeMap<TopicPartition, Rc<PartitionSlot>>>,
-    tail_cache: Rc<TailCache>,
+    homes: Vec<Rc<LogDir>>,
+    /// Partitions of this shard by directory.
+    homed: RefCell<Vec<usize>>,
+    /// The journals are begun: clients may come.
+    pub(crate) begun: Cell<bool>,
     head_pool: RefCell<ChunkPool>,
     head: RefCell<ChunkWriter>,
     scratch: RefCell<Vec<u8>>,
@@ -90,7 +124,21 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(node: Arc<Node>, mailbox: Rc<Mailbox<Message>>) -> Rc<Self> {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        mailbox: Rc<Mailbox<Message>>,
+        recovery: &Recovery,
+    ) -> Rc<Self> {
+        let cache = TailCache::new(node.config.tail_cache_bytes);
+        let home = |(dir, replay): (&NodeDir, &Replay)| {
+            let file_bytes = node.config.journal_bytes / JOURNAL_FILES / 4096 * 4096;
+            let start = replay.start_of(mailbox.shard());
+            let direct = node.config.direct_io;
+            let journal = (file_bytes > 0)
+                .then(|| Journal::new(&dir.path, mailbox.shard(), file_bytes, direct, start));
+            LogDir::new(&dir.path, direct, &cache, journal, Arc::clone(&dir.health))
+        };
+        let homes: Vec<_> = node.dirs.iter().zip(&recovery.replays).map(home).collect();
         let mut head_pool = ChunkPool::new(HEAD_CHUNK_BYTES, 64, 4);
         Rc::new(Self {
             requests: Requests::new(mailbox.shard()),
@@ -101,7 +149,9 @@ impl Shard {
             stopped: Cell::new(false),
             image: RefCell::default(),
             slots: RefCell::default(),
-            tail_cache: TailCache::new(node.config.tail_cache_bytes),
+            homed: RefCell::new(vec![0; homes.len()]),
+            homes,
+            begun: Cell::new(false),
             head: RefCell::new(head_pool.take_or_grow()),
             head_pool: RefCell::new(head_pool),
             scratch: RefCell::default(),
@@ -140,31 +190,45 @@ impl Shard {
     }
 
     /// Takes over a new image: opens partitions that are new here, closes and removes those that
-    /// are gone. Returns the first failure; the other partitions are served all the same.
+    /// are gone. With `recovery` it is the first one of this start. Returns the first failure; the
+    /// other partitions are served all the same.
     pub(crate) async fn adopt(
         self: &Rc<Self>,
         image: Arc<MetadataImage>,
-        fresh: bool,
+        recovery: Option<&Recovery>,
     ) -> Result<(), StorageError> {
         let mut result = Ok(());
+        let mut opened = Vec::new();
         for topic in image.by_id.values() {
             for index in 0..topic.partitions {
                 let id = topic.partition(index).expect("in range");
                 if self.owner_of(id) != self.id() || self.slots.borrow().contains_key(&id) {
                     continue;
                 }
-                match self.open(id, &topic.settings, fresh).await {
-                    Ok(slot) => drop(self.slots.borrow_mut().insert(id, slot)),
+                match self.open(id, topic, recovery).await {
+                    Ok(log) => opened.push((id, log, topic.flushing)),
                     Err(error) => {
                         crate::logging::error!(
-                            "partition {} of {} cannot be opened: {error}",
-                            index,
-                            topic.name
+                            "partition {index} of {} ({id}) is not served: {error}{}",
+                            topic.name,
+                            remedy(&error)
                         );
                         result = Err(error);
                     }
                 }
             }
+        }
+        // New directories last before anything is acknowledged in them.
+        for home in &self.homes {
+            if let Err(error) = home.sync_names().await {
+                self.on_directory_failed(home, &error);
+                result = Err(error);
+            }
+        }
+        for (id, log, flushing) in opened {
+            let leader = Leader::new(self.node.epoch, log.log_start(), log.log_end());
+            let slot = PartitionSlot::new(id, leader, log, flushing);
+            self.slots.borrow_mut().insert(id, slot);
         }
         let gone: Vec<_> = self
             .slots
@@ -177,7 +241,11 @@ impl Shard {
         for slot in gone {
             self.slots.borrow_mut().remove(&slot.id);
             let _ = slot.close(self, false).await;
-            let path = DataDir::partition_path(&self.node.config.data_dir, slot.id);
+            let home = slot.log.home();
+            if let Some(number) = self.homes.iter().position(|other| Rc::ptr_eq(other, home)) {
+                self.homed.borrow_mut()[number] -= 1;
+            }
+            let path = home.partition_path(slot.id);
             if let Err(error) = runtime::fs::remove_dir_all(&path) {
                 result = Err(StorageError::of(&path, "remove", &error));
             }
@@ -188,31 +256,98 @@ impl Shard {
     async fn open(
         &self,
         id: TopicPartition,
-        settings: &BTreeMap<String, String>,
-        fresh: bool,
-    ) -> Result<Rc<PartitionSlot>, StorageError> {
-        let config = &self.node.config;
-        let path = DataDir::partition_path(&config.data_dir, id);
-        let settings = LogSettings {
-            segment_bytes: crate::topic_settings::number_of("segment.bytes", settings, config)
-                as u32,
-            direct: config.direct_io,
-        };
-        let log = if fresh {
-            Log::create(&path, settings, &self.tail_cache).await?
-        } else {
-            let (log, cut) =
-                Log::open(&path, settings, &self.tail_cache, self.node.was_clean).await?;
-            if cut > 0 && !self.node.was_clean {
-                crate::logging::info!(
-                    "partition {id}: last segment cut by {cut} bytes (preallocated or torn) at offset {}",
-                    log.log_end()
-                );
+        topic: &TopicImage,
+        recovery: Option<&Recovery>,
+    ) -> Result<Rc<Log>, StorageError> {
+        let settings = crate::topic_settings::log_settings_of(&topic.settings, &self.node.config);
+        let found = recovery.and_then(|_| self.node.found.get(&id).copied());
+        if recovery.is_some() && found.is_none() && self.node.is_incomplete {
+            return Err(StorageError::Unusable(
+                "no directory of log.dirs that can be read holds it; bring the missing one back, or \
+                 delete the topic"
+                    .into(),
+            ));
+        }
+        let number = found.map_or_else(|| self.least_used_dir(), Ok)?;
+        let home = &self.homes[number];
+        self.homed.borrow_mut()[number] += 1;
+        let Some(recovery) = recovery else { return Log::create(home, id, settings) };
+        let none = PartitionNotes::default();
+        let notes = recovery.replays[number].partitions.get(&id).unwrap_or(&none);
+        match Log::open(home, id, settings, notes, OnRot::Refuse).await {
+            Ok((log, recovered)) => {
+                if recovered.was_torn {
+                    crate::logging::info!(
+                        "partition {id}: a write torn by the last stop was cut off at offset {}; \
+                         nothing in it was acknowledged as durable",
+                        log.log_end()
+                    );
+                }
+                Ok(log)
             }
-            log
-        };
-        let leader = Leader::new(self.node.epoch, log.log_start(), log.log_end());
-        Ok(PartitionSlot::new(id, leader, log))
+            Err(error) => {
+                if let Some(journal) = home.journal() {
+                    journal.carry(notes.carried(id));
+                }
+                if matches!(error, StorageError::Io { .. }) {
+                    self.on_directory_failed(home, &error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The directory that a new partition goes to.
+    fn least_used_dir(&self) -> Result<usize, StorageError> {
+        let homed = self.homed.borrow();
+        let online = (0..self.homes.len()).filter(|n| !self.homes[*n].health().is_offline());
+        online.min_by_key(|number| homed[*number]).ok_or(StorageError::Offline)
+    }
+
+    /// Begins the journals once every shard has opened its partitions.
+    pub(crate) async fn begin_journals(&self) {
+        for home in &self.homes {
+            let Some(journal) = home.journal() else { continue };
+            match journal.begin().await {
+                Ok(()) => {}
+                Err(error) if error.is_full() => crate::logging::warning!(
+                    "{error}; until there is room for the journal every partition syncs alone"
+                ),
+                Err(error) => self.on_directory_failed(home, &error),
+            }
+        }
+        self.begun.set(true);
+        self.changed.notify();
+    }
+
+    /// A write or sync failed: the directory is not used again before the next start. The process
+    /// ends when it was the last one.
+    pub(crate) fn on_directory_failed(&self, home: &LogDir, failure: &StorageError) {
+        home.health().set_offline();
+        crate::logging::error!(
+            "{}: the directory is offline: {failure}; its partitions are refused until the disk is \
+             mended and the broker restarted",
+            home.path().display()
+        );
+        if self.node.dirs.iter().all(|dir| dir.health.is_offline()) {
+            crate::logging::error!("no data directory is left: stopping");
+            std::process::exit(1);
+        }
+    }
+
+    /// Looks for records to delete, for ever.
+    pub(crate) async fn retain_for_ever(self: Rc<Self>) {
+        let every = Duration::from_millis(self.node.config.retention_check_ms);
+        loop {
+            runtime::timer::sleep(every).await;
+            let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+            for slot in slots {
+                let image = self.image();
+                let Some(topic) = image.by_id.get(&slot.id.topic_id) else { continue };
+                let config = &self.node.config;
+                slot.retain(crate::topic_settings::retention_of(&topic.settings, config)).await;
+            }
+        }
     }
 
     /// Closes every partition; true if all of it is durable and need not be scanned.
@@ -222,6 +357,13 @@ impl Shard {
         for slot in slots.into_values() {
             if let Err(error) = slot.close(self, true).await {
                 crate::logging::error!("partition {}: not closed cleanly: {error}", slot.id);
+                clean = false;
+            }
+        }
+        for home in &self.homes {
+            let Some(journal) = home.journal() else { continue };
+            if let Err(error) = if clean { journal.close().await } else { Ok(()) } {
+                crate::logging::error!("{}: journal not closed: {error}", home.path().display());
                 clean = false;
             }
         }

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use std::collections::BTreeMap;
+use storage::{LogSettings, Retention};
 
 /// One topic setting.
 pub(crate) struct TopicSetting {
@@ -32,6 +33,20 @@ pub(crate) const TOPIC_SETTINGS: &[TopicSetting] = &[
         about: "Batches are kept as the producer compressed them; only producer so far",
     },
     TopicSetting {
+        name: "flush.messages",
+        from_broker: Some("log.flush.interval.messages"),
+        default: "9223372036854775807",
+        check: |value| number(value, 1, i64::MAX),
+        about: "Records are synced once there are so many, whatever acks",
+    },
+    TopicSetting {
+        name: "flush.ms",
+        from_broker: Some("log.flush.interval.ms"),
+        default: "9223372036854775807",
+        check: |value| number(value, 0, i64::MAX),
+        about: "Records are synced after so long, whatever acks",
+    },
+    TopicSetting {
         name: "max.message.bytes",
         from_broker: Some("message.max.bytes"),
         default: "1048588",
@@ -54,17 +69,17 @@ pub(crate) const TOPIC_SETTINGS: &[TopicSetting] = &[
     },
     TopicSetting {
         name: "retention.bytes",
-        from_broker: None,
+        from_broker: Some("log.retention.bytes"),
         default: "-1",
         check: |value| number(value, -1, i64::MAX),
-        about: "Kept for later: nothing is deleted by size yet",
+        about: "A partition larger than this loses its oldest log file, -1: never",
     },
     TopicSetting {
         name: "retention.ms",
-        from_broker: None,
-        default: "-1",
+        from_broker: Some("log.retention.ms"),
+        default: "604800000",
         check: |value| number(value, -1, i64::MAX),
-        about: "Kept for later: nothing is deleted by age yet",
+        about: "Records older than this are deleted, -1: never",
     },
     TopicSetting {
         name: "segment.bytes",
@@ -73,7 +88,45 @@ pub(crate) const TOPIC_SETTINGS: &[TopicSetting] = &[
         check: |value| number(value, i64::from(SEGMENT_BYTES_MIN), i64::from(SEGMENT_BYTES_MAX)),
         about: "A log file is closed before it grows beyond this",
     },
+    TopicSetting {
+        name: "segment.ms",
+        from_broker: Some("log.roll.ms"),
+        default: "604800000",
+        check: |value| number(value, 1, i64::MAX),
+        about: "A log file is closed once it is so old",
+    },
+    TopicSetting {
+        name: "weir.durability",
+        from_broker: Some("weir.durability"),
+        default: "acks",
+        check: |value| level("weir.durability", value).map(drop),
+        about: "What is answered when: acks (0 and 1: os, all: disk), or always memory, os or disk",
+    },
 ];
+
+/// How safe a batch is made before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// As its producer's acks ask.
+    Acks,
+    /// In memory: written soon.
+    Memory,
+    /// Written: survives kill -9.
+    Os,
+    /// Synced: survives a power cut.
+    Disk,
+}
+
+/// Reads a durability level.
+pub(crate) fn level(name: &str, value: &str) -> Result<Durability, String> {
+    match value {
+        "acks" => Ok(Durability::Acks),
+        "memory" => Ok(Durability::Memory),
+        "os" => Ok(Durability::Os),
+        "disk" => Ok(Durability::Disk),
+        other => Err(format!("{name}={other:?}: acks, memory, os or disk is expected")),
+    }
+}
 
 fn only(value: &str, supported: &str) -> Result<(), String> {
     if value == supported { Ok(()) } else { Err(format!("only {supported} is supported so far")) }
@@ -107,6 +160,30 @@ pub(crate) fn value_of(
     }
     let inherited = setting.from_broker.and_then(|name| config.set.get(name));
     (inherited.map_or(setting.default, String::as_str).to_owned(), false)
+}
+
+/// The durability in force.
+pub(crate) fn durability_of(set: &BTreeMap<String, String>, config: &Config) -> Durability {
+    let setting = TOPIC_SETTINGS.iter().find(|s| s.name == "weir.durability");
+    let value = value_of(setting.expect("a declared setting"), set, config).0;
+    level("weir.durability", &value).expect("checked when set")
+}
+
+/// How its logs are kept.
+pub(crate) fn log_settings_of(set: &BTreeMap<String, String>, config: &Config) -> LogSettings {
+    LogSettings {
+        segment_bytes: number_of("segment.bytes", set, config) as u32,
+        segment_ms: number_of("segment.ms", set, config),
+    }
+}
+
+/// How much of its logs is kept.
+pub(crate) fn retention_of(set: &BTreeMap<String, String>, config: &Config) -> Retention {
+    let limit = |name| Some(number_of(name, set, config)).filter(|limit| *limit >= 0);
+    Retention {
+        age_ms: limit("retention.ms"),
+        bytes: limit("retention.bytes").map(|bytes| bytes as u64),
+    }
 }
 
 /// A numeric setting in force.

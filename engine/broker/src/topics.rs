@@ -141,21 +141,40 @@ impl Topics {
         if catalog == *self.catalog.borrow() {
             return Ok(());
         }
-        let path = shard.node.config.data_dir.join("catalog");
-        catalog.store(&path).await.map_err(|error| storage_refusal(&error))?;
+        catalog.generation += 1;
+        store(shard, &catalog).await.map_err(|error| storage_refusal(&error))?;
         let image = MetadataImage::new(&catalog, &shard.node.config);
         *self.catalog.borrow_mut() = catalog;
         let mut result = Ok(());
         for to in 0..shard.mailbox.shards() {
             let image = Arc::clone(&image);
             let adopted =
-                shard.call(to, move |shard| async move { shard.adopt(image, true).await }).await;
+                shard.call(to, move |shard| async move { shard.adopt(image, None).await }).await;
             if let Err(error) = adopted {
                 result = Err(storage_refusal(&error));
             }
         }
         result
     }
+}
+
+/// Stores the catalogue in every directory that is online; one is enough.
+pub(crate) async fn store(shard: &Rc<Shard>, catalog: &Catalog) -> Result<(), StorageError> {
+    let mut result = Err(StorageError::Offline);
+    for dir in shard.node.dirs.iter().filter(|dir| !dir.health.is_offline()) {
+        match catalog.store(&dir.path).await {
+            Ok(()) => result = Ok(()),
+            Err(error) if error.is_full() => return Err(error),
+            Err(error) => {
+                dir.health.set_offline();
+                crate::logging::error!("{}: the directory is offline: {error}", dir.path.display());
+                if result.is_err() {
+                    result = Err(error);
+                }
+            }
+        }
+    }
+    result
 }
 
 fn storage_refusal(error: &StorageError) -> Refusal {

@@ -84,6 +84,17 @@ impl fmt::Display for TopicPartition {
     }
 }
 
+impl TopicPartition {
+    /// Reads what `Display` wrote; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, index) = text.rsplit_once('-')?;
+        let partition = PartitionIndex(index.parse().ok().filter(|index| *index >= 0)?);
+        let parsed = Self { topic_id: TopicId::parse(id)?, partition };
+        (parsed.to_string() == text).then_some(parsed)
+    }
+}
+
 /// A topic name that obeys Kafka's rules, cheap to clone within a shard.
 pub type TopicName = Rc<str>;
 
@@ -111,6 +122,10 @@ mod tests {
         }
         assert_eq!(TopicId::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
         assert_eq!(TopicId::parse("not base64 of an id!!!"), None);
+        let partition =
+            TopicPartition { topic_id: TopicId([251; 16]), partition: PartitionIndex(7) };
+        assert_eq!(TopicPartition::parse(&partition.to_string()), Some(partition));
+        assert_eq!(TopicPartition::parse(&format!("{}-07", partition.topic_id)), None);
     }
 
     #[test]

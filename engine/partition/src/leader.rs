@@ -153,6 +153,18 @@ impl Leader {
         }
     }
 
+    /// Records below `offset`, which are committed, were deleted.
+    pub fn on_log_start(&mut self, offset: Offset) {
+        assert!(offset <= self.high_watermark, "only committed records are deleted");
+        self.log_start = self.log_start.max(offset);
+    }
+
+    /// How far the disk was when it was last told.
+    #[must_use]
+    pub fn durable(&self) -> Offset {
+        self.durable
+    }
+
     /// Whether a client that believes in `current_leader_epoch` (-1: does not say) may go on.
     ///
     /// # Errors

@@ -261,11 +261,10 @@ impl ChunkPool {
         })
     }
 
-    /// An empty chunk even when the pool is at its limit: the pool then grows by one. For callers
-    /// that have nothing to evict and whose demand is bounded elsewhere.
+    /// An empty chunk even when the pool is at its limit: the pool is then larger until chunks come
+    /// back. For callers that have nothing to evict and whose demand is bounded elsewhere.
     pub fn take_or_grow(&mut self) -> ChunkWriter {
         self.take().unwrap_or_else(|| {
-            self.chunks_max += 1;
             self.chunks_made += 1;
             ChunkWriter::with_capacity(self.chunk_bytes)
         })
@@ -273,7 +272,12 @@ impl ChunkPool {
 
     /// Gives a chunk back; it is used again once no `SharedBytes` of it is left.
     pub fn retire(&mut self, writer: ChunkWriter) {
-        if writer.capacity() == self.chunk_bytes.next_multiple_of(ALIGNMENT) {
+        if writer.capacity() != self.chunk_bytes.next_multiple_of(ALIGNMENT) {
+            return;
+        }
+        if self.chunks_made > self.chunks_max {
+            self.chunks_made -= 1;
+        } else {
             self.retired.push_back(writer.chunk);
         }
     }

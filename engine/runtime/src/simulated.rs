@@ -40,6 +40,21 @@ struct DiskState {
     next_write: u64,
     capacity_bytes: Option<u64>,
     failing: Option<i32>,
+    /// One read in so many gives wrong bytes; 0: none.
+    lying_reads: u64,
+    lies: u64,
+    /// Over every operation so far.
+    trace: u64,
+}
+
+impl DiskState {
+    /// Folds an operation into the trace (FNV-1a).
+    fn record(&mut self, what: &str, numbers: &[u64], bytes: &[u8]) {
+        let numbers = numbers.iter().flat_map(|number| number.to_be_bytes());
+        for byte in what.bytes().chain(numbers).chain(bytes.iter().copied()) {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,16 +119,27 @@ impl Node {
     }
 
     fn read(&self, position: u64, len: usize) -> Vec<u8> {
-        let end = (position + len as u64).min(self.len);
-        (position..end.max(position))
-            .scan((u64::MAX, [0; SECTOR_BYTES]), |(cached, sector), offset| {
-                let index = offset / SECTOR_BYTES as u64;
-                if *cached != index {
-                    (*cached, *sector) = (index, self.sector(index));
-                }
-                Some(sector[(offset % SECTOR_BYTES as u64) as usize])
-            })
-            .collect()
+        self.read_as(position, len, |index| self.sector(index))
+    }
+
+    /// What was last made durable there: a read that missed the newest writes.
+    fn read_stale(&self, position: u64, len: usize) -> Vec<u8> {
+        self.read_as(position, len, |index| {
+            self.durable.get(&index).copied().unwrap_or([0; SECTOR_BYTES])
+        })
+    }
+
+    fn read_as(&self, position: u64, len: usize, sector: impl Fn(u64) -> Sector) -> Vec<u8> {
+        let end = (position + len as u64).min(self.len).max(position);
+        let mut out = Vec::with_capacity((end - position) as usize);
+        let mut at = position;
+        while at < end {
+            let (index, from) = (at / SECTOR_BYTES as u64, (at % SECTOR_BYTES as u64) as usize);
+            let to = (from + (end - at) as usize).min(SECTOR_BYTES);
+            out.extend_from_slice(&sector(index)[from..to]);
+            at += (to - from) as u64;
+        }
+        out
     }
 
     fn set_len(&mut self, number: u64, len: u64) {
@@ -198,14 +224,51 @@ impl Disk {
         self.state.borrow_mut().failing = errno;
     }
 
+    /// From now on one read in `one_in` comes from another place or from before the last writes; 0
+    /// stops it. Returns how many reads have lied so far.
+    pub fn set_lying_reads(&self, one_in: u64) -> u64 {
+        let mut state = self.state.borrow_mut();
+        state.lying_reads = one_in;
+        state.lies
+    }
+
+    /// A number over every operation so far: equal for equal histories.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.state.borrow().trace
+    }
+
+    /// Every file a running program sees, with its length.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let state = self.state.borrow();
+        let file = |(path, entry): (&PathBuf, &Entry)| match entry {
+            Entry::File(node) => Some((path.clone(), state.nodes[*node].len)),
+            Entry::Directory => None,
+        };
+        state.names.iter().filter_map(file).collect()
+    }
+
+    /// Whether it fails just now.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.state.borrow().failing.is_some()
+    }
+
     /// Flips one bit of a file, now and durably: rot.
     pub fn flip_bit(&self, path: &Path, position: u64, bit: u8) {
+        let byte = self.byte_at(path, position).expect("a byte of a file") ^ (1 << bit);
         let mut state = self.state.borrow_mut();
-        let Some(Entry::File(node)) = state.names.get(path).copied() else {
-            panic!("no such file in the twin: {}", path.display());
-        };
-        let byte = state.nodes[node].read(position, 1)[0] ^ (1 << bit);
+        let Some(Entry::File(node)) = state.names.get(path).copied() else { return };
         state.nodes[node].write(u64::MAX, position, &[byte], true);
+    }
+
+    /// The byte that a program would read there; `None` outside of any file.
+    #[must_use]
+    pub fn byte_at(&self, path: &Path, position: u64) -> Option<u8> {
+        let state = self.state.borrow();
+        let Some(Entry::File(node)) = state.names.get(path).copied() else { return None };
+        state.nodes[node].read(position, 1).first().copied()
     }
 }
 
@@ -294,7 +357,20 @@ impl SimulatedBackend {
             _ if !alive => 0,
             Op::Read { fd, into, position, len_max } => {
                 let len = into.remaining().min(*len_max);
-                let bytes = state.nodes[node_of(*fd)].read(*position, len);
+                let node = node_of(*fd);
+                let mut bytes = state.nodes[node].read(*position, len);
+                if state.lying_reads > 0 && self.random.one_in(state.lying_reads) {
+                    let told = if self.random.one_in(2) {
+                        state.nodes[node].read_stale(*position, len)
+                    } else {
+                        let elsewhere = self.random.below(64) * 4096;
+                        state.nodes[node].read(elsewhere, len)
+                    };
+                    let shared = told.len().min(bytes.len());
+                    state.lies += u64::from(bytes[..shared] != told[..shared]);
+                    bytes[..shared].copy_from_slice(&told[..shared]);
+                }
+                state.record("read", &[node as u64, *position, bytes.len() as u64], &[]);
                 // The completion counts the bytes: only the memory is filled here.
                 let (start, _) = into.spare(len);
                 copy_to(&bytes, start);
@@ -314,6 +390,8 @@ impl SimulatedBackend {
                     taken = (self.random.below(taken as u64 / 4096 - 1) as usize + 1) * 4096;
                 }
                 state.nodes[node].write(number, *position, &bytes[..taken], false);
+                let numbers = [node as u64, *position, taken as u64, u64::from(*dsync)];
+                state.record("write", &numbers, &bytes[..taken.min(256)]);
                 if *dsync {
                     let len = state.nodes[node].len;
                     self.syncs.insert(index, (node, BTreeSet::from([number]), len));
@@ -325,6 +403,7 @@ impl SimulatedBackend {
                 let node = node_of(*fd);
                 let completed = state.nodes[node].completed.clone();
                 let len = state.nodes[node].len;
+                state.record("sync", &[node as u64], &[]);
                 self.syncs.insert(index, (node, completed, len));
                 0
             }
@@ -410,7 +489,8 @@ impl SimulatedBackend {
             Some(Entry::Directory) => return Err(io::ErrorKind::IsADirectory.into()),
             None if options.create => {
                 let parent = path.parent().unwrap_or(Path::new("/"));
-                if state.names.get(parent) != Some(&Entry::Directory) {
+                // Past its stop the program runs to its next wait; nothing it does counts.
+                if alive && state.names.get(parent) != Some(&Entry::Directory) {
                     return Err(io::ErrorKind::NotFound.into());
                 }
                 state.nodes.push(Node::default());
@@ -466,6 +546,7 @@ impl SimulatedBackend {
             let mut state = self.disk.state.borrow_mut();
             let entry = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             state.names.insert(to.to_owned(), entry);
+            state.record("rename", &[], to.as_os_str().as_encoded_bytes());
         }
         Ok(())
     }
@@ -485,21 +566,22 @@ impl SimulatedBackend {
         Ok(())
     }
 
-    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+    /// `None` once the machine has stopped.
+    pub(crate) fn sync_dir(&mut self, path: &Path) -> Option<io::Result<()>> {
         if !self.count_step() {
-            return Ok(());
+            return None;
         }
         let mut state = self.disk.state.borrow_mut();
         if let Some(errno) = state.failing {
-            return Err(io::Error::from_raw_os_error(errno));
+            return Some(Err(io::Error::from_raw_os_error(errno)));
         }
         let DiskState { names, durable_names, .. } = &mut *state;
         durable_names.retain(|p, _| p.parent() != Some(path) || names.contains_key(p));
         for (name, entry) in names.iter().filter(|(p, _)| p.parent() == Some(path)) {
             durable_names.insert(name.clone(), *entry);
         }
-        // The directory itself lasts once something in it was made durable and its parent was.
-        Ok(())
+        // The directory itself lasts once its name in its parent was made durable.
+        Some(Ok(()))
     }
 }
 

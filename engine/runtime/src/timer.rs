@@ -5,8 +5,8 @@ use crate::reactor::with_core;
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -114,6 +114,23 @@ pub fn sleep_until(at: Nanos) -> SleepUntil {
 #[must_use]
 pub fn sleep(duration: Duration) -> SleepUntil {
     sleep_until(now() + duration)
+}
+
+/// Waits for `future` until the clock has reached `at`, with `None` as long as it takes; `None` if
+/// it came too late.
+pub async fn before<T>(at: Option<Nanos>, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut sleep = pin!(sleep_until(at.unwrap_or(Nanos(u64::MAX))));
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if at.is_some() && sleep.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// See `sleep_until`.

@@ -183,12 +183,15 @@ fn a_shard_that_waits_for_room_sleeps_until_the_receiver_makes_some() {
             .unwrap();
     })
     .unwrap();
-    for _ in 0..400 {
-        std::thread::sleep(Duration::from_millis(25));
-        if sender.is_finished() && receiver.is_finished() {
-            break;
+    let watched = ring().block_on(async {
+        for _ in 0..400 {
+            timer::sleep(Duration::from_millis(25)).await;
+            if sender.is_finished() && receiver.is_finished() {
+                break;
+            }
         }
-    }
+    });
+    watched.unwrap();
     assert!(sender.is_finished() && receiver.is_finished(), "a wake-up was lost");
     sender.join().unwrap();
     receiver.join().unwrap();

@@ -4,10 +4,12 @@ use crate::StorageError;
 use model::{TopicId, crc32c};
 use runtime::fs;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"WEIRCATL";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Copies in each directory.
+const COPIES: usize = 2;
 
 /// One topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,37 +27,61 @@ pub struct CatalogTopic {
 /// All topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
+    /// Grows with each change; 0: there never was one.
+    pub generation: u64,
+    /// Every data directory that may hold partitions, by its id.
+    pub directories: Vec<TopicId>,
     /// By creation.
     pub topics: Vec<CatalogTopic>,
 }
 
 impl Catalog {
-    /// Reads the catalog of a directory; an absent file is an empty catalog.
+    /// Reads the newest good copy in these directories; none at all is an empty catalog.
     ///
     /// # Errors
-    /// Unreadable or damaged.
-    pub async fn load(path: &Path) -> Result<Self, StorageError> {
-        let bytes = match fs::read(path).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::default());
+    /// Unreadable, or copies exist and all are damaged.
+    pub async fn load(directories: &[&Path]) -> Result<Self, StorageError> {
+        let (mut newest, mut damaged) = (Self::default(), None);
+        for copy in Self::paths(directories) {
+            match fs::read(&copy).await {
+                Ok(bytes) => match Self::decode(&bytes) {
+                    Some(read) if read.generation > newest.generation => newest = read,
+                    Some(_) => {}
+                    None => damaged = Some(copy),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StorageError::of(&copy, "read", &error)),
             }
-            Err(error) => return Err(StorageError::of(path, "read", &error)),
-        };
-        Self::decode(&bytes).ok_or_else(|| StorageError::Corrupt {
-            path: path.to_owned(),
-            position: 0,
-            what: "the catalog of topics fails its checksum; restore it from a backup of this file",
-        })
+        }
+        match damaged {
+            Some(path) if newest.generation == 0 => Err(StorageError::Corrupt {
+                path,
+                position: 0,
+                what: "every copy of the catalog of topics fails its checksum; restore one from a \
+                       backup",
+            }),
+            _ => Ok(newest),
+        }
     }
 
-    /// Replaces the catalog of a directory, durably.
+    fn paths(directories: &[&Path]) -> Vec<PathBuf> {
+        let copies = |dir: &&Path| -> Vec<PathBuf> {
+            (0..COPIES).map(|copy| dir.join(format!("catalog.{copy}"))).collect()
+        };
+        directories.iter().flat_map(copies).collect()
+    }
+
+    /// Replaces both copies in a directory, durably, one after the other.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn store(&self, path: &Path) -> Result<(), StorageError> {
-        let stored = fs::replace(path, &self.encode()).await;
-        stored.map_err(|error| StorageError::of(path, "replace", &error))
+    pub async fn store(&self, directory: &Path) -> Result<(), StorageError> {
+        let bytes = self.encode();
+        for path in Self::paths(&[directory]) {
+            let stored = fs::replace(&path, &bytes).await;
+            stored.map_err(|error| StorageError::of(&path, "replace", &error))?;
+        }
+        Ok(())
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -65,6 +91,9 @@ impl Catalog {
             out.extend_from_slice(text.as_bytes());
         };
         out.extend_from_slice(&VERSION.to_be_bytes());
+        out.extend_from_slice(&self.generation.to_be_bytes());
+        out.extend_from_slice(&(self.directories.len() as u32).to_be_bytes());
+        self.directories.iter().for_each(|id| out.extend_from_slice(&id.0));
         out.extend_from_slice(&(self.topics.len() as u32).to_be_bytes());
         for topic in &self.topics {
             out.extend_from_slice(&topic.id.0);
@@ -81,7 +110,9 @@ impl Catalog {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads a copy's bytes; any bytes are allowed.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
             let (taken, tail) = rest.split_at_checked(len)?;
             *rest = tail;
@@ -102,6 +133,11 @@ impl Catalog {
         if number(&mut rest)? != VERSION {
             return None;
         }
+        let generation = u64::from_be_bytes(take(&mut rest, 8)?.try_into().ok()?);
+        let mut directories = Vec::new();
+        for _ in 0..number(&mut rest)? {
+            directories.push(TopicId(take(&mut rest, 16)?.try_into().ok()?));
+        }
         let mut topics = Vec::new();
         for _ in 0..number(&mut rest)? {
             let id = TopicId(take(&mut rest, 16)?.try_into().ok()?);
@@ -113,7 +149,7 @@ impl Catalog {
             }
             topics.push(CatalogTopic { id, name, partitions, settings });
         }
-        rest.is_empty().then_some(Self { topics })
+        rest.is_empty().then_some(Self { generation, directories, topics })
     }
 }
 
@@ -129,7 +165,8 @@ mod tests {
             partitions: i32::from(n),
             settings: BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]),
         };
-        let catalog = Catalog { topics: (1..5).map(topic).collect() };
+        let (generation, directories) = (9, vec![TopicId([3; 16])]);
+        let catalog = Catalog { generation, directories, topics: (1..5).map(topic).collect() };
         let bytes = catalog.encode();
         assert_eq!(Catalog::decode(&bytes), Some(catalog));
         for at in 0..bytes.len() {

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"WEIRSUPR";
 /// The on-disk format this program reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 const SUPERBLOCK_BYTES: usize = 65;
 
 /// What a directory knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    generation: u64,
+    /// Counts writes of it.
+    pub generation: u64,
     /// The cluster it belongs to.
     pub cluster_id: TopicId,
     /// The node it belongs to.
@@ -33,27 +34,99 @@ pub struct DataDir {
     path: PathBuf,
     superblock: Superblock,
     was_clean: bool,
+    is_new: bool,
     _lock: File,
 }
 
 impl DataDir {
-    /// Opens or makes a directory, locks it, and durably notes that it is in use.
+    /// Opens or makes one directory; see `open_all`.
     ///
     /// # Errors
-    /// In use by another process, unreadable, of another format version, or the disk's errors; the
-    /// text says what to do.
+    /// As `open_all`.
     pub async fn open(path: &Path, node_id: i32) -> Result<Self, StorageError> {
+        let (mut opened, mut failed) = Self::open_all(&[path.to_owned()], node_id).await?;
+        opened.pop().ok_or_else(|| failed.pop().expect("one or the other").1)
+    }
+
+    /// Opens or makes the directories of a node, locks them, and durably notes in each that it is in
+    /// use, with an incarnation above that of all. Those whose disk fails come back apart.
+    ///
+    /// # Errors
+    /// One is in use by another process, belongs to another node or cluster, or is of another format
+    /// version; the text says what to do.
+    pub async fn open_all(
+        paths: &[PathBuf],
+        node_id: i32,
+    ) -> Result<(Vec<Self>, Vec<(PathBuf, StorageError)>), StorageError> {
+        let (mut locked, mut failed) = (Vec::new(), Vec::new());
+        for path in paths {
+            match Self::lock(path, node_id).await {
+                Ok(opened) => locked.push((path, opened)),
+                Err(error @ StorageError::Unusable(_)) => return Err(error),
+                Err(error) => failed.push((path.clone(), error)),
+            }
+        }
+        let known = || locked.iter().filter_map(|(_, (_, stored))| stored.as_ref());
+        let cluster_id = known().next().map_or_else(random_id, |superblock| superblock.cluster_id);
+        if let Some((path, _)) = locked.iter().find(|(_, (_, stored))| {
+            stored.as_ref().is_some_and(|stored| stored.cluster_id != cluster_id)
+        }) {
+            return Err(StorageError::Unusable(format!(
+                "{}: belongs to another cluster than the first directory; list only directories of one cluster in log.dirs",
+                path.display()
+            )));
+        }
+        let incarnation = known().map(|superblock| superblock.incarnation).max().unwrap_or(0) + 1;
+        let mut opened = Vec::new();
+        for (path, (lock, stored)) in locked {
+            let was_clean = stored.as_ref().is_some_and(|stored| stored.clean);
+            let is_new = stored.is_none();
+            let (generation, directory_id) = stored.map_or_else(
+                || (0, random_id()),
+                |stored| (stored.generation, stored.directory_id),
+            );
+            let superblock = Superblock {
+                generation,
+                cluster_id,
+                node_id,
+                directory_id,
+                incarnation,
+                clean: false,
+            };
+            let mut dir = Self { path: path.clone(), superblock, was_clean, is_new, _lock: lock };
+            match dir.begin().await {
+                Ok(()) => opened.push(dir),
+                Err(error) => failed.push((path.clone(), error)),
+            }
+        }
+        Ok((opened, failed))
+    }
+
+    async fn begin(&mut self) -> Result<(), StorageError> {
+        self.write_superblock().await?;
+        // At every start: a crash may have come between making these names and making them last.
+        let path = self.path.clone();
+        for made in [Some(&*path), path.parent().filter(|p| !p.as_os_str().is_empty())] {
+            let Some(made) = made else { continue };
+            fs::sync_dir(made).await.map_err(|error| StorageError::of(made, "sync", &error))?;
+        }
+        Ok(())
+    }
+
+    async fn lock(path: &Path, node_id: i32) -> Result<(File, Option<Superblock>), StorageError> {
         let unusable = |why: String| StorageError::Unusable(format!("{}: {why}", path.display()));
+        let refused = |error: &io::Error, why: &str| match error.raw_os_error() {
+            // EIO and a read-only file system are the disk's; the rest is the operator's.
+            Some(5 | 30) => StorageError::of(path, "open", error),
+            _ => unusable(format!(
+                "cannot be {why}: {error}; choose another --data-dir or fix its owner and mode"
+            )),
+        };
         let partitions = path.join("partitions");
-        fs::create_dir_all(&partitions).map_err(|error| {
-            unusable(format!(
-                "cannot be made: {error}; choose another --data-dir or fix its owner and mode"
-            ))
-        })?;
+        fs::create_dir_all(&partitions).map_err(|error| refused(&error, "made"))?;
         let options = OpenOptions { create: true, write: true, direct: false };
-        let lock = File::open(&path.join("lock"), options).map_err(|error| {
-            unusable(format!("cannot be written: {error}; check its owner and mode"))
-        })?;
+        let lock = File::open(&path.join("lock"), options);
+        let lock = lock.map_err(|error| refused(&error, "written"))?;
         if !lock.try_lock().map_err(|error| StorageError::of(path, "lock", &error))? {
             return Err(unusable(
                 "in use by another running broker; stop that one, or choose another --data-dir"
@@ -61,32 +134,13 @@ impl DataDir {
             ));
         }
         let stored = Self::read_superblock(path).await?;
-        let was_clean = stored.as_ref().is_some_and(|s| s.clean);
-        let fresh = || Superblock {
-            generation: 0,
-            cluster_id: random_id(),
-            node_id,
-            directory_id: random_id(),
-            incarnation: 0,
-            clean: false,
-        };
-        let mut superblock = stored.unwrap_or_else(fresh);
-        if superblock.node_id != node_id {
-            return Err(unusable(format!(
+        match &stored {
+            Some(stored) if stored.node_id != node_id => Err(unusable(format!(
                 "belongs to node {}, and this is node {node_id}; start with --node.id {0} or choose another --data-dir",
-                superblock.node_id
-            )));
+                stored.node_id
+            ))),
+            _ => Ok((lock, stored)),
         }
-        superblock.incarnation += 1;
-        superblock.clean = false;
-        let mut dir = Self { path: path.to_owned(), superblock, was_clean, _lock: lock };
-        dir.write_superblock().await?;
-        // At every start: a crash may have come between making these names and making them last.
-        for made in [Some(path), path.parent().filter(|p| !p.as_os_str().is_empty())] {
-            let Some(made) = made else { continue };
-            fs::sync_dir(made).await.map_err(|error| StorageError::of(made, "sync", &error))?;
-        }
-        Ok(dir)
     }
 
     async fn read_superblock(path: &Path) -> Result<Option<Superblock>, StorageError> {
@@ -108,6 +162,13 @@ impl DataDir {
         match (best, damaged) {
             (None, Some((file, why))) => {
                 Err(StorageError::Unusable(format!("{}: {why}", file.display())))
+            }
+            (Some(mut best), Some(_)) => {
+                // The damaged copy may have been the newer one, of one start more. It is written next.
+                best.incarnation += 1;
+                best.generation += 2;
+                best.clean = false;
+                Ok(Some(best))
             }
             (best, _) => Ok(best),
         }
@@ -144,16 +205,20 @@ impl DataDir {
         self.was_clean
     }
 
-    /// The file of topics.
+    /// Whether this start made it.
     #[must_use]
-    pub fn catalog_path(&self) -> PathBuf {
-        self.path.join("catalog")
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
-    /// The directory of a partition.
-    #[must_use]
-    pub fn partition_path(path: &Path, partition: TopicPartition) -> PathBuf {
-        path.join("partitions").join(partition.to_string())
+    /// The partitions that have a directory here.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn partitions(&self) -> Result<Vec<TopicPartition>, StorageError> {
+        let root = self.path.join("partitions");
+        let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
+        Ok(names.iter().filter_map(|name| TopicPartition::parse(name)).collect())
     }
 
     /// Removes directories of partitions that `keep` does not know: left by a deletion that a
@@ -161,14 +226,16 @@ impl DataDir {
     ///
     /// # Errors
     /// The disk's.
-    pub fn remove_orphans(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<String>, StorageError> {
+    pub fn remove_orphans(
+        &self,
+        keep: impl Fn(TopicPartition) -> bool,
+    ) -> Result<Vec<TopicPartition>, StorageError> {
         let root = self.path.join("partitions");
-        let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
         let mut removed = Vec::new();
-        for name in names.into_iter().filter(|name| !keep(name)) {
-            let orphan = root.join(&name);
+        for partition in self.partitions()?.into_iter().filter(|partition| !keep(*partition)) {
+            let orphan = root.join(partition.to_string());
             fs::remove_dir_all(&orphan).map_err(|e| StorageError::of(&orphan, "remove", &e))?;
-            removed.push(name);
+            removed.push(partition);
         }
         Ok(removed)
     }
@@ -207,7 +274,11 @@ impl Superblock {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    /// Reads a copy's bytes; any bytes are allowed.
+    ///
+    /// # Errors
+    /// What is wrong with them, and what to do.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.get(..8) != Some(MAGIC) {
             return Err("not a Weir data directory; choose another --data-dir".into());
         }
@@ -215,14 +286,14 @@ impl Superblock {
             bytes.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().expect("4 bytes")))
         };
         let version = u32_at(8).unwrap_or(0);
+        let whole =
+            bytes.len() == SUPERBLOCK_BYTES && u32_at(61) == Some(crc32c::checksum(&bytes[..61]));
         if version != FORMAT_VERSION {
             return Err(format!(
                 "format version {version}, and this program reads version {FORMAT_VERSION}; use the \
                  program that wrote it, or choose another --data-dir"
             ));
         }
-        let whole =
-            bytes.len() == SUPERBLOCK_BYTES && u32_at(61) == Some(crc32c::checksum(&bytes[..61]));
         if !whole {
             return Err("the superblock is damaged and its other copy is missing or damaged too; \
                         restore the directory from a backup"

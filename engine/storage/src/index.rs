@@ -104,8 +104,8 @@ impl SegmentIndex {
         out
     }
 
-    /// Reads a file's bytes; `None` unless they are whole and belong to a log of `log_bytes`. The
-    /// caller replays the batches from the last entry on to complete the index.
+    /// Reads a file's bytes; `None` unless they are whole and of a log of `log_bytes` or of its
+    /// beginning. The caller replays the batches from the last entry on to complete the index.
     #[must_use]
     pub fn decode(bytes: &[u8], log_bytes: u64) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
@@ -113,7 +113,7 @@ impl SegmentIndex {
         let count = u32::from_be_bytes(body[8..12].try_into().ok()?) as usize;
         let length = u64::from_be_bytes(body[12..20].try_into().ok()?);
         let whole = u32::from_be_bytes(*crc) == crc32c::checksum(body);
-        if !whole || length != log_bytes || entries.len() != count.checked_mul(ENTRY_BYTES)? {
+        if !whole || length > log_bytes || entries.len() != count.checked_mul(ENTRY_BYTES)? {
             return None;
         }
         let entry = |bytes: &[u8]| IndexEntry {

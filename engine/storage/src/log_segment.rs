@@ -1,9 +1,9 @@
 //! One segment: a file of batches, its index, and the slabs that cache its end.
 
 use crate::index::SegmentIndex;
-use model::Offset;
-use model::limits::{DISK_BLOCK_BYTES, SLAB_BYTES};
-use runtime::buffer::ChunkWriter;
+use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES, SLAB_BYTES};
+use model::{Offset, RecordBatch};
+use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::file::File;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -30,11 +30,28 @@ pub(crate) struct LogSegment {
     pub(crate) file: Option<Rc<File>>,
     /// Bytes of the file that exist, preallocated ones included.
     pub(crate) allocated: u64,
-    /// `None` until loaded; only sealed segments may be without.
+    /// `None` until loaded.
     pub(crate) index: Option<SegmentIndex>,
     pub(crate) slabs: VecDeque<Slab>,
     /// The start of the last block, kept when no slab holds it.
     pub(crate) last_block: Vec<u8>,
+    /// Where a batch begins, at or behind the first cached byte: from there on all of them can be
+    /// found in memory.
+    pub(crate) boundary: u32,
+    /// When its first batch was appended, ms since the Unix epoch; for one found at the start, then.
+    pub(crate) began_ms: i64,
+    /// Where a batch header has rotted: the index ends there.
+    pub(crate) damaged_at: Option<u32>,
+    /// Largest timestamp, once known without its index.
+    pub(crate) max_timestamp: Option<i64>,
+}
+
+/// What the header of a batch in memory says.
+pub(crate) struct Header {
+    pub(crate) base_offset: Offset,
+    pub(crate) last_offset: Offset,
+    pub(crate) bytes: u32,
+    pub(crate) max_timestamp: i64,
 }
 
 impl LogSegment {
@@ -47,6 +64,10 @@ impl LogSegment {
             index: Some(SegmentIndex::new()),
             slabs: VecDeque::new(),
             last_block: Vec::new(),
+            boundary: 0,
+            began_ms: i64::MAX,
+            damaged_at: None,
+            max_timestamp: None,
         }
     }
 
@@ -61,6 +82,61 @@ impl LogSegment {
     /// First position that is cached.
     pub(crate) fn cached_from(&self) -> u32 {
         self.slabs.front().map_or(self.end, |slab| slab.position)
+    }
+
+    /// A batch is about to be appended.
+    pub(crate) fn begin_batch(&mut self, now_ms: i64) {
+        if self.end == 0 {
+            self.began_ms = now_ms;
+        }
+        if self.slabs.is_empty() {
+            self.boundary = self.end;
+        }
+    }
+
+    /// The header of the batch that begins at `position`, if it is in memory.
+    pub(crate) fn header_at(&self, position: u32) -> Option<Header> {
+        let mut bytes = [0; 43];
+        if !self.copy_cached(position, &mut bytes) {
+            return None;
+        }
+        let base_offset = Offset(i64::from_be_bytes(bytes[..8].try_into().expect("8 bytes")));
+        let delta = i32::from_be_bytes(bytes[23..27].try_into().expect("4 bytes"));
+        Some(Header {
+            base_offset,
+            last_offset: base_offset.plus(i64::from(delta)),
+            bytes: RecordBatch::total_bytes(&bytes)? as u32,
+            max_timestamp: i64::from_be_bytes(bytes[35..43].try_into().expect("8 bytes")),
+        })
+    }
+
+    /// Moves the boundary to the first batch at or behind `position`; all up to there is in memory.
+    pub(crate) fn move_boundary(&mut self, position: u32) {
+        while self.boundary < position {
+            let Some(header) = self.header_at(self.boundary) else {
+                // Only the end of the segment is not a batch.
+                self.boundary = self.end;
+                return;
+            };
+            self.boundary += header.bytes;
+        }
+    }
+
+    /// Counts the batches of a range that was just written into the index, if it has one.
+    pub(crate) fn index_written(&mut self, from: u32, end: u32) {
+        let Some(mut index) = self.index.take() else { return };
+        let mut position = from;
+        let mut header = [0; BATCH_HEADER_BYTES];
+        while position < end {
+            assert!(self.copy_cached(position, &mut header), "what was just written is cached");
+            let total = RecordBatch::total_bytes(&header).expect("61 bytes hold a length");
+            let base = Offset(i64::from_be_bytes(header[..8].try_into().expect("8 bytes")));
+            let max_timestamp = i64::from_be_bytes(header[35..43].try_into().expect("8 bytes"));
+            index.on_batch(self.base, base, position, &header, max_timestamp);
+            position += total as u32;
+        }
+        assert_eq!(position, end, "whole batches are written");
+        self.index = Some(index);
     }
 
     /// Appends bytes to the slabs, taking new ones as needed.
@@ -102,6 +178,21 @@ impl LogSegment {
             index += 1;
         }
         true
+    }
+
+    /// Shares the cached bytes from `position` to `end`.
+    pub(crate) fn share_cached(&self, position: u32, end: u32, out: &mut Vec<SharedBytes>) {
+        let mut position = position;
+        for slab in self.slabs.range(self.slab_index(position)..) {
+            if position >= end {
+                break;
+            }
+            let to = slab.end().min(end);
+            let range = (position - slab.position) as usize..(to - slab.position) as usize;
+            out.push(slab.writer.share(range));
+            position = to;
+        }
+        assert_eq!(position, end, "slabs are adjacent up to the end");
     }
 
     /// Which slab holds a cached position.

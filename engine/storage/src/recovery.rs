@@ -18,26 +18,31 @@ pub(crate) struct Walked {
     pub(crate) end: u32,
     /// The next offset.
     pub(crate) log_end: Offset,
+    /// Whether nothing but zeroes, or nothing, follows directly: no write was torn there.
+    pub(crate) rest_is_empty: bool,
 }
 
 /// Walks the batches of a segment from `from` (the start of a batch with offset `next`) and feeds
-/// the index and epochs. Stops at the first position that does not hold the next batch.
+/// the index and epochs. Looks at nothing from position `to` on. Stops at the first position that does not hold the next batch.
 pub(crate) async fn walk(
     path: &Path,
     file: &File,
     base: Offset,
     from: (u32, Offset),
+    to: u64,
     check_crc: bool,
     index: &mut SegmentIndex,
     epochs: &mut LeaderEpochs,
 ) -> Result<Walked, StorageError> {
-    let length = file.len().map_err(|error| StorageError::of(path, "stat", &error))?;
+    let length = file.len().map_err(|error| StorageError::of(path, "stat", &error))?.min(to);
     let (mut end, mut next) = from;
     // Direct reads begin at a block; what precedes `from` in it is skipped.
     let mut read_at = u64::from(end) / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64;
     let mut pending: Vec<u8> = Vec::new();
     let mut skip = (u64::from(end) - read_at) as usize;
-    let mut last_epoch = LeaderEpoch(i32::MIN);
+    // Bytes of an earlier time may lie behind the end; their epoch is below that of what precedes.
+    let mut last_epoch = epochs.latest().unwrap_or(LeaderEpoch(i32::MIN));
+    let mut used = 0;
     'read: while read_at < length {
         let (result, writer) =
             file.read_at(ChunkWriter::with_capacity(READ_BYTES), read_at, READ_BYTES).await;
@@ -45,11 +50,12 @@ pub(crate) async fn walk(
         if read == 0 {
             break;
         }
+        let within = read.min((length - read_at) as usize);
         read_at += read as u64;
-        let fresh = &writer.bytes()[skip.min(read)..];
+        let fresh = &writer.bytes()[skip.min(within)..within];
         skip = 0;
         pending.extend_from_slice(fresh);
-        let mut used = 0;
+        used = 0;
         loop {
             let rest = &pending[used..];
             match RecordBatch::total_bytes(rest) {
@@ -75,7 +81,9 @@ pub(crate) async fn walk(
             next = batch.last_offset().plus(1);
             used += batch.bytes().len();
         }
-        pending.drain(..used);
+        pending.drain(..std::mem::take(&mut used));
     }
-    Ok(Walked { end, log_end: next })
+    let rest = &pending[used..];
+    let rest_is_empty = rest.iter().take(DISK_BLOCK_BYTES).all(|byte| *byte == 0);
+    Ok(Walked { end, log_end: next, rest_is_empty })
 }

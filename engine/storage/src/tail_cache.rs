@@ -7,6 +7,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
+/// Logs whose journaled bytes are moved to their segments when memory is short, at a time.
+const WRITTEN_BEHIND: usize = 8;
+
 /// Owns the memory that logs append to and read from. Lives on one shard.
 pub struct TailCache {
     pool: RefCell<ChunkPool>,
@@ -32,12 +35,19 @@ impl TailCache {
         let taken = self.pool.borrow_mut().take();
         let slab = taken.unwrap_or_else(|| {
             let tries = self.oldest.borrow().len();
+            let mut behind = 0;
             for _ in 0..tries {
                 let Some(oldest) = self.oldest.borrow_mut().pop_front() else { break };
                 let Some(owner) = oldest.upgrade() else { continue };
                 match owner.evict_oldest_slab() {
                     Some(slab) => self.retire(slab),
-                    None if owner.caches_slabs() => self.oldest.borrow_mut().push_back(oldest),
+                    None if owner.caches_slabs() => {
+                        self.oldest.borrow_mut().push_back(oldest);
+                        if behind < WRITTEN_BEHIND && owner.is_behind() {
+                            behind += 1;
+                            owner.write_behind();
+                        }
+                    }
                     None => {}
                 }
                 if let Some(slab) = self.pool.borrow_mut().take() {

@@ -48,6 +48,7 @@ apis! {
     ApiVersions = 18, 0, 0..=4, 3;
     CreateTopics = 19, 2, 2..=7, 5;
     DeleteTopics = 20, 1, 1..=6, 4;
+    DeleteRecords = 21, 0, 0..=2, 2;
     OffsetForLeaderEpoch = 23, 2, 2..=4, 4;
     DescribeConfigs = 32, 1, 1..=4, 4;
     CreatePartitions = 37, 0, 0..=3, 2;

@@ -336,6 +336,50 @@ message! {
 }
 
 message! {
+    /// A partition, and the offset below which its records are deleted; -1: all that are committed.
+    DeleteRecordsPartition {
+        partition_index: i32 = 0, _,
+        offset: i64 = 0, _,
+    }
+}
+message! {
+    /// A topic's partitions.
+    DeleteRecordsTopic {
+        name: String = String::new(), _,
+        partitions: Vec<DeleteRecordsPartition> = Vec::new(), _,
+    }
+}
+message! {
+    /// KIP-107.
+    DeleteRecordsRequest of DeleteRecords {
+        topics: Vec<DeleteRecordsTopic> = Vec::new(), _,
+        timeout_ms: i32 = 0, _,
+    }
+}
+message! {
+    /// The first offset left.
+    DeleteRecordsPartitionResult {
+        partition_index: i32 = 0, _,
+        low_watermark: i64 = 0, _,
+        error_code: i16 = 0, _,
+    }
+}
+message! {
+    /// A topic's outcomes.
+    DeleteRecordsTopicResult {
+        name: String = String::new(), _,
+        partitions: Vec<DeleteRecordsPartitionResult> = Vec::new(), _,
+    }
+}
+message! {
+    /// Outcomes per partition.
+    DeleteRecordsResponse of DeleteRecords {
+        throttle_time_ms: i32 = 0, _,
+        topics: Vec<DeleteRecordsTopicResult> = Vec::new(), _,
+    }
+}
+
+message! {
     /// The epoch asked about.
     OffsetForLeaderPartition {
         partition: i32 = 0, _,
@@ -573,6 +617,8 @@ mod tests {
         agrees::<CreateTopicsResponse, theirs::CreateTopicsResponse>(2..=7);
         agrees::<DeleteTopicsRequest, theirs::DeleteTopicsRequest>(1..=6);
         agrees::<DeleteTopicsResponse, theirs::DeleteTopicsResponse>(1..=6);
+        agrees::<DeleteRecordsRequest, theirs::DeleteRecordsRequest>(0..=2);
+        agrees::<DeleteRecordsResponse, theirs::DeleteRecordsResponse>(0..=2);
         agrees::<OffsetForLeaderEpochRequest, theirs::OffsetForLeaderEpochRequest>(2..=4);
         agrees::<OffsetForLeaderEpochResponse, theirs::OffsetForLeaderEpochResponse>(2..=4);
         agrees::<DescribeConfigsRequest, theirs::DescribeConfigsRequest>(1..=4);

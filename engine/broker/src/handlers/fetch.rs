@@ -11,11 +11,8 @@ use crate::shard::{Message, Request, Shard};
 use model::{ErrorCode, Offset, TopicPartition};
 use runtime::buffer::SharedBytes;
 use runtime::{clock, timer};
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use storage::Read;
 use wire::fetch::{FetchPartition, FetchRequest, FetchResult, TopicRef, put_response};
@@ -98,13 +95,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         if late || failed || bytes as i64 >= i64::from(fetch.min_bytes) {
             break;
         }
-        let mut moved = pin!(open.until_moved());
-        let mut sleep = pin!(timer::sleep_until(deadline));
-        poll_fn(|cx| match (moved.as_mut().poll(cx), sleep.as_mut().poll(cx)) {
-            (Poll::Pending, Poll::Pending) => Poll::Pending,
-            _ => Poll::Ready(()),
-        })
-        .await;
+        timer::before(Some(deadline), open.until_moved()).await;
         while let Some(other) = share.others.pop() {
             shard.give_back_share(other);
         }
@@ -289,6 +280,9 @@ fn owned(
 /// Asks the leader: the error, or what may be read below.
 fn begin(slot: &Slot, asked: &FetchPartition<'_>) -> (FetchResult, Offset) {
     let leader = slot.leader.borrow();
+    if slot.log.is_offline() {
+        return (FetchResult::refused(ErrorCode::KafkaStorageError), Offset::ZERO);
+    }
     let checked = leader.check_fetch(Offset(asked.fetch_offset), asked.current_leader_epoch);
     let result = FetchResult {
         error: checked.err().map_or(ErrorCode::None, partition::FetchError::error_code),

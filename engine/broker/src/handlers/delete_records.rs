@@ -1,0 +1,53 @@
+//! DeleteRecords 0-2 (KIP-107). Answered once the new log start is durable.
+
+use crate::dispatch::{Outcome, read, respond};
+use crate::shard::{Request, Shard};
+use model::{ErrorCode, Offset, TopicPartition};
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteRecordsTopicResult,
+};
+
+/// "Everything that consumers may see."
+const HIGH_WATERMARK: i64 = -1;
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<DeleteRecordsRequest>(request)?;
+    let image = shard.image();
+    let mut topics = Vec::new();
+    for topic in asked.topics {
+        let mut partitions = Vec::new();
+        for asked in topic.partitions {
+            let known =
+                image.by_name.get(&topic.name).and_then(|t| t.partition(asked.partition_index));
+            let deleted = match known {
+                Some(id) => {
+                    let offset = Some(Offset(asked.offset)).filter(|o| o.0 != HIGH_WATERMARK);
+                    let owner = shard.owner_of(id);
+                    shard
+                        .call(owner, move |owner| async move { delete(&owner, id, offset).await })
+                        .await
+                }
+                None => Err(ErrorCode::UnknownTopicOrPartition),
+            };
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index: asked.partition_index,
+                low_watermark: deleted.map_or(-1, |start| start.0),
+                error_code: deleted.err().unwrap_or(ErrorCode::None).code(),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+    }
+    Ok(respond(shard, request, &DeleteRecordsResponse { topics, ..Default::default() }))
+}
+
+async fn delete(
+    shard: &Shard,
+    id: TopicPartition,
+    offset: Option<Offset>,
+) -> Result<Offset, ErrorCode> {
+    let slot = shard.slot(id).ok_or_else(|| shard.why_absent(id))?;
+    slot.delete_records(offset).await
+}

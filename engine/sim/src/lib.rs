@@ -1,0 +1,6 @@
+//! The engine's rooms in one process, driven by a seed, on a disk that fails as the seed decides.
+//!
+//! In: a seed. Out: what was checked, or a panic that names the seed. Never: real files or time.
+#![forbid(unsafe_code)]
+
+pub mod storage_rig;

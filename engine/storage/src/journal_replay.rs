@@ -1,0 +1,299 @@
+//! Reads the journals of a data directory after a start: what each partition is owed.
+//!
+//! A frame is written only once the one before it is durable. So a bad frame with a good one behind
+//! it was durable and has rotted; a bad frame with none behind it was being written and is torn.
+
+use crate::StorageError;
+use crate::journal::{JOURNAL_FILES, JournalStart};
+use crate::journal_frame::{Entry, EntryKind, Frame, LogPosition};
+use model::limits::DISK_BLOCK_BYTES;
+use model::{Offset, TopicPartition};
+use runtime::buffer::{ChunkWriter, SharedBytes};
+use runtime::file::{File, OpenOptions};
+use runtime::{fs, random};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Bytes that belong in a segment and may not be there yet.
+#[derive(Clone)]
+pub struct JournaledAppend {
+    /// Where they belong.
+    pub at: LogPosition,
+    /// The offset behind their last record.
+    pub end: Offset,
+    /// The bytes: whole batches.
+    pub bytes: SharedBytes,
+}
+
+/// What the journals know of one partition.
+#[derive(Clone, Default)]
+pub struct PartitionNotes {
+    /// Everything below is fsynced in its segments.
+    pub synced: Option<LogPosition>,
+    /// Records below are deleted.
+    pub log_start: Option<Offset>,
+    /// Records below were acknowledged as durable, says an earlier start that missed some.
+    pub missed_below: Option<Offset>,
+    /// What was journaled, in order.
+    pub appends: Vec<JournaledAppend>,
+    /// Where acknowledged bytes of it have rotted in a journal.
+    pub damage: Option<StorageError>,
+}
+
+impl PartitionNotes {
+    /// The offset below which every record was durable before the stop.
+    #[must_use]
+    pub fn durable(&self) -> Offset {
+        let journaled = self.appends.last().map_or(Offset::ZERO, |append| append.end);
+        let synced = self.synced.map_or(Offset::ZERO, |synced| synced.offset);
+        synced.max(journaled).max(self.missed_below.unwrap_or_default())
+    }
+
+    /// What the journal that follows must say of a partition that could not be opened. Its bytes
+    /// are not carried: opening put them into the segments before it failed.
+    #[must_use]
+    pub fn carried(&self, partition: TopicPartition) -> Vec<Entry> {
+        let offset_note = |kind, offset| {
+            let at = LogPosition { offset, ..LogPosition::default() };
+            Entry::note(kind, partition, at)
+        };
+        let mut out = vec![offset_note(EntryKind::Missed, self.durable())];
+        out.extend(self.synced.map(|at| Entry::note(EntryKind::Synced, partition, at)));
+        out.extend(self.log_start.map(|offset| offset_note(EntryKind::LogStart, offset)));
+        let damaged = offset_note(EntryKind::Damaged, Offset::ZERO);
+        out.extend(self.damage.as_ref().map(|_| damaged));
+        out
+    }
+}
+
+/// What the journals of a directory say.
+#[derive(Clone, Default)]
+pub struct Replay {
+    /// By partition.
+    pub partitions: BTreeMap<TopicPartition, PartitionNotes>,
+    /// How each shard's journal goes on, by shard.
+    pub shards: BTreeMap<usize, JournalStart>,
+    /// Bytes of all journal files read.
+    pub bytes: u64,
+}
+
+impl Replay {
+    /// How the journal of a shard goes on.
+    #[must_use]
+    pub fn start_of(&self, shard: usize) -> JournalStart {
+        self.shards.get(&shard).cloned().unwrap_or_else(|| JournalStart {
+            id: random::seed(),
+            sequence: 1,
+            carried: Vec::new(),
+        })
+    }
+}
+
+/// The frames of one file.
+#[derive(Default)]
+pub struct Scan {
+    /// Which journal, and which of its files.
+    pub journal: u64,
+    /// See `journal`.
+    pub sequence: u64,
+    /// The good frames, each with its position.
+    pub frames: Vec<(usize, Frame)>,
+    /// Positions at which a frame has rotted.
+    pub rotten: Vec<usize>,
+    /// Where the frames end.
+    pub end: usize,
+}
+
+impl Scan {
+    fn has_done_mark(&self) -> bool {
+        let entries = self.frames.iter().flat_map(|(_, frame)| &frame.entries);
+        entries.into_iter().any(|(entry, _)| entry.kind == EntryKind::PreviousDone)
+    }
+
+    /// Whether it is the first file of a start, which names no frame before it.
+    fn begins_anew(&self) -> bool {
+        self.frames.first().is_some_and(|(_, frame)| frame.id.number == 0 && frame.id.previous == 0)
+    }
+}
+
+/// Finds the frames of a journal file's bytes. Any bytes are allowed.
+#[must_use]
+pub fn scan(bytes: &[u8]) -> Scan {
+    let later = |from: usize| {
+        let blocks = (from..bytes.len()).step_by(DISK_BLOCK_BYTES);
+        blocks.filter_map(|at| Frame::decode(&bytes[at..]).map(|frame| (at, frame)))
+    };
+    // The file is named by its first frame; if that one has rotted, by the newest frame in it.
+    let newest = || later(0).map(|(_, frame)| frame.id).max_by_key(|id| id.sequence);
+    let Some(file) = Frame::decode(bytes).map(|frame| frame.id).or_else(newest) else {
+        return Scan::default();
+    };
+    let mut scan = Scan { journal: file.journal, sequence: file.sequence, ..Scan::default() };
+    let mut number = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let follows = |frame: &Frame| {
+            let before = scan.frames.last();
+            let chained = before.is_none_or(|(_, before)| before.crc == frame.id.previous);
+            (frame.id.journal, frame.id.sequence, frame.id.number)
+                == (file.journal, file.sequence, number)
+                && (number == 0 || chained)
+        };
+        let (found, frame) = match Frame::decode(&bytes[at..]).filter(follows) {
+            Some(frame) => (at, frame),
+            None => {
+                let same = |frame: &Frame| {
+                    (frame.id.journal, frame.id.sequence) == (file.journal, file.sequence)
+                        && frame.id.number > number
+                };
+                let Some(next) = later(at + DISK_BLOCK_BYTES).find(|(_, frame)| same(frame)) else {
+                    break;
+                };
+                scan.rotten.push(at);
+                next
+            }
+        };
+        number = frame.id.number + 1;
+        at = found + frame.bytes;
+        scan.frames.push((found, frame));
+    }
+    scan.end = at;
+    scan
+}
+
+/// Reads every journal under `data_dir`.
+///
+/// # Errors
+/// The disk's. Damage is no error: it is told per partition.
+pub async fn replay(data_dir: &Path) -> Result<Replay, StorageError> {
+    let dir = data_dir.join("journal");
+    let names = match fs::list(&dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Replay::default()),
+        Err(error) => return Err(StorageError::of(&dir, "list", &error)),
+    };
+    let mut replay = Replay::default();
+    let shard_of = |name: &String| -> Option<usize> {
+        let (shard, file) = name.split_once('.')?;
+        file.parse().is_ok_and(|file: u64| file < JOURNAL_FILES).then(|| shard.parse().ok())?
+    };
+    let mut shards: Vec<usize> = names.iter().filter_map(shard_of).collect();
+    shards.dedup();
+    for shard in shards {
+        let mut files = Vec::new();
+        for file in 0..JOURNAL_FILES {
+            let path = dir.join(format!("{shard}.{file}"));
+            if names.contains(&format!("{shard}.{file}")) {
+                let bytes = read_whole(&path).await?;
+                replay.bytes += bytes.len() as u64;
+                files.push((path, scan(&bytes), bytes));
+            }
+        }
+        files.retain(|(_, scan, _)| !scan.frames.is_empty());
+        files.sort_by_key(|(_, scan, _)| scan.sequence);
+        if let Some((_, newest, _)) = files.last() {
+            // A snapshot that was never finished says nothing that its sources do not: it is
+            // written over, and the files before it still count.
+            let unfinished = newest.begins_anew() && !newest.has_done_mark();
+            let step = if unfinished { JOURNAL_FILES } else { 1 };
+            let start = JournalStart {
+                id: newest.journal,
+                sequence: newest.sequence + step,
+                carried: Vec::new(),
+            };
+            replay.shards.insert(shard, start);
+            if unfinished {
+                files.pop();
+            }
+        }
+        replay_shard(&files, &mut replay.partitions);
+    }
+    Ok(replay)
+}
+
+async fn read_whole(path: &Path) -> Result<SharedBytes, StorageError> {
+    let options = OpenOptions { direct: true, ..OpenOptions::default() };
+    let file = File::open(path, options).map_err(|error| StorageError::of(path, "open", &error))?;
+    let len = file.len().map_err(|error| StorageError::of(path, "stat", &error))?;
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(u32::MAX as usize);
+    let (read, writer) = file.read_at(ChunkWriter::with_capacity(len.max(1)), 0, len).await;
+    read.map_err(|error| StorageError::of(path, "read", &error))?;
+    Ok(writer.share(0..writer.filled().min(len)))
+}
+
+fn replay_shard(
+    files: &[(PathBuf, Scan, SharedBytes)],
+    partitions: &mut BTreeMap<TopicPartition, PartitionNotes>,
+) {
+    let mut lost: Option<StorageError> = None;
+    let rot = |path: &Path, position: usize| StorageError::Corrupt {
+        path: path.to_owned(),
+        position: position as u64,
+        what: "a journal frame that was durable is unreadable, and with it records that were \
+               acknowledged may be",
+    };
+    let done = files.iter().rposition(|(_, scan, _)| scan.has_done_mark());
+    let used = &files[done.unwrap_or(0)..];
+    let Some((path, first, _)) = used.first() else { return };
+    if done.is_none() && !first.begins_anew() {
+        lost.get_or_insert(rot(path, 0));
+    }
+    for pair in used.windows(2) {
+        let last = pair[0].1.frames.last().map(|(_, frame)| frame.crc);
+        let (_, next) = &pair[1].1.frames[0];
+        if next.id.number == 0 && last != Some(next.id.previous) {
+            lost.get_or_insert(rot(&pair[0].0, pair[0].1.end));
+        }
+    }
+    let mut seen = Vec::new();
+    for (number, (path, scan, bytes)) in used.iter().enumerate() {
+        if let Some(at) = scan.rotten.first() {
+            lost.get_or_insert(rot(path, *at));
+        }
+        for (index, (at, frame)) in scan.frames.iter().enumerate() {
+            let frame_bytes = bytes.slice(*at..*at + frame.bytes);
+            let is_last = number + 1 == used.len() && index + 1 == scan.frames.len();
+            let whole = |index| frame.is_whole(index, &frame_bytes);
+            if is_last && !(0..frame.entries.len()).all(whole) {
+                break;
+            }
+            for (index, (entry, data)) in frame.entries.iter().enumerate() {
+                if entry.kind == EntryKind::PreviousDone {
+                    continue;
+                }
+                seen.push(entry.partition);
+                let notes = partitions.entry(entry.partition).or_default();
+                match entry.kind {
+                    EntryKind::Append if !whole(index) => {
+                        notes.damage = Some(rot(path, *at + *data));
+                    }
+                    EntryKind::Append => notes.appends.push(JournaledAppend {
+                        at: entry.at,
+                        end: entry.end,
+                        bytes: frame_bytes.slice(*data..*data + entry.len as usize),
+                    }),
+                    EntryKind::Synced => {
+                        if notes.synced.is_none_or(|at| at.offset <= entry.at.offset) {
+                            notes.synced = Some(entry.at);
+                        }
+                    }
+                    EntryKind::LogStart => {
+                        notes.log_start = notes.log_start.max(Some(entry.at.offset));
+                    }
+                    EntryKind::Missed => {
+                        notes.missed_below = notes.missed_below.max(Some(entry.at.offset));
+                    }
+                    EntryKind::Damaged => notes.damage = Some(rot(path, *at)),
+                    EntryKind::PreviousDone => unreachable!("skipped above"),
+                }
+            }
+        }
+    }
+    if let Some(lost) = lost {
+        // Which partitions the lost frame held is not known: any of this journal's.
+        for partition in seen {
+            let notes = partitions.entry(partition).or_default();
+            notes.damage.get_or_insert(lost.clone());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! One shard's part of a data directory: where its logs are, their memory, their journal, its health.
+
+use crate::StorageError;
+use crate::journal::Journal;
+use crate::tail_cache::TailCache;
+use model::TopicPartition;
+use model::limits::DISK_BLOCK_BYTES;
+use runtime::buffer::ChunkPool;
+use runtime::fs;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether a directory still takes writes; shared by all shards.
+#[derive(Debug, Default)]
+pub struct Health {
+    offline: AtomicBool,
+}
+
+impl Health {
+    /// Whether a write or sync failed in it.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
+    }
+
+    /// A write or sync failed: nothing in the directory is trusted until the next start. True if
+    /// this is the first failure.
+    pub fn set_offline(&self) -> bool {
+        !self.offline.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// What the logs of one shard in one data directory share.
+pub struct LogDir {
+    path: PathBuf,
+    pub(crate) direct: bool,
+    pub(crate) cache: Rc<TailCache>,
+    pub(crate) journal: Option<Rc<Journal>>,
+    pub(crate) health: Arc<Health>,
+    /// Blocks in which the last bytes of segments go to disk.
+    pub(crate) blocks: RefCell<ChunkPool>,
+}
+
+impl LogDir {
+    /// The logs under `path`/partitions. `direct`: bypass the page cache where the file system can.
+    #[must_use]
+    pub fn new(
+        path: &Path,
+        direct: bool,
+        cache: &Rc<TailCache>,
+        journal: Option<Rc<Journal>>,
+        health: Arc<Health>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            path: path.to_owned(),
+            direct,
+            cache: Rc::clone(cache),
+            journal,
+            health,
+            blocks: RefCell::new(ChunkPool::new(DISK_BLOCK_BYTES, 64, 0)),
+        })
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its journal for this shard.
+    #[must_use]
+    pub fn journal(&self) -> Option<&Rc<Journal>> {
+        self.journal.as_ref()
+    }
+
+    /// Its health.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// The directory of a partition.
+    #[must_use]
+    pub fn partition_path(&self, partition: TopicPartition) -> PathBuf {
+        self.path.join("partitions").join(partition.to_string())
+    }
+
+    /// Makes the names of partition directories durable: after `Log::create`, before they are used.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sync_names(&self) -> Result<(), StorageError> {
+        let partitions = self.path.join("partitions");
+        let synced = fs::sync_dir(&partitions).await;
+        synced.map_err(|error| StorageError::of(&partitions, "sync", &error))
+    }
+}

@@ -1,0 +1,474 @@
+//! How a log gets to disk: small amounts through the journal, large ones and seals in the segment.
+
+use crate::StorageError;
+use crate::journal::{BULK_BYTES, Journal, Journaled};
+use crate::journal_frame::{Entry, EntryKind, LogPosition};
+use crate::log::{Flushed, Log, Reached, State, block_floor, open_file};
+use model::Offset;
+use model::limits::DISK_BLOCK_BYTES;
+use runtime::buffer::{ChunkWriter, DiskRange};
+use runtime::file::File;
+use runtime::notify::Notify;
+use runtime::{clock, fs};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Slabs in one write operation: 8 MiB.
+const WRITE_PIECES_MAX: usize = 64;
+const ALLOCATE_BYTES_MIN: u64 = 1024 * 1024;
+const ALLOCATE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// After a full disk refused journaled bytes their segment, tried again this much later.
+const LAG_RETRY: Duration = Duration::from_secs(1);
+
+impl Log {
+    /// Makes everything appended so far survive the end of the process, or with `durable` a power
+    /// cut. May stop at the end of a segment: go on while `is_dirty`.
+    ///
+    /// # Errors
+    /// `Full`: everything that was not safe yet was dropped and the log goes on from there. Any
+    /// other: the log and its directory are offline from now on.
+    pub async fn flush(&self, durable: bool) -> Result<Flushed, StorageError> {
+        self.begin_flush().await;
+        let result = self.flush_group(durable).await;
+        if result.as_ref().is_err_and(StorageError::is_full) {
+            self.drop_unwritten(&mut self.state.borrow_mut());
+        }
+        self.end_flush(result).map(|()| self.flushed())
+    }
+
+    /// Woken after each append, flush and failure of this log, by whomever.
+    #[must_use]
+    pub fn changed(&self) -> &Notify {
+        &self.idle
+    }
+
+    pub(crate) async fn begin_flush(&self) {
+        let free = || !std::mem::replace(&mut self.state.borrow_mut().flushing, true);
+        self.idle.until(|| free().then_some(())).await;
+    }
+
+    pub(crate) fn end_flush(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
+        let mut state = self.state.borrow_mut();
+        state.flushing = false;
+        if let Err(error) = &result {
+            if error.is_full() {
+                state.lag_retry_at = clock::now() + LAG_RETRY;
+            } else {
+                state.offline = true;
+                self.home.health.set_offline();
+            }
+        }
+        drop(state);
+        self.idle.notify();
+        result
+    }
+
+    async fn flush_group(&self, durable: bool) -> Result<(), StorageError> {
+        if self.is_offline() {
+            return Err(StorageError::Offline);
+        }
+        self.store_epochs().await?;
+        // Appends go on during the awaits below: the group is what is here now, end and offset.
+        let journal = if durable { self.home.journal.clone() } else { None };
+        if let Some(journal) = journal
+            && let Some((entry, to, behind)) = self.journal_step()
+            && self.flush_to_journal(&journal, entry, to, behind).await?
+        {
+            return Ok(());
+        }
+        self.flush_segment(durable).await
+    }
+
+    /// Where each epoch began is durable before the first of its records can be.
+    pub(crate) async fn store_epochs(&self) -> Result<(), StorageError> {
+        if self.state.borrow().epochs_stored {
+            return Ok(());
+        }
+        let bytes = self.state.borrow().epochs.encode();
+        let path = self.dir.join("epochs");
+        let stored = fs::replace(&path, &bytes).await;
+        stored.map_err(|error| StorageError::of(&path, "replace", &error))?;
+        self.state.borrow_mut().epochs_stored = true;
+        Ok(())
+    }
+
+    /// What goes to the journal now: `None` if the segment is the better place.
+    fn journal_step(&self) -> Option<(Entry, Reached, Option<Reached>)> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let (index, from) = (state.segments.len() - 1, state.durable());
+        let segment = &state.segments[index];
+        let len = segment.end.checked_sub(from.position)?;
+        let fits = from.segment == index && state.written.segment == index;
+        if !fits || len == 0 || len > BULK_BYTES || from.position < segment.cached_from() {
+            return None;
+        }
+        let at =
+            LogPosition { segment: segment.base, position: from.position, offset: from.offset };
+        let to = Reached { segment: index, position: segment.end, offset: state.log_end };
+        let (kind, partition, end) = (EntryKind::Append, self.id, state.log_end);
+        let entry = Entry { kind, partition, at, end, len, crc: 0 };
+        segment.share_cached(from.position, segment.end, &mut state.shared);
+        let behind = state.lags().then_some(from);
+        Some((entry, to, behind))
+    }
+
+    /// True once the bytes are durable; false if the journal has no room.
+    async fn flush_to_journal(
+        &self,
+        journal: &Journal,
+        entry: Entry,
+        to: Reached,
+        behind: Option<Reached>,
+    ) -> Result<bool, StorageError> {
+        let mut shared = std::mem::take(&mut self.state.borrow_mut().shared);
+        let handed = async {
+            let journaled = journal.append(entry, &mut shared).await;
+            shared.clear();
+            self.state.borrow_mut().shared = shared;
+            match journaled {
+                Journaled::Durable => {
+                    self.state.borrow_mut().journaled = to;
+                    Ok(true)
+                }
+                Journaled::NoRoom => Ok(false),
+                Journaled::Failed(error) => Err(error),
+            }
+        };
+        let Some(behind) = behind else { return handed.await };
+        let index = behind.segment;
+        let from = self.state.borrow().written.position;
+        let moved_on = async {
+            let file = self.file_for_writing(index).await?;
+            self.make_room(index, &file, behind.position).await?;
+            self.write_range(index, &file, from, behind.position, behind.offset, false).await
+        };
+        let (handed, moved_on) = runtime::both(handed, moved_on).await;
+        match moved_on {
+            Err(error) if error.is_full() => {
+                self.state.borrow_mut().lag_retry_at = clock::now() + LAG_RETRY;
+            }
+            other => other?,
+        }
+        handed
+    }
+
+    /// Writes everything appended so far to the segment being written, and seals it if it has a
+    /// successor.
+    pub(crate) async fn flush_segment(&self, durable: bool) -> Result<(), StorageError> {
+        let (index, from, end, ends_at, sealing) = {
+            let state = self.state.borrow();
+            let index = state.written.segment;
+            let successor = state.segments.get(index + 1).map(|next| next.base);
+            let ends_at = successor.unwrap_or(state.log_end);
+            let end = state.segments[index].end;
+            (index, state.written.position, end, ends_at, successor.is_some())
+        };
+        if from < end {
+            let file = self.file_for_writing(index).await?;
+            self.make_room(index, &file, end).await?;
+            self.write_range(index, &file, from, end, ends_at, durable).await?;
+        } else if durable && self.state.borrow().synced != self.state.borrow().written {
+            let written = self.state.borrow().written;
+            let file = self.file_for_writing(index).await?;
+            self.sync_file(index, &file).await?;
+            self.on_synced(written);
+        }
+        if sealing {
+            self.seal(index).await?;
+        }
+        Ok(())
+    }
+
+    fn on_synced(&self, reached: Reached) {
+        self.state.borrow_mut().synced = reached;
+        if let Some(journal) = &self.home.journal {
+            journal.note(self);
+        }
+    }
+
+    /// Syncs in its segments everything that is journaled by now, so that the journal may forget.
+    ///
+    /// # Errors
+    /// As `flush`, but nothing is dropped.
+    pub(crate) async fn sync_segments(&self) -> Result<(), StorageError> {
+        let wanted = self.state.borrow().durable().offset;
+        loop {
+            self.begin_flush().await;
+            if self.state.borrow().synced.offset >= wanted || self.state.borrow().offline {
+                return self.end_flush(Ok(()));
+            }
+            let result = match self.store_epochs().await {
+                Ok(()) => self.flush_segment(true).await,
+                failed => failed,
+            };
+            self.end_flush(result)?;
+        }
+    }
+
+    /// Writes to their segment the journaled bytes that keep memory from being used again. Called
+    /// when memory is short; at most one at a time.
+    pub(crate) fn write_behind(self: Rc<Self>) {
+        if self.writes_behind.replace(true) {
+            return;
+        }
+        runtime::spawn(async move {
+            self.begin_flush().await;
+            let (from, to) = {
+                let state = self.state.borrow();
+                (state.written, state.durable())
+            };
+            let result = async {
+                if from.offset < to.offset && !self.is_offline() {
+                    let file = self.file_for_writing(from.segment).await?;
+                    self.make_room(from.segment, &file, to.position).await?;
+                    let (from_at, offset) = (from.position, to.offset);
+                    self.write_range(from.segment, &file, from_at, to.position, offset, false)
+                        .await?;
+                }
+                Ok(())
+            };
+            let result = result.await;
+            // A failure is told by the directory's health.
+            let _ = self.end_flush(result);
+            self.writes_behind.set(false);
+        });
+    }
+
+    /// Opens or makes the file of a segment that is about to be written.
+    async fn file_for_writing(&self, index: usize) -> Result<Rc<File>, StorageError> {
+        if let Some(file) = &self.state.borrow().segments[index].file {
+            return Ok(Rc::clone(file));
+        }
+        let path = self.state.borrow().segments[index].log_path(&self.dir);
+        let is_new = self.state.borrow().segments[index].allocated == 0;
+        let file = Rc::new(open_file(&path, self.home.direct, true)?);
+        if is_new {
+            fs::sync_dir(&self.dir)
+                .await
+                .map_err(|error| StorageError::of(&self.dir, "sync", &error))?;
+        }
+        self.state.borrow_mut().segments[index].file = Some(Rc::clone(&file));
+        Ok(file)
+    }
+
+    /// Preallocates, so that no write grows the file (a growing direct write is slow and may run
+    /// out of space half-way).
+    async fn make_room(&self, index: usize, file: &File, end: u32) -> Result<(), StorageError> {
+        let allocated = self.state.borrow().segments[index].allocated;
+        let wanted = u64::from(end).next_multiple_of(DISK_BLOCK_BYTES as u64);
+        if wanted <= allocated {
+            return Ok(());
+        }
+        let ahead = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
+        let segment_bytes = u64::from(self.settings().segment_bytes).next_multiple_of(4096);
+        let target = (allocated.next_multiple_of(4096) + ahead).min(segment_bytes).max(wanted);
+        let path = self.state.borrow().segments[index].log_path(&self.dir);
+        let mut result = file.allocate(allocated, target - allocated).await.map(|()| target);
+        if result.is_err() && wanted < target {
+            // Nearly full: take just what is needed.
+            result = file.allocate(allocated, wanted - allocated).await.map(|()| wanted);
+        }
+        let allocated = result.map_err(|error| StorageError::of(&path, "fallocate", &error))?;
+        self.state.borrow_mut().segments[index].allocated = allocated;
+        Ok(())
+    }
+
+    async fn write_range(
+        &self,
+        index: usize,
+        file: &File,
+        from: u32,
+        end: u32,
+        ends_at: Offset,
+        durable: bool,
+    ) -> Result<(), StorageError> {
+        // A dsync write makes only itself durable: what was written before must be synced in this
+        // segment already, or a sync of the whole file must follow.
+        let dsync = durable && {
+            let state = self.state.borrow();
+            state.synced == state.written
+        };
+        // A block that was written before goes in an operation of its own, beside the rest: ext4
+        // hands a direct write that spans written and unwritten extents to a worker thread. Not so
+        // with dsync: two device flushes cost more than the worker.
+        let start = block_floor(from);
+        let rest = if from == start || dsync { start } else { start + DISK_BLOCK_BYTES as u32 };
+        let head = async {
+            if start < rest {
+                let mut pieces = std::mem::take(&mut self.state.borrow_mut().head_piece);
+                let (_, block) = self.pieces_of(index, start, rest.min(end), &mut pieces);
+                let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
+                self.state.borrow_mut().head_piece = pieces;
+                self.retire_block(block);
+                return written;
+            }
+            Ok(())
+        };
+        let body = async {
+            let mut position = rest;
+            while position < end {
+                let mut pieces = std::mem::take(&mut self.state.borrow_mut().pieces);
+                let start = position;
+                let block;
+                (position, block) = self.pieces_of(index, start, end, &mut pieces);
+                let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
+                self.state.borrow_mut().pieces = pieces;
+                self.retire_block(block);
+                written?;
+            }
+            Ok(())
+        };
+        let (head, body) = runtime::both(head, body).await;
+        head.and(body).map_err(|error| {
+            let path = self.state.borrow().segments[index].log_path(&self.dir);
+            StorageError::of(&path, "write", &error)
+        })?;
+        if durable && !dsync {
+            self.sync_file(index, file).await?;
+        }
+        let reached = Reached { segment: index, position: end, offset: ends_at };
+        {
+            let mut state = self.state.borrow_mut();
+            state.segments[index].index_written(from, end);
+            state.written = reached;
+        }
+        if durable {
+            self.on_synced(reached);
+        }
+        Ok(())
+    }
+
+    /// Collects the blocks that hold positions `start` (a block's) to `end` for one operation;
+    /// returns where the next one starts. A last block that is not full is copied: appends go on
+    /// in the slab while the kernel, or a checksumming layer below it, reads the copy.
+    fn pieces_of(
+        &self,
+        index: usize,
+        start: u32,
+        end: u32,
+        pieces: &mut Vec<DiskRange>,
+    ) -> (u32, Option<ChunkWriter>) {
+        let mut position = start;
+        let mut state = self.state.borrow_mut();
+        let segment = &mut state.segments[index];
+        let first = segment.slabs.partition_point(|slab| {
+            u64::from(slab.position) + slab.writer.capacity() as u64 <= u64::from(position)
+        });
+        for slab in segment.slabs.range_mut(first..).take(WRITE_PIECES_MAX) {
+            let slab_end = (slab.position + slab.writer.capacity() as u32).min(end);
+            if slab_end <= position {
+                break;
+            }
+            let whole = block_floor(slab_end);
+            if position < whole {
+                let range = (position - slab.position) as usize..(whole - slab.position) as usize;
+                pieces.push(slab.writer.disk_range(range));
+                position = whole;
+            }
+            if position < slab_end {
+                let mut block = self.home.blocks.borrow_mut().take_or_grow();
+                let range =
+                    (position - slab.position) as usize..(slab_end - slab.position) as usize;
+                block.append(&slab.writer.bytes()[range]);
+                pieces.push(block.disk_range(0..DISK_BLOCK_BYTES));
+                return (position + DISK_BLOCK_BYTES as u32, Some(block));
+            }
+        }
+        assert!(!pieces.is_empty(), "unwritten bytes are in slabs");
+        (position, None)
+    }
+
+    fn retire_block(&self, block: Option<ChunkWriter>) {
+        if let Some(block) = block {
+            self.home.blocks.borrow_mut().retire(block);
+        }
+    }
+
+    async fn sync_file(&self, index: usize, file: &File) -> Result<(), StorageError> {
+        let synced = file.sync(true).await;
+        synced.map_err(|error| {
+            let path = self.state.borrow().segments[index].log_path(&self.dir);
+            StorageError::of(&path, "fdatasync", &error)
+        })
+    }
+
+    /// Closes a fully written segment for good, before its successor gets a file.
+    async fn seal(&self, index: usize) -> Result<(), StorageError> {
+        {
+            let state = self.state.borrow();
+            if state.written.position < state.segments[index].end {
+                return Ok(());
+            }
+        }
+        self.store_index(index).await?;
+        let mut state = self.state.borrow_mut();
+        let reached = Reached { segment: index + 1, position: 0, offset: state.written.offset };
+        state.written = reached;
+        drop(state);
+        self.on_synced(reached);
+        Ok(())
+    }
+
+    /// Cuts a segment's file to its batches, syncs it, and writes its index.
+    async fn store_index(&self, index: usize) -> Result<(), StorageError> {
+        let file = self.file_for_writing(index).await?;
+        let (path, index_path, end, bytes) = {
+            let state = self.state.borrow();
+            let segment = &state.segments[index];
+            let encoded = segment.index.as_ref().map(|i| i.encode(u64::from(segment.end)));
+            (segment.log_path(&self.dir), segment.index_path(&self.dir), segment.end, encoded)
+        };
+        let cut = file.set_len(u64::from(end));
+        cut.map_err(|error| StorageError::of(&path, "truncate", &error))?;
+        let synced = file.sync(false).await;
+        synced.map_err(|error| StorageError::of(&path, "fsync", &error))?;
+        self.state.borrow_mut().segments[index].allocated = u64::from(end);
+        if let Some(bytes) = bytes {
+            let stored = fs::replace(&index_path, &bytes).await;
+            stored.map_err(|error| StorageError::of(&index_path, "replace", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs everything in its segments and stores the index, so that the next open need
+    /// not look.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        loop {
+            if self.is_offline() {
+                return Err(StorageError::Offline);
+            }
+            self.begin_flush().await;
+            let is_done = {
+                let state = self.state.borrow();
+                state.synced.offset == state.log_end && state.lags_nothing()
+            };
+            if is_done {
+                break;
+            }
+            let result = match self.store_epochs().await {
+                Ok(()) => self.flush_segment(true).await,
+                failed => failed,
+            };
+            self.end_flush(result)?;
+        }
+        let index = self.state.borrow().segments.len() - 1;
+        let changed = {
+            let state = self.state.borrow();
+            let segment = &state.segments[index];
+            segment.end > 0 && segment.file.is_some()
+        };
+        let result = if changed { self.store_index(index).await } else { Ok(()) };
+        self.end_flush(result)
+    }
+}
+
+impl State {
+    fn lags_nothing(&self) -> bool {
+        self.synced.offset >= self.journaled.offset
+            && self.written.segment + 1 == self.segments.len()
+    }
+}

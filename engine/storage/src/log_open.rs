@@ -1,0 +1,313 @@
+//! Opening a log after a start: puts journaled bytes in their place, tells torn from rotten.
+//!
+//! What the journals know to be durable must be there: if it is not, bytes have rotted, nothing is
+//! cut and the log refuses to open. What lies behind it was never promised: it is kept as far as it
+//! is whole. The work is bounded by what the journal holds, not by the log's size.
+
+use crate::StorageError;
+use crate::index::SegmentIndex;
+use crate::journal_frame::LogPosition;
+use crate::journal_replay::{JournaledAppend, PartitionNotes};
+use crate::leader_epochs::LeaderEpochs;
+use crate::log::{Log, LogSettings, block_floor, open_file};
+use crate::log_dir::LogDir;
+use crate::log_segment::LogSegment;
+use crate::recovery::{Walked, walk};
+use model::limits::DISK_BLOCK_BYTES;
+use model::{Offset, TopicPartition};
+use runtime::buffer::ChunkWriter;
+use runtime::file::File;
+use runtime::{clock, fs};
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+/// What opening a log did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Bytes written from the journal into segments.
+    pub replayed_bytes: u64,
+    /// Bytes found behind what was known durable, and kept.
+    pub found_bytes: u64,
+    /// Whether a torn end was cut off.
+    pub was_torn: bool,
+}
+
+/// What is done about rot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRot {
+    /// Refuse to open the log and change nothing.
+    Refuse,
+    /// Cut it in front of the rot: an operator decided so.
+    Cut,
+}
+
+impl Log {
+    /// Opens the log of a partition after a start.
+    ///
+    /// # Errors
+    /// The disk's, or `Corrupt`: records that were acknowledged are not there as they were.
+    pub async fn open(
+        home: &Rc<LogDir>,
+        id: TopicPartition,
+        settings: LogSettings,
+        notes: &PartitionNotes,
+        on_rot: OnRot,
+    ) -> Result<(Rc<Self>, Recovered), StorageError> {
+        let dir = home.partition_path(id);
+        let names = match fs::list(&dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The topic was made durable, its directory not yet: nothing was ever appended.
+                if notes.durable() > Offset::ZERO && on_rot == OnRot::Refuse {
+                    let what = "the directory of a partition with acknowledged records is missing";
+                    return Err(StorageError::Corrupt { path: dir, position: 0, what });
+                }
+                let log = Self::create(home, id, settings)?;
+                return Ok((log, Recovered::default()));
+            }
+            Err(error) => return Err(StorageError::of(&dir, "list", &error)),
+        };
+        let base_of = |name: &String| name.strip_suffix(".log")?.parse::<i64>().ok().map(Offset);
+        let mut bases: Vec<Offset> = names.iter().filter_map(base_of).collect();
+        bases.sort_unstable();
+        let replayed_bytes = apply(home, &dir, notes, &mut bases).await?;
+        let mut recovered = Recovered { replayed_bytes, ..Recovered::default() };
+        if let (Some(damage), OnRot::Refuse) = (&notes.damage, on_rot) {
+            return Err(damage.clone());
+        }
+        let synced = notes.synced.unwrap_or_default();
+        if bases.last().is_none_or(|last| *last < synced.segment) {
+            // Sealed, and nothing yet in the segment that follows: it gets its file when it does.
+            if synced.position > 0 && on_rot == OnRot::Refuse {
+                let path = LogSegment::new(synced.segment).log_path(&dir);
+                let what = "a segment with acknowledged records is missing";
+                return Err(StorageError::Corrupt { path, position: 0, what });
+            }
+            bases.push(if synced.position == 0 { synced.segment } else { Offset::ZERO });
+            bases.dedup();
+        }
+        remove_deleted(&dir, notes.log_start, &mut bases)?;
+        let mut segments: Vec<LogSegment> = bases.into_iter().map(LogSegment::new).collect();
+        let (active, sealed) = segments.split_last_mut().expect("there is one");
+        for segment in sealed {
+            let path = segment.log_path(&dir);
+            let length = length_of(&open_file(&path, home.direct, false)?, &path)?;
+            (segment.end, segment.allocated, segment.index) = (length as u32, length, None);
+            segment.began_ms = clock::unix_ms();
+        }
+        let stored = match fs::read(&dir.join("epochs")).await {
+            Ok(bytes) => LeaderEpochs::decode(&bytes),
+            Err(_) => None,
+        };
+        let from = if synced.segment == active.base {
+            synced
+        } else {
+            LogPosition { segment: active.base, position: 0, offset: active.base }
+        };
+        let has_records = from.offset > segments[0].base;
+        let mut epochs = match stored {
+            Some(epochs) => epochs,
+            None if has_records => epochs_of(home, &dir, &segments, from).await?,
+            None => LeaderEpochs::default(),
+        };
+        epochs.truncate(from.offset);
+        let active = segments.last_mut().expect("there is one");
+        let log_end =
+            recover_active(home, &dir, active, from, notes, on_rot, &mut epochs, &mut recovered)
+                .await?;
+        let first = segments[0].base;
+        let log_start = notes.log_start.unwrap_or(first).max(first).min(log_end);
+        let log = Self::new(home, id, settings, segments, log_start, log_end, epochs);
+        Ok((log, recovered))
+    }
+}
+
+fn length_of(file: &File, path: &Path) -> Result<u64, StorageError> {
+    file.len().map_err(|error| StorageError::of(path, "stat", &error))
+}
+
+/// Walks the active segment from what is known synced to its end, and makes what was found durable.
+async fn recover_active(
+    home: &Rc<LogDir>,
+    dir: &Path,
+    active: &mut LogSegment,
+    from: LogPosition,
+    notes: &PartitionNotes,
+    on_rot: OnRot,
+    epochs: &mut LeaderEpochs,
+    recovered: &mut Recovered,
+) -> Result<Offset, StorageError> {
+    active.began_ms = clock::unix_ms();
+    let path = active.log_path(dir);
+    let file = match open_file(&path, home.direct, false) {
+        Ok(file) => file,
+        Err(_) if from.position == 0 && notes.durable() <= from.offset => return Ok(from.offset),
+        Err(error) => return Err(error),
+    };
+    let length = length_of(&file, &path)?;
+    if length < u64::from(from.position) && on_rot == OnRot::Refuse {
+        let what = "the file is shorter than what was synced";
+        return Err(StorageError::Corrupt { path, position: length, what });
+    }
+    let mut index = SegmentIndex::new();
+    let start = match on_rot {
+        // The whole segment is looked through: the rot may lie anywhere.
+        OnRot::Cut => (0, active.base),
+        OnRot::Refuse => (from.position, from.offset),
+    };
+    if on_rot == OnRot::Cut {
+        epochs.truncate(active.base);
+    }
+    let Walked { end, log_end, rest_is_empty } =
+        walk(&path, &file, active.base, start, u64::MAX, true, &mut index, epochs).await?;
+    if log_end < notes.durable() && on_rot == OnRot::Refuse {
+        let what = "an acknowledged batch is missing or unreadable; what follows it was kept";
+        return Err(StorageError::Corrupt { path, position: u64::from(end), what });
+    }
+    recovered.found_bytes = u64::from(end.saturating_sub(from.position));
+    recovered.was_torn = !rest_is_empty;
+    let moved = end != from.position;
+    if !rest_is_empty || on_rot == OnRot::Cut {
+        let cut = file.set_len(u64::from(end));
+        cut.map_err(|error| StorageError::of(&path, "truncate", &error))?;
+    }
+    if moved || !rest_is_empty {
+        // Whatever is visible from now on is durable.
+        let synced = file.sync(false).await;
+        synced.map_err(|error| StorageError::of(&path, "fsync", &error))?;
+    }
+    active.end = end;
+    active.boundary = end;
+    active.allocated = length_of(&file, &path)? / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64;
+    active.index = (start.0 == 0).then_some(index);
+    active.last_block = read_last_block(&path, &file, end).await?;
+    Ok(log_end)
+}
+
+/// Removes segments whose records were all deleted before the stop.
+fn remove_deleted(
+    dir: &Path,
+    log_start: Option<Offset>,
+    bases: &mut Vec<Offset>,
+) -> Result<(), StorageError> {
+    let Some(log_start) = log_start else { return Ok(()) };
+    let kept = bases.partition_point(|base| *base <= log_start).saturating_sub(1);
+    for base in bases.drain(..kept) {
+        let segment = LogSegment::new(base);
+        for path in [segment.index_path(dir), segment.log_path(dir)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StorageError::of(&path, "unlink", &error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The epochs of a log whose file of them is gone or damaged: read from every batch.
+async fn epochs_of(
+    home: &Rc<LogDir>,
+    dir: &Path,
+    segments: &[LogSegment],
+    to: LogPosition,
+) -> Result<LeaderEpochs, StorageError> {
+    let mut epochs = LeaderEpochs::default();
+    for segment in segments.iter().filter(|segment| segment.base < to.offset) {
+        let path = segment.log_path(dir);
+        let file = open_file(&path, home.direct, false)?;
+        let mut ignored = SegmentIndex::new();
+        let base = segment.base;
+        walk(&path, &file, base, (0, base), u64::MAX, false, &mut ignored, &mut epochs).await?;
+    }
+    Ok(epochs)
+}
+
+/// Puts journaled bytes that may not be in their segments there, durably; makes segments that have
+/// no file yet. Returns how many bytes.
+async fn apply(
+    home: &Rc<LogDir>,
+    dir: &Path,
+    notes: &PartitionNotes,
+    bases: &mut Vec<Offset>,
+) -> Result<u64, StorageError> {
+    let synced = notes.synced.unwrap_or_default();
+    // A segment is sealed, synced and cut to its length, before anything of the next is journaled.
+    let last = bases.last().copied().unwrap_or_default().max(synced.segment);
+    let last = notes.appends.iter().map(|append| append.at.segment).max().unwrap_or(last).max(last);
+    let owed = |append: &&JournaledAppend| append.end > synced.offset && append.at.segment == last;
+    let mut owed = notes.appends.iter().filter(owed).peekable();
+    let mut written = 0;
+    let mut made = false;
+    while let Some(first) = owed.next() {
+        // What lies side by side is written at once.
+        let mut bytes = first.bytes.to_vec();
+        let follows = |bytes: &Vec<u8>, next: &JournaledAppend| {
+            next.at.segment == first.at.segment
+                && next.at.position as usize == first.at.position as usize + bytes.len()
+        };
+        while let Some(next) = owed.next_if(|next| follows(&bytes, next)) {
+            bytes.extend_from_slice(&next.bytes);
+        }
+        let base = first.at.segment;
+        let is_known = bases.binary_search(&base);
+        let path = LogSegment::new(base).log_path(dir);
+        let file = open_file(&path, home.direct, is_known.is_err())?;
+        if let Err(at) = is_known {
+            bases.insert(at, base);
+            made = true;
+        }
+        patch(&file, &path, u64::from(first.at.position), &bytes).await?;
+        written += bytes.len() as u64;
+    }
+    if made {
+        let synced = fs::sync_dir(dir).await;
+        synced.map_err(|error| StorageError::of(dir, "sync", &error))?;
+    }
+    Ok(written)
+}
+
+/// Writes bytes at any position, durably, leaving what is around them as it is.
+async fn patch(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), StorageError> {
+    let block = DISK_BLOCK_BYTES as u64;
+    let (start, end) = (at / block * block, (at + bytes.len() as u64).next_multiple_of(block));
+    let length = length_of(file, path)?;
+    if length < end {
+        let allocated = file.allocate(length, end - length).await;
+        allocated.map_err(|error| StorageError::of(path, "fallocate", &error))?;
+    }
+    let mut around = vec![0; (end - start) as usize];
+    for edge in [start, end - block] {
+        let (read, writer) = file
+            .read_at(ChunkWriter::with_capacity(DISK_BLOCK_BYTES), edge, DISK_BLOCK_BYTES)
+            .await;
+        read.map_err(|error| StorageError::of(path, "read", &error))?;
+        let place = (edge - start) as usize;
+        around[place..place + writer.filled()].copy_from_slice(writer.bytes());
+    }
+    let place = (at - start) as usize;
+    around[place..place + bytes.len()].copy_from_slice(bytes);
+    let mut writer = ChunkWriter::with_capacity(around.len());
+    writer.append(&around);
+    let written = file.write_at(&mut vec![writer.disk_range(0..around.len())], start, true).await;
+    written.map_err(|error| StorageError::of(path, "write", &error))
+}
+
+/// The start of the block in which a segment ends, to be written again with what follows.
+async fn read_last_block(path: &Path, file: &File, end: u32) -> Result<Vec<u8>, StorageError> {
+    let from = block_floor(end);
+    if from == end {
+        return Ok(Vec::new());
+    }
+    let writer = ChunkWriter::with_capacity(DISK_BLOCK_BYTES);
+    let (read, writer) = file.read_at(writer, u64::from(from), DISK_BLOCK_BYTES).await;
+    read.map_err(|error| StorageError::of(path, "read", &error))?;
+    let bytes = writer.bytes().get(..(end - from) as usize);
+    bytes.map(<[u8]>::to_vec).ok_or(StorageError::Corrupt {
+        path: path.to_owned(),
+        position: u64::from(from),
+        what: "the file ends before its last batch",
+    })
+}

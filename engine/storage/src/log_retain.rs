@@ -1,0 +1,163 @@
+//! Deleting the oldest records: by age, by size, or because someone asked.
+//!
+//! The new start of the log is durable before any file goes, so that a start never finds less than
+//! it was told to expect, and deleted records never come back.
+
+use crate::StorageError;
+use crate::journal::Journaled;
+use crate::log::{Log, Reached};
+use crate::log_read::Reading;
+use crate::log_segment::LogSegment;
+use model::Offset;
+use runtime::fs;
+
+/// How much of a log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Segments whose newest record is older go (`retention.ms`); `None`: no limit.
+    pub age_ms: Option<i64>,
+    /// While the log without its oldest segment has as many bytes, that one goes
+    /// (`retention.bytes`); `None`: no limit.
+    pub bytes: Option<u64>,
+}
+
+impl Log {
+    /// Deletes whole segments that `retention` does not keep and that lie below offset `below`.
+    /// Returns the new log start if it moved.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn retain(
+        &self,
+        retention: Retention,
+        now_ms: i64,
+        below: Offset,
+    ) -> Result<Option<Offset>, StorageError> {
+        if self.is_offline() {
+            return Ok(None);
+        }
+        let too_old = |max_timestamp: i64| {
+            let age = retention.age_ms;
+            age.is_some_and(|age| now_ms.saturating_sub(max_timestamp) > age)
+        };
+        let reading = Reading::begin(self).await;
+        let mut left = self.size_bytes();
+        let mut start = self.log_start();
+        for index in 0.. {
+            let (segment, end) = {
+                let state = self.state.borrow();
+                let Some(segment) = state.segments.get(index) else { break };
+                let next = state.segments.get(index + 1).map(|next| next.base);
+                (u64::from(segment.end), next)
+            };
+            let is_active = end.is_none();
+            let end = end.unwrap_or_else(|| self.log_end());
+            if segment == 0 || end > below {
+                break;
+            }
+            left -= segment;
+            // A size limit never takes the active segment: it may be all there is.
+            let too_many = !is_active && retention.bytes.is_some_and(|bytes| left >= bytes);
+            let expired =
+                retention.age_ms.is_some() && too_old(self.segment_max_timestamp(index).await?);
+            if !too_many && !expired {
+                break;
+            }
+            start = end;
+        }
+        drop(reading);
+        if start <= self.log_start() {
+            return Ok(None);
+        }
+        self.delete_below(start).await?;
+        Ok(Some(start))
+    }
+
+    /// Deletes the records below `start`, which must be committed; space comes back segment by
+    /// segment.
+    ///
+    /// # Errors
+    /// The disk's; nothing is deleted then.
+    pub async fn delete_below(&self, start: Offset) -> Result<(), StorageError> {
+        assert!(start <= self.flushed().written, "only what is safe is deleted");
+        if start <= self.log_start() {
+            return Ok(());
+        }
+        if start == self.log_end() {
+            self.roll().await?;
+        }
+        self.note_log_start(start).await?;
+        // From here on nobody reads below: not a new read, and once idle not one under way.
+        {
+            let mut state = self.state.borrow_mut();
+            state.log_start = state.log_start.max(start);
+            state.removing = true;
+        }
+        self.begin_flush().await;
+        self.idle.until(|| (self.state.borrow().readers == 0).then_some(())).await;
+        let removed = self.remove_segments();
+        self.state.borrow_mut().removing = false;
+        let mut result = Ok(());
+        for segment in removed {
+            let paths = [segment.index_path(&self.dir), segment.log_path(&self.dir)];
+            for path in paths {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        result = Err(StorageError::of(&path, "unlink", &error));
+                    }
+                    _ => {}
+                }
+            }
+            segment.slabs.into_iter().for_each(|slab| self.home.cache.retire(slab.writer));
+        }
+        self.end_flush(result)
+    }
+
+    /// Closes the active segment, so that all of it can be deleted.
+    async fn roll(&self) -> Result<(), StorageError> {
+        self.begin_flush().await;
+        {
+            let mut state = self.state.borrow_mut();
+            let log_end = state.log_end;
+            let active = state.segments.last().expect("a log has a segment");
+            if active.end > 0 {
+                state.segments.push(LogSegment::new(log_end));
+            }
+        }
+        let mut result = self.store_epochs().await;
+        while result.is_ok() {
+            let sealed = {
+                let state = self.state.borrow();
+                state.written.segment + 1 == state.segments.len()
+            };
+            if sealed {
+                break;
+            }
+            result = self.flush_segment(true).await;
+        }
+        self.end_flush(result)
+    }
+
+    async fn note_log_start(&self, start: Offset) -> Result<(), StorageError> {
+        let Some(journal) = &self.home.journal else { return Ok(()) };
+        match journal.append(self.log_start_entry(start), &mut Vec::new()).await {
+            Journaled::Durable => Ok(()),
+            Journaled::NoRoom => Err(StorageError::Full { path: self.dir.clone() }),
+            Journaled::Failed(error) => Err(error),
+        }
+    }
+
+    /// Takes the segments out whose records are all deleted.
+    fn remove_segments(&self) -> Vec<LogSegment> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let next_bases = state.segments.iter().skip(1).map(|segment| segment.base);
+        let count = next_bases.take_while(|base| *base <= state.log_start).count();
+        let count = count.min(state.written.segment).min(state.synced.segment);
+        let shift = |reached: &mut Reached| reached.segment = reached.segment.saturating_sub(count);
+        shift(&mut state.written);
+        shift(&mut state.synced);
+        shift(&mut state.journaled);
+        state.segments.drain(..count).collect()
+    }
+}

@@ -1,0 +1,274 @@
+//! A log through its door, in the simulated twin: lookups, damage, budgets, the journal's price.
+use model::record_batch::BatchBuilder;
+use model::{
+    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+};
+use runtime::random::Random;
+use runtime::simulated::{Disk, Simulation};
+use runtime::{Io, Runtime, timer};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Journal, Log, LogDir, LogSettings, OnRot, Read, StorageError, TailCache, replay};
+
+const SETTINGS: LogSettings = LogSettings { segment_bytes: 400_000, segment_ms: i64::MAX };
+
+fn partition(number: i32) -> TopicPartition {
+    TopicPartition { topic_id: TopicId([7; 16]), partition: PartitionIndex(number) }
+}
+
+fn batch(random: &mut Random) -> Vec<u8> {
+    let mut builder = BatchBuilder::default();
+    builder.begin(random.below(1_000_000) as i64);
+    for _ in 0..=random.below(5) {
+        let mut value = vec![0; random.below(3_000) as usize];
+        random.fill(&mut value);
+        builder.push(random.below(1_000_000) as i64, None, Some(&value), &[]);
+    }
+    builder.finish(Compression::None).to_vec()
+}
+
+/// A directory as a start finds it: journals replayed, logs not opened yet.
+async fn start(cache: &Rc<TailCache>) -> (Rc<LogDir>, storage::Replay) {
+    let data = Path::new("/d");
+    runtime::fs::create_dir_all(&data.join("partitions")).unwrap();
+    let found = replay(data).await.unwrap();
+    let journal = Journal::new(data, 0, 1 << 20, true, found.start_of(0));
+    (LogDir::new(data, true, cache, Some(journal), Arc::default()), found)
+}
+
+async fn reopened(
+    home: &Rc<LogDir>,
+    found: &storage::Replay,
+    on_rot: OnRot,
+) -> Result<Rc<Log>, StorageError> {
+    let notes = found.partitions.get(&partition(0)).cloned().unwrap_or_default();
+    let (log, _) = Log::open(home, partition(0), SETTINGS, &notes, on_rot).await?;
+    home.journal().unwrap().begin().await?;
+    Ok(log)
+}
+
+async fn append(log: &Log, bytes: &[u8]) {
+    let view = RecordBatch::validate_produced(bytes, 1 << 21).unwrap();
+    log.append(view, log.log_end(), LeaderEpoch(1)).unwrap();
+}
+
+fn on_twin<T>(disk: &Disk, body: impl Future<Output = T>) -> T {
+    let machine = Runtime::new(Io::Simulated(Simulation::new(disk.clone(), 1))).unwrap();
+    machine.block_on(body).unwrap()
+}
+
+async fn read(log: &Log, offset: Offset, end: Offset) -> Result<Vec<u8>, StorageError> {
+    let mut out = Vec::new();
+    if log.read_cached(offset, 1, end, &mut out) == Read::Miss {
+        log.read_disk(offset, 1, end, &mut out).await?;
+    }
+    Ok(out.iter().flat_map(|piece| piece.to_vec()).collect())
+}
+
+async fn filled(cache: &Rc<TailCache>, batches: u64) -> (Rc<Log>, Vec<i64>) {
+    let (home, found) = start(cache).await;
+    let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+    let (mut random, mut times) = (Random::new(3), Vec::new());
+    for number in 0..batches {
+        let mut builder = BatchBuilder::default();
+        builder.begin(number as i64 * 100);
+        for record in 0..3 {
+            let mut value = vec![0; 1000];
+            random.fill(&mut value);
+            let time = number as i64 * 100 + record * 10;
+            builder.push(time, None, Some(&value), &[]);
+            times.push(time);
+        }
+        let codec = Compression::ALL[number as usize % 5];
+        append(&log, builder.finish(codec)).await;
+        if number % 7 == 0 {
+            log.flush(number % 2 == 0).await.unwrap();
+        }
+    }
+    while log.is_dirty(true) {
+        log.flush(true).await.unwrap();
+    }
+    (log, times)
+}
+
+#[test]
+fn offsets_and_times_are_found_exactly_across_segments_journaled_ones_too() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let (log, times) = filled(&TailCache::new(600_000), 500).await;
+        let end = log.log_end();
+        for (offset, &time) in times.iter().enumerate().step_by(13).chain([(1499, &times[1499])]) {
+            for (asked, expected) in [(time, offset), (time - 1, offset), (time + 1, offset + 1)] {
+                let found = log.find_timestamp(asked, end).await.unwrap();
+                assert_eq!(
+                    found.map(|f| f.offset.0 as usize),
+                    (expected < times.len()).then_some(expected)
+                );
+            }
+            let offset = Offset(offset as i64);
+            let bytes = read(&log, offset, end).await.unwrap();
+            let (batch, rest) = RecordBatch::split_first(&bytes).unwrap();
+            assert!(rest.is_empty(), "one byte asked for: one whole batch comes");
+            assert!(batch.base_offset() <= offset && offset <= batch.last_offset());
+        }
+        assert_eq!(log.find_timestamp(i64::MAX, end).await.unwrap(), None);
+        assert_eq!(log.max_timestamp().await.unwrap(), *times.last().unwrap());
+        // Deleting inside a batch: what is left is found, what is gone is not.
+        log.delete_below(Offset(700)).await.unwrap();
+        assert_eq!(log.find_timestamp(0, end).await.unwrap().unwrap().offset, Offset(700));
+        assert_eq!(log.log_start(), Offset(700));
+    });
+}
+
+#[test]
+fn a_failing_disk_takes_the_directory_offline() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let (log, _) = filled(&TailCache::new(600_000), 60).await;
+        disk.set_failing(Some(5));
+        append(&log, &batch(&mut Random::new(1))).await;
+        let error = log.flush(true).await.unwrap_err();
+        assert!(error.to_string().contains("failed"), "{error}");
+        assert!(log.is_offline() && log.home().health().is_offline());
+        disk.set_failing(None);
+        // Never retried: the kernel may have dropped what it could not write.
+        assert!(matches!(log.flush(true).await, Err(StorageError::Offline)));
+    });
+}
+
+/// Rot in what was known durable: the log refuses, names the place and changes nothing, until an
+/// operator decides. Rot behind it, or none: it opens.
+#[test]
+fn rot_is_refused_and_a_torn_end_is_cut() {
+    let path = Path::new("/d/partitions").join(partition(0).to_string());
+    let segment = path.join("00000000000000000000.log");
+    let disk = Disk::default();
+    let end = on_twin(&disk, async {
+        let (home, found) = start(&TailCache::new(600_000)).await;
+        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        for number in 0..20 {
+            append(&log, &batch(&mut Random::new(number))).await;
+            log.flush(true).await.unwrap();
+        }
+        timer::sleep(Duration::from_millis(100)).await;
+        log.log_end()
+    });
+    disk.kill();
+    // The bytes are in the journal and not yet in the segment: rot there names the journal.
+    let journal = Path::new("/d/journal/0.1");
+    disk.flip_bit(journal, 9000, 3);
+    for _ in 0..2 {
+        on_twin(&disk, async {
+            let (home, found) = start(&TailCache::new(0)).await;
+            let error = reopened(&home, &found, OnRot::Refuse).await.err().expect("refused");
+            assert!(error.to_string().contains("/d/journal/0.1: damaged at byte"), "{error}");
+        });
+        disk.kill();
+    }
+    disk.flip_bit(journal, 9000, 3);
+    on_twin(&disk, async {
+        let (home, found) = start(&TailCache::new(0)).await;
+        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        assert_eq!(log.log_end(), end);
+        append(&log, &batch(&mut Random::new(99))).await;
+        // Written only: not promised to survive a torn write.
+        log.flush(false).await.unwrap();
+    });
+    disk.kill();
+    let len = disk.files().iter().find(|(path, _)| *path == segment).unwrap().1;
+    let last = (0..len).rev().find(|at| disk.byte_at(&segment, *at) != Some(0)).unwrap();
+    disk.flip_bit(&segment, last, 0);
+    on_twin(&disk, async {
+        let (home, found) = start(&TailCache::new(0)).await;
+        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        assert_eq!(log.log_end(), end, "the torn end is cut, nothing else");
+    });
+    disk.kill();
+    disk.flip_bit(&segment, last / 2, 1);
+    on_twin(&disk, async {
+        let (home, found) = start(&TailCache::new(0)).await;
+        // The start does not read what it knows to be synced; whoever reads it is told.
+        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        let mut told = 0;
+        for offset in 0..end.0 {
+            match read(&log, Offset(offset), end).await {
+                Err(StorageError::Corrupt { path, .. }) => {
+                    assert_eq!(path, segment);
+                    told += 1;
+                }
+                other => assert!(!other.unwrap().is_empty()),
+            }
+        }
+        assert!(told > 0 && told < end.0, "{told}");
+    });
+    disk.kill();
+    on_twin(&disk, async {
+        let (home, found) = start(&TailCache::new(0)).await;
+        let log = reopened(&home, &found, OnRot::Cut).await.unwrap();
+        assert!(log.log_end() < end && log.log_end() > Offset(0));
+        for offset in 0..log.log_end().0 {
+            assert!(!read(&log, Offset(offset), log.log_end()).await.unwrap().is_empty());
+        }
+    });
+}
+
+#[test]
+fn the_tail_cache_keeps_its_budget_however_long_it_runs() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let cache = TailCache::new(8 * 128 * 1024);
+        let (home, _) = start(&cache).await;
+        let mut logs = Vec::new();
+        for number in 0..3 {
+            logs.push(Log::create(&home, partition(number), SETTINGS).unwrap());
+        }
+        home.journal().unwrap().begin().await.unwrap();
+        let mut random = Random::new(11);
+        for _ in 0..3_000 {
+            let log = &logs[random.below(3) as usize];
+            append(log, &batch(&mut random)).await;
+            while log.is_dirty(true) {
+                log.flush(true).await.unwrap();
+            }
+        }
+        // One append may need several slabs at once; nothing else goes beyond the budget.
+        assert!(cache.bytes_made() <= 16 * 128 * 1024, "{} bytes", cache.bytes_made());
+        drop(logs);
+        timer::sleep(Duration::from_secs(1)).await;
+        assert!(cache.bytes_made() <= 8 * 128 * 1024, "{} bytes", cache.bytes_made());
+    });
+}
+
+/// Many partitions that sync a little share one write.
+#[test]
+fn a_thousand_small_syncs_are_a_few_frames() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let (home, _) = start(&TailCache::new(64 << 20)).await;
+        let logs: Vec<_> =
+            (0..1024).map(|n| Log::create(&home, partition(n), SETTINGS).unwrap()).collect();
+        home.journal().unwrap().begin().await.unwrap();
+        let journal = home.journal().unwrap();
+        for round in 0..3 {
+            let before = journal.frames();
+            let left = Rc::new(std::cell::Cell::new(logs.len()));
+            let done = Rc::new(runtime::notify::Notify::default());
+            for log in &logs {
+                append(log, &batch(&mut Random::new(round))).await;
+                let (log, left, done) = (Rc::clone(log), Rc::clone(&left), Rc::clone(&done));
+                runtime::spawn(async move {
+                    let flushed = log.flush(true).await.unwrap();
+                    assert_eq!(flushed.durable, log.log_end());
+                    left.set(left.get() - 1);
+                    done.notify();
+                });
+            }
+            done.until(|| (left.get() == 0).then_some(())).await;
+            let frames = journal.frames() - before;
+            // The first round also makes each log's file of epochs, at its own pace.
+            assert!(round == 0 || frames <= 64, "{frames} frames for 1024 syncs");
+        }
+    });
+}
