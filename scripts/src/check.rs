@@ -26,13 +26,13 @@ fn run_clippy() -> Done {
     )
 }
 
-pub(crate) fn sim(seed: Option<u64>) -> Done {
-    if let Some(seed) = seed {
-        let assignment = format!("WEIR_SEED={seed}");
-        return steps::run(
-            "env",
-            &[&assignment, "cargo", "test", "-p", "storage", "--test", "power_cut"],
-        );
-    }
-    steps::run("cargo", &["test", "-p", "storage", "--test", "power_cut"])
+/// The storage rig: one seed again, or so many.
+pub(crate) fn sim(seed: Option<u64>, runs: u64) -> Done {
+    let budget = match seed {
+        Some(seed) => format!("WEIR_SEED={seed}"),
+        None => format!("WEIR_RUNS={runs}"),
+    };
+    let rig = ["test", "--release", "--quiet", "-p", "sim", "--test", "storage", "--"];
+    let args = [&[budget.as_str(), "cargo"], &rig[..], &["nothing_promised", "--nocapture"]];
+    steps::run("env", &args.concat())
 }

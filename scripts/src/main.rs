@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod compat;
+mod mutants;
 mod steps;
 mod tidy;
 
@@ -34,6 +35,21 @@ enum Verb {
     Sim {
         /// The seed to repeat
         seed: Option<u64>,
+        /// How many seeds, from 0 on
+        #[arg(long, default_value_t = 1000)]
+        runs: u64,
+    },
+    /// Removes each rule of the storage room in turn: the rig must notice every time
+    Mutants {
+        /// Only those whose name holds this
+        #[arg(default_value = "")]
+        only: String,
+        /// Seeds that each may survive
+        #[arg(long, default_value_t = 1000)]
+        runs: u64,
+        /// Write the seeds that caught them into the list
+        #[arg(long)]
+        update: bool,
     },
     /// Whole-system measurements, as ratios in one run: floor, sink
     Bench {
@@ -51,7 +67,8 @@ fn main() -> ExitCode {
         Verb::Check { without_compat } => check::run(without_compat),
         Verb::Tidy => tidy::run(),
         Verb::Compat => compat::run(),
-        Verb::Sim { seed } => check::sim(seed),
+        Verb::Sim { seed, runs } => check::sim(seed, runs),
+        Verb::Mutants { only, runs, update } => mutants::run(&only, runs, update),
         Verb::Bench { scenario, rounds } => bench::run(&scenario, rounds),
     };
     match done {

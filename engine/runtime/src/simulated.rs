@@ -249,12 +249,6 @@ impl Disk {
         state.names.iter().filter_map(file).collect()
     }
 
-    /// Whether it fails just now.
-    #[must_use]
-    pub fn is_failing(&self) -> bool {
-        self.state.borrow().failing.is_some()
-    }
-
     /// Flips one bit of a file, now and durably: rot.
     pub fn flip_bit(&self, path: &Path, position: u64, bit: u8) {
         let byte = self.byte_at(path, position).expect("a byte of a file") ^ (1 << bit);
@@ -377,6 +371,11 @@ impl SimulatedBackend {
                 bytes.len() as i32
             }
             Op::Write { .. } | Op::Sync { .. } | Op::Allocate { .. } if state.failing.is_some() => {
+                if let Op::Sync { fd, .. } = &slot.op {
+                    // As real kernels do: the pages count as clean now, a later sync skips them.
+                    let node = node_of(*fd);
+                    state.nodes[node].completed.clear();
+                }
                 -state.failing.unwrap_or(libc::EIO)
             }
             Op::Write { fd, pieces, position, dsync } => {

@@ -94,6 +94,7 @@ struct Machine {
     expected: Vec<RefCell<Expected>>,
     outcome: RefCell<Outcome>,
     incarnation: Cell<u32>,
+    failed: Cell<bool>,
     journal_bytes: u64,
     segment_bytes: u32,
     cache_bytes: usize,
@@ -132,6 +133,7 @@ pub fn run(seed: u64) -> Outcome {
         expected: (0..partitions).map(|_| RefCell::default()).collect(),
         outcome: RefCell::default(),
         incarnation: Cell::new(0),
+        failed: Cell::new(false),
         journal_bytes: [64, 128, 512][random.below(3) as usize] * 1024,
         segment_bytes: 100_000 + random.below(500_000) as u32,
         cache_bytes: if random.one_in(3) { 0 } else { 4 << 20 },
@@ -162,7 +164,7 @@ impl Machine {
         let life = Life { machine: Rc::clone(self), seed: random.next_u64(), appends, fails, lies };
         let settled = runtime.block_on(life.run()) == Ok(true);
         drop(runtime);
-        let failed = self.disk.is_failing();
+        let failed = self.failed.replace(false);
         self.disk.set_failing(None);
         self.disk.set_lying_reads(0);
         self.outcome.borrow_mut().failures += u64::from(failed);
@@ -371,6 +373,10 @@ impl Life {
             let mut random = Random::new(life.seed ^ 99);
             timer::sleep(Duration::from_micros(random.below(20_000))).await;
             life.machine.disk.set_failing(Some(5));
+            life.machine.failed.set(true);
+            // It may answer again later; what it lost meanwhile it does not tell.
+            timer::sleep(Duration::from_micros(random.below(5_000))).await;
+            life.machine.disk.set_failing(None);
         }
         done.until(|| (running.get() == 0).then_some(())).await;
         life.machine.disk.set_lying_reads(0);

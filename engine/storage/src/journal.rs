@@ -464,7 +464,14 @@ impl Journal {
     fn settle(&self, outcome: &Journaled) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        state.entries.clear();
+        for entry in state.entries.drain(..).filter(|entry| entry.kind == EntryKind::Synced) {
+            // Not written down: it stays owed.
+            if let Some(log) = state.logs.get(&entry.partition)
+                && log.upgrade().is_some_and(|log| !log.noted.replace(true))
+            {
+                state.noted.push(Weak::clone(log));
+            }
+        }
         state.pieces.clear();
         for slot in state.taken_slots.drain(..) {
             let slot = &mut state.slots[slot];

@@ -214,6 +214,34 @@ fn rot_is_refused_and_a_torn_end_is_cut() {
     });
 }
 
+/// Whoever knows of acknowledged records says so in the notes; a log that ends before is refused.
+#[test]
+fn a_log_that_ends_before_what_is_known_durable_is_refused() {
+    let disk = Disk::default();
+    let end = on_twin(&disk, async { filled(&TailCache::new(600_000), 30).await.0.log_end() });
+    disk.kill();
+    on_twin(&disk, async {
+        let (home, found) = start(&TailCache::new(0)).await;
+        let mut notes = found.partitions[&partition(0)].clone();
+        notes.missed_below = Some(end.plus(1));
+        let open = |on_rot| Log::open(&home, partition(0), SETTINGS, &notes, on_rot);
+        let refused = open(OnRot::Refuse).await.err().expect("refused");
+        assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
+        // It stays refused, because the next journal says the same.
+        let carried = notes.carried(partition(0));
+        assert!(carried.iter().any(|entry| entry.at.offset == end.plus(1)));
+        notes.missed_below = Some(end);
+        assert_eq!(
+            Log::open(&home, partition(0), SETTINGS, &notes, OnRot::Refuse)
+                .await
+                .unwrap()
+                .0
+                .log_end(),
+            end
+        );
+    });
+}
+
 #[test]
 fn the_tail_cache_keeps_its_budget_however_long_it_runs() {
     let disk = Disk::default();
