@@ -1,10 +1,11 @@
 //! The command line of `weir`.
 
 use crate::config::{Config, SETTINGS, pairs_of_toml};
-use crate::server;
-use clap::{Arg, ArgMatches, Command};
+use crate::{server, tools};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn command() -> Command {
@@ -32,10 +33,58 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve)
+        .subcommand(
+            Command::new("inspect")
+                .about("Print files of a data directory in words, and find damage in them")
+                .arg(
+                    Arg::new("details")
+                        .long("details")
+                        .action(ArgAction::SetTrue)
+                        .help("Every batch, frame and entry"),
+                )
+                .arg(
+                    Arg::new("files")
+                        .value_name("FILE")
+                        .required(true)
+                        .num_args(1..)
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Segments (.log), indexes (.idx), journals, superblocks, catalogs, epochs"),
+                ),
+        )
+        .subcommand(
+            Command::new("repair")
+                .about("Look for damage in data directories; cut off what is lost, if told to")
+                .long_about(
+                    "Reads every batch and every journal of stopped brokers' data directories and tells what is \
+                     damaged: which file, where, and what a cut would keep. Changes nothing unless --cut is \
+                     given. What is cut off is copied to DIR/quarantine first. Exit code 3: damage is left.",
+                )
+                .arg(
+                    Arg::new("partition")
+                        .long("partition")
+                        .value_name("TOPIC-N")
+                        .action(ArgAction::Append)
+                        .help("Only these partitions; all damaged ones otherwise"),
+                )
+                .arg(
+                    Arg::new("cut")
+                        .long("cut")
+                        .action(ArgAction::SetTrue)
+                        .help("Cut each damaged partition in front of its damage: later records are lost"),
+                )
+                .arg(
+                    Arg::new("dirs")
+                        .value_name("DIR")
+                        .required(true)
+                        .num_args(1..)
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Data directories (log.dirs)"),
+                ),
+        )
 }
 
-/// Runs the program with these arguments. Exit codes: 0 stopped as asked, 1 could not start or go
-/// on, 2 wrong usage or settings.
+/// Runs the program with these arguments. Exit codes: 0 done or stopped as asked, 1 could not start
+/// or go on, 2 wrong usage or settings, 3 damage found (`inspect`, `repair`).
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
@@ -44,7 +93,20 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()) * 2);
         }
     };
-    let (_, serve) = matches.subcommand().expect("clap requires one");
+    let serve = match matches.subcommand().expect("clap requires one") {
+        ("inspect", args) => {
+            let files: Vec<PathBuf> =
+                args.get_many("files").into_iter().flatten().cloned().collect();
+            return tools::inspect(&files, args.get_flag("details"));
+        }
+        ("repair", args) => {
+            let dirs: Vec<PathBuf> = args.get_many("dirs").into_iter().flatten().cloned().collect();
+            let only: Vec<String> =
+                args.get_many("partition").into_iter().flatten().cloned().collect();
+            return tools::repair(&dirs, &only, args.get_flag("cut"));
+        }
+        (_, serve) => serve,
+    };
     let config = match config_of(serve) {
         Ok(config) => config,
         Err(why) => {

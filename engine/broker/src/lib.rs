@@ -15,5 +15,6 @@ mod placement;
 mod requests;
 pub mod server;
 mod shard;
+mod tools;
 mod topic_settings;
 mod topics;

@@ -198,18 +198,22 @@ impl PartitionSlot {
 
     fn on_failure(&self, shard: &Shard, failure: &storage::StorageError) {
         if failure.is_full() {
-            // Clients retry many times a second: one line in ten seconds says it.
-            let now = clock::now();
-            if now >= self.quiet_until.get() {
-                self.quiet_until.set(now + Duration::from_secs(10));
-                warning!("partition {}: {failure}", self.id);
-            }
+            self.complain(&failure.to_string());
         } else if !matches!(failure, storage::StorageError::Offline) {
             shard.on_directory_failed(self.log.home(), failure);
         }
         self.leader.borrow_mut().on_unwritten_dropped();
         self.refuse_waiters(shard);
         self.wake_fetches(shard);
+    }
+
+    /// Clients retry many times a second: one line in ten seconds says it.
+    pub(crate) fn complain(&self, what: &str) {
+        let now = clock::now();
+        if now >= self.quiet_until.get() {
+            self.quiet_until.set(now + Duration::from_secs(10));
+            warning!("partition {}: {what}", self.id);
+        }
     }
 
     fn release(&self, shard: &Shard) {
@@ -297,7 +301,12 @@ impl PartitionSlot {
         self.closing.set(true);
         self.log.changed().notify();
         self.log.changed().until(|| (!self.flusher_runs.get()).then_some(())).await;
-        let closed = if keep { self.log.close().await } else { Ok(()) };
+        let closed = if keep {
+            self.log.close().await
+        } else {
+            self.log.forget();
+            Ok(())
+        };
         if keep && closed.is_ok() {
             let end = self.log.log_end();
             self.leader.borrow_mut().on_flushed(end, end);

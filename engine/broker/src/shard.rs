@@ -20,9 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::journal::JOURNAL_FILES;
-use storage::{
-    Health, Journal, Log, LogDir, OnRot, PartitionNotes, Replay, StorageError, TailCache,
-};
+use storage::{Health, Journal, Log, LogDir, PartitionNotes, Replay, StorageError, TailCache};
 use wire::produce::ProduceResult;
 
 /// What shards send each other.
@@ -84,7 +82,7 @@ pub(crate) struct Recovery {
 }
 
 /// What an operator can do about it.
-fn remedy(error: &StorageError) -> &'static str {
+pub(crate) fn remedy(error: &StorageError) -> &'static str {
     match error {
         StorageError::Corrupt { .. } => {
             "; restore it from a backup, or look at it with `weir repair` and let it cut what is lost"
@@ -274,7 +272,7 @@ impl Shard {
         let Some(recovery) = recovery else { return Log::create(home, id, settings) };
         let none = PartitionNotes::default();
         let notes = recovery.replays[number].partitions.get(&id).unwrap_or(&none);
-        match Log::open(home, id, settings, notes, OnRot::Refuse).await {
+        match Log::open(home, id, settings, notes).await {
             Ok((log, recovered)) => {
                 if recovered.was_torn {
                     crate::logging::info!(
@@ -301,7 +299,11 @@ impl Shard {
     fn least_used_dir(&self) -> Result<usize, StorageError> {
         let homed = self.homed.borrow();
         let online = (0..self.homes.len()).filter(|n| !self.homes[*n].health().is_offline());
-        online.min_by_key(|number| homed[*number]).ok_or(StorageError::Offline)
+        // Shards begin at different ones, so that few partitions spread too.
+        let turn = |number: usize| {
+            (number + self.homes.len() - self.id() % self.homes.len()) % self.homes.len()
+        };
+        online.min_by_key(|n| (homed[*n], turn(*n))).ok_or(StorageError::Offline)
     }
 
     /// Begins the journals once every shard has opened its partitions.
@@ -354,7 +356,7 @@ impl Shard {
     pub(crate) async fn close_all(self: &Rc<Self>) -> bool {
         let slots = std::mem::take(&mut *self.slots.borrow_mut());
         let mut clean = true;
-        for slot in slots.into_values() {
+        for slot in slots.values() {
             if let Err(error) = slot.close(self, true).await {
                 crate::logging::error!("partition {}: not closed cleanly: {error}", slot.id);
                 clean = false;
@@ -367,6 +369,8 @@ impl Shard {
                 clean = false;
             }
         }
+        // The journals have written down what is known of each log: only now may those go.
+        drop(slots);
         clean
     }
 

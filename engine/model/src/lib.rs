@@ -3,6 +3,7 @@
 //! In: bytes and integers. Out: typed values. Never: I/O, time, request schemas.
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod compression;
 pub mod crc32c;
 pub mod error_code;

@@ -19,9 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::data_dir::DataDir;
-use storage::{
-    Journal, Log, LogDir, LogSettings, OnRot, Read, Replay, StorageError, TailCache, replay,
-};
+use storage::{Journal, Log, LogDir, LogSettings, Read, Replay, StorageError, TailCache, replay};
 
 const DATA: &str = "/data";
 const LIVES: u64 = 6;
@@ -261,7 +259,7 @@ impl Life {
             let notes = partitions.get(&id).cloned().unwrap_or_default();
             let settings =
                 LogSettings { segment_bytes: machine.segment_bytes, ..LogSettings::default() };
-            match Log::open(&home, id, settings, &notes, OnRot::Refuse).await {
+            match Log::open(&home, id, settings, &notes).await {
                 Ok((log, _)) => logs.push(Some(log)),
                 Err(error @ StorageError::Corrupt { .. }) => {
                     let known = machine.expected[number].borrow().lost;

@@ -102,6 +102,24 @@ impl DataDir {
         Ok((opened, failed))
     }
 
+    /// Locks a directory that exists, without noting a start: for tools.
+    ///
+    /// # Errors
+    /// In use, unreadable, or no data directory.
+    pub async fn hold(path: &Path) -> Result<(File, Superblock), StorageError> {
+        let unusable = |why: String| StorageError::Unusable(format!("{}: {why}", path.display()));
+        let Some(superblock) = Self::read_superblock(path).await? else {
+            return Err(unusable("is no Weir data directory: it has no superblock".into()));
+        };
+        let options = OpenOptions { create: true, write: true, direct: false };
+        let lock = File::open(&path.join("lock"), options);
+        let lock = lock.map_err(|error| StorageError::of(path, "open", &error))?;
+        if !lock.try_lock().map_err(|error| StorageError::of(path, "lock", &error))? {
+            return Err(unusable("in use by a running broker; stop it first".into()));
+        }
+        Ok((lock, superblock))
+    }
+
     async fn begin(&mut self) -> Result<(), StorageError> {
         self.write_superblock().await?;
         // At every start: a crash may have come between making these names and making them last.

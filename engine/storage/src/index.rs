@@ -79,6 +79,18 @@ impl SegmentIndex {
         self.max_timestamp
     }
 
+    /// Its entries.
+    #[must_use]
+    pub fn entries(&self) -> &[IndexEntry] {
+        &self.entries
+    }
+
+    /// Whether its entries are the first ones of another index of the same segment.
+    #[must_use]
+    pub fn agrees_with(&self, whole: &Self) -> bool {
+        whole.entries.starts_with(&self.entries)
+    }
+
     /// The last entry.
     #[must_use]
     pub fn last(&self) -> Option<IndexEntry> {

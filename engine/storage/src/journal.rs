@@ -198,6 +198,11 @@ impl Journal {
         self.state.borrow_mut().start.carried.extend(entries);
     }
 
+    /// The partition is deleted: nothing needs to be known of it.
+    pub(crate) fn forget(&self, partition: TopicPartition) {
+        self.state.borrow_mut().logs.remove(&partition);
+    }
+
     /// Frames written so far.
     #[must_use]
     pub fn frames(&self) -> u64 {
@@ -249,8 +254,10 @@ impl Journal {
     /// is not needed any more.
     async fn begin_file(&self, alone: bool) -> Result<(), StorageError> {
         let (sequence, previous, mut snapshot) = {
-            let mut state = self.state.borrow_mut();
-            state.logs.retain(|_, log| log.strong_count() > 0);
+            let state = self.state.borrow();
+            // What the snapshot leaves out is not known durable any more.
+            let all_here = state.logs.values().all(|log| log.strong_count() > 0);
+            assert!(all_here, "a log lives until its journal is closed, or is forgotten");
             let (sequence, previous) = match &state.current {
                 Some(current) => (current.sequence + 1, current.previous),
                 None => (state.start.sequence, 0),

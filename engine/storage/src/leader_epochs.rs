@@ -46,6 +46,12 @@ impl LeaderEpochs {
         self.starts.retain(|(_, start)| *start < log_end);
     }
 
+    /// Each epoch with its first offset.
+    #[must_use]
+    pub fn starts(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.starts
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&(self.starts.len() as u32).to_be_bytes());
@@ -58,7 +64,9 @@ impl LeaderEpochs {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads a file's bytes; any bytes are allowed.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         let entries = body.strip_prefix(MAGIC)?.get(4..)?;
         if u32::from_be_bytes(*crc) != crc32c::checksum(body) || !entries.len().is_multiple_of(12) {

@@ -196,6 +196,13 @@ impl Log {
         self.id
     }
 
+    /// The partition is deleted: the journal need not know of it.
+    pub fn forget(&self) {
+        if let Some(journal) = &self.home.journal {
+            journal.forget(self.id);
+        }
+    }
+
     /// The directory it lies in, and what it shares with others there.
     #[must_use]
     pub fn home(&self) -> &Rc<LogDir> {

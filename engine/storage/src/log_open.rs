@@ -12,9 +12,9 @@ use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Log, LogSettings, block_floor, open_file};
 use crate::log_dir::LogDir;
 use crate::log_segment::LogSegment;
-use crate::recovery::{Walked, walk};
+use crate::recovery::{Walk, Walked, walk_into};
 use model::limits::DISK_BLOCK_BYTES;
-use model::{Offset, TopicPartition};
+use model::{LeaderEpoch, Offset, TopicPartition};
 use runtime::buffer::ChunkWriter;
 use runtime::file::File;
 use runtime::{clock, fs};
@@ -33,15 +33,6 @@ pub struct Recovered {
     pub was_torn: bool,
 }
 
-/// What is done about rot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnRot {
-    /// Refuse to open the log and change nothing.
-    Refuse,
-    /// Cut it in front of the rot: an operator decided so.
-    Cut,
-}
-
 impl Log {
     /// Opens the log of a partition after a start.
     ///
@@ -52,14 +43,13 @@ impl Log {
         id: TopicPartition,
         settings: LogSettings,
         notes: &PartitionNotes,
-        on_rot: OnRot,
     ) -> Result<(Rc<Self>, Recovered), StorageError> {
         let dir = home.partition_path(id);
         let names = match fs::list(&dir) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // The topic was made durable, its directory not yet: nothing was ever appended.
-                if notes.durable() > Offset::ZERO && on_rot == OnRot::Refuse {
+                if notes.durable() > Offset::ZERO {
                     let what = "the directory of a partition with acknowledged records is missing";
                     return Err(StorageError::Corrupt { path: dir, position: 0, what });
                 }
@@ -73,19 +63,18 @@ impl Log {
         bases.sort_unstable();
         let replayed_bytes = apply(home, &dir, notes, &mut bases).await?;
         let mut recovered = Recovered { replayed_bytes, ..Recovered::default() };
-        if let (Some(damage), OnRot::Refuse) = (&notes.damage, on_rot) {
+        if let Some(damage) = &notes.damage {
             return Err(damage.clone());
         }
         let synced = notes.synced.unwrap_or_default();
         if bases.last().is_none_or(|last| *last < synced.segment) {
             // Sealed, and nothing yet in the segment that follows: it gets its file when it does.
-            if synced.position > 0 && on_rot == OnRot::Refuse {
+            if synced.position > 0 {
                 let path = LogSegment::new(synced.segment).log_path(&dir);
                 let what = "a segment with acknowledged records is missing";
                 return Err(StorageError::Corrupt { path, position: 0, what });
             }
-            bases.push(if synced.position == 0 { synced.segment } else { Offset::ZERO });
-            bases.dedup();
+            bases.push(synced.segment);
         }
         remove_deleted(&dir, notes.log_start, &mut bases)?;
         let mut segments: Vec<LogSegment> = bases.into_iter().map(LogSegment::new).collect();
@@ -114,8 +103,7 @@ impl Log {
         epochs.truncate(from.offset);
         let active = segments.last_mut().expect("there is one");
         let log_end =
-            recover_active(home, &dir, active, from, notes, on_rot, &mut epochs, &mut recovered)
-                .await?;
+            recover_active(home, &dir, active, from, notes, &mut epochs, &mut recovered).await?;
         let first = segments[0].base;
         let log_start = notes.log_start.unwrap_or(first).max(first).min(log_end);
         let log = Self::new(home, id, settings, segments, log_start, log_end, epochs);
@@ -134,7 +122,6 @@ async fn recover_active(
     active: &mut LogSegment,
     from: LogPosition,
     notes: &PartitionNotes,
-    on_rot: OnRot,
     epochs: &mut LeaderEpochs,
     recovered: &mut Recovered,
 ) -> Result<Offset, StorageError> {
@@ -146,29 +133,28 @@ async fn recover_active(
         Err(error) => return Err(error),
     };
     let length = length_of(&file, &path)?;
-    if length < u64::from(from.position) && on_rot == OnRot::Refuse {
+    if length < u64::from(from.position) {
         let what = "the file is shorter than what was synced";
         return Err(StorageError::Corrupt { path, position: length, what });
     }
     let mut index = SegmentIndex::new();
-    let start = match on_rot {
-        // The whole segment is looked through: the rot may lie anywhere.
-        OnRot::Cut => (0, active.base),
-        OnRot::Refuse => (from.position, from.offset),
+    let plan = Walk {
+        from: from.position,
+        offset: from.offset,
+        to: u64::MAX,
+        check_crc: true,
+        epoch: epochs.latest().unwrap_or(LeaderEpoch(i32::MIN)),
     };
-    if on_rot == OnRot::Cut {
-        epochs.truncate(active.base);
-    }
     let Walked { end, log_end, rest_is_empty } =
-        walk(&path, &file, active.base, start, u64::MAX, true, &mut index, epochs).await?;
-    if log_end < notes.durable() && on_rot == OnRot::Refuse {
+        walk_into(&path, &file, active.base, plan, &mut index, epochs).await?;
+    if log_end < notes.durable() {
         let what = "an acknowledged batch is missing or unreadable; what follows it was kept";
         return Err(StorageError::Corrupt { path, position: u64::from(end), what });
     }
     recovered.found_bytes = u64::from(end.saturating_sub(from.position));
     recovered.was_torn = !rest_is_empty;
     let moved = end != from.position;
-    if !rest_is_empty || on_rot == OnRot::Cut {
+    if !rest_is_empty {
         let cut = file.set_len(u64::from(end));
         cut.map_err(|error| StorageError::of(&path, "truncate", &error))?;
     }
@@ -180,7 +166,7 @@ async fn recover_active(
     active.end = end;
     active.boundary = end;
     active.allocated = length_of(&file, &path)? / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64;
-    active.index = (start.0 == 0).then_some(index);
+    active.index = (from.position == 0).then_some(index);
     active.last_block = read_last_block(&path, &file, end).await?;
     Ok(log_end)
 }
@@ -220,14 +206,21 @@ async fn epochs_of(
         let file = open_file(&path, home.direct, false)?;
         let mut ignored = SegmentIndex::new();
         let base = segment.base;
-        walk(&path, &file, base, (0, base), u64::MAX, false, &mut ignored, &mut epochs).await?;
+        let plan = Walk {
+            from: 0,
+            offset: base,
+            to: u64::MAX,
+            check_crc: false,
+            epoch: epochs.latest().unwrap_or(LeaderEpoch(i32::MIN)),
+        };
+        walk_into(&path, &file, base, plan, &mut ignored, &mut epochs).await?;
     }
     Ok(epochs)
 }
 
 /// Puts journaled bytes that may not be in their segments there, durably; makes segments that have
 /// no file yet. Returns how many bytes.
-async fn apply(
+pub(crate) async fn apply(
     home: &Rc<LogDir>,
     dir: &Path,
     notes: &PartitionNotes,

@@ -4,9 +4,9 @@ use crate::StorageError;
 use crate::index::SegmentIndex;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Log, Read, State, TimestampOffset, block_floor, open_file};
-use crate::recovery::walk;
+use crate::recovery::{Walk, walk_into};
 use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES, INDEX_INTERVAL_BYTES};
-use model::{Offset, RecordBatch};
+use model::{LeaderEpoch, Offset, RecordBatch};
 use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::fs;
 use std::cmp::Ordering;
@@ -186,9 +186,15 @@ impl Log {
                 self.state.borrow_mut().segments[index].index.get_or_insert(loaded);
                 return Ok(());
             }
-            let (to, index_of) = (u64::from(wanted), &mut loaded);
             // Payloads are checked when they are read: rot in one does not hide the others.
-            let walked = walk(&path, &file, base, from, to, false, index_of, &mut ignored).await?;
+            let plan = Walk {
+                from: from.0,
+                offset: from.1,
+                to: u64::from(wanted),
+                check_crc: false,
+                epoch: LeaderEpoch(i32::MIN),
+            };
+            let walked = walk_into(&path, &file, base, plan, &mut loaded, &mut ignored).await?;
             if walked.end != wanted {
                 let mut state = self.state.borrow_mut();
                 let segment = &mut state.segments[index];

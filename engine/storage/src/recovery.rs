@@ -3,13 +3,29 @@
 use crate::StorageError;
 use crate::index::{SegmentIndex, header_of};
 use crate::leader_epochs::LeaderEpochs;
-use model::limits::{DISK_BLOCK_BYTES, REQUEST_BYTES_MAX_DEFAULT};
+use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES, REQUEST_BYTES_MAX_DEFAULT};
 use model::{LeaderEpoch, Offset, RecordBatch};
 use runtime::buffer::ChunkWriter;
 use runtime::file::File;
 use std::path::Path;
 
 const READ_BYTES: usize = 1024 * 1024;
+
+/// What a walk covers and demands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    /// Position of the first batch.
+    pub(crate) from: u32,
+    /// Its offset.
+    pub(crate) offset: Offset,
+    /// Nothing from here on is looked at.
+    pub(crate) to: u64,
+    /// Whether each batch's CRC is checked, or only its header.
+    pub(crate) check_crc: bool,
+    /// The epoch of the batch in front: bytes of an earlier time, which may lie behind the end, have
+    /// a lower one.
+    pub(crate) epoch: LeaderEpoch,
+}
 
 /// Where a walk ended.
 #[derive(Clone, Copy, Debug)]
@@ -22,26 +38,21 @@ pub(crate) struct Walked {
     pub(crate) rest_is_empty: bool,
 }
 
-/// Walks the batches of a segment from `from` (the start of a batch with offset `next`) and feeds
-/// the index and epochs. Looks at nothing from position `to` on. Stops at the first position that does not hold the next batch.
+/// Walks the batches of a segment, shows each with its position, and stops at the first position
+/// that does not hold the next batch.
 pub(crate) async fn walk(
     path: &Path,
     file: &File,
-    base: Offset,
-    from: (u32, Offset),
-    to: u64,
-    check_crc: bool,
-    index: &mut SegmentIndex,
-    epochs: &mut LeaderEpochs,
+    walk: Walk,
+    mut visit: impl FnMut(RecordBatch<'_>, u32),
 ) -> Result<Walked, StorageError> {
-    let length = file.len().map_err(|error| StorageError::of(path, "stat", &error))?.min(to);
-    let (mut end, mut next) = from;
+    let length = file.len().map_err(|error| StorageError::of(path, "stat", &error))?.min(walk.to);
+    let (mut end, mut next) = (walk.from, walk.offset);
     // Direct reads begin at a block; what precedes `from` in it is skipped.
     let mut read_at = u64::from(end) / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64;
     let mut pending: Vec<u8> = Vec::new();
     let mut skip = (u64::from(end) - read_at) as usize;
-    // Bytes of an earlier time may lie behind the end; their epoch is below that of what precedes.
-    let mut last_epoch = epochs.latest().unwrap_or(LeaderEpoch(i32::MIN));
+    let mut last_epoch = walk.epoch;
     let mut used = 0;
     'read: while read_at < length {
         let (result, writer) =
@@ -60,7 +71,10 @@ pub(crate) async fn walk(
             let rest = &pending[used..];
             match RecordBatch::total_bytes(rest) {
                 None if rest.len() >= 12 => break 'read,
-                Some(total) if !(61..=REQUEST_BYTES_MAX_DEFAULT as usize).contains(&total) => {
+                Some(total)
+                    if !(BATCH_HEADER_BYTES..=REQUEST_BYTES_MAX_DEFAULT as usize)
+                        .contains(&total) =>
+                {
                     break 'read;
                 }
                 Some(total) if total <= rest.len() => {}
@@ -70,12 +84,11 @@ pub(crate) async fn walk(
             let good = batch.base_offset() == next
                 && batch.last_offset_delta() >= 0
                 && last_epoch <= batch.leader_epoch()
-                && (!check_crc || batch.crc_matches());
+                && (!walk.check_crc || batch.crc_matches());
             if !good {
                 break 'read;
             }
-            index.on_batch(base, next, end, header_of(batch), batch.max_timestamp());
-            epochs.on_append(batch.leader_epoch(), next);
+            visit(batch, end);
             last_epoch = batch.leader_epoch();
             end += batch.bytes().len() as u32;
             next = batch.last_offset().plus(1);
@@ -86,4 +99,21 @@ pub(crate) async fn walk(
     let rest = &pending[used..];
     let rest_is_empty = rest.iter().take(DISK_BLOCK_BYTES).all(|byte| *byte == 0);
     Ok(Walked { end, log_end: next, rest_is_empty })
+}
+
+/// As `walk`, filling an index of the segment with this base offset and the epochs.
+pub(crate) async fn walk_into(
+    path: &Path,
+    file: &File,
+    base: Offset,
+    plan: Walk,
+    index: &mut SegmentIndex,
+    epochs: &mut LeaderEpochs,
+) -> Result<Walked, StorageError> {
+    walk(path, file, plan, |batch, position| {
+        let offset = batch.base_offset();
+        index.on_batch(base, offset, position, header_of(batch), batch.max_timestamp());
+        epochs.on_append(batch.leader_epoch(), offset);
+    })
+    .await
 }

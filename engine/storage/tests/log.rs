@@ -10,7 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Journal, Log, LogDir, LogSettings, OnRot, Read, StorageError, TailCache, replay};
+use storage::{Journal, Log, LogDir, LogSettings, Read, StorageError, TailCache, replay};
 
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 400_000, segment_ms: i64::MAX };
 
@@ -38,13 +38,9 @@ async fn start(cache: &Rc<TailCache>) -> (Rc<LogDir>, storage::Replay) {
     (LogDir::new(data, true, cache, Some(journal), Arc::default()), found)
 }
 
-async fn reopened(
-    home: &Rc<LogDir>,
-    found: &storage::Replay,
-    on_rot: OnRot,
-) -> Result<Rc<Log>, StorageError> {
+async fn reopened(home: &Rc<LogDir>, found: &storage::Replay) -> Result<Rc<Log>, StorageError> {
     let notes = found.partitions.get(&partition(0)).cloned().unwrap_or_default();
-    let (log, _) = Log::open(home, partition(0), SETTINGS, &notes, on_rot).await?;
+    let (log, _) = Log::open(home, partition(0), SETTINGS, &notes).await?;
     home.journal().unwrap().begin().await?;
     Ok(log)
 }
@@ -69,7 +65,7 @@ async fn read(log: &Log, offset: Offset, end: Offset) -> Result<Vec<u8>, Storage
 
 async fn filled(cache: &Rc<TailCache>, batches: u64) -> (Rc<Log>, Vec<i64>) {
     let (home, found) = start(cache).await;
-    let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+    let log = reopened(&home, &found).await.unwrap();
     let (mut random, mut times) = (Random::new(3), Vec::new());
     for number in 0..batches {
         let mut builder = BatchBuilder::default();
@@ -147,7 +143,7 @@ fn rot_is_refused_and_a_torn_end_is_cut() {
     let disk = Disk::default();
     let end = on_twin(&disk, async {
         let (home, found) = start(&TailCache::new(600_000)).await;
-        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        let log = reopened(&home, &found).await.unwrap();
         for number in 0..20 {
             append(&log, &batch(&mut Random::new(number))).await;
             log.flush(true).await.unwrap();
@@ -162,7 +158,7 @@ fn rot_is_refused_and_a_torn_end_is_cut() {
     for _ in 0..2 {
         on_twin(&disk, async {
             let (home, found) = start(&TailCache::new(0)).await;
-            let error = reopened(&home, &found, OnRot::Refuse).await.err().expect("refused");
+            let error = reopened(&home, &found).await.err().expect("refused");
             assert!(error.to_string().contains("/d/journal/0.1: damaged at byte"), "{error}");
         });
         disk.kill();
@@ -170,7 +166,7 @@ fn rot_is_refused_and_a_torn_end_is_cut() {
     disk.flip_bit(journal, 9000, 3);
     on_twin(&disk, async {
         let (home, found) = start(&TailCache::new(0)).await;
-        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        let log = reopened(&home, &found).await.unwrap();
         assert_eq!(log.log_end(), end);
         append(&log, &batch(&mut Random::new(99))).await;
         // Written only: not promised to survive a torn write.
@@ -182,7 +178,7 @@ fn rot_is_refused_and_a_torn_end_is_cut() {
     disk.flip_bit(&segment, last, 0);
     on_twin(&disk, async {
         let (home, found) = start(&TailCache::new(0)).await;
-        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        let log = reopened(&home, &found).await.unwrap();
         assert_eq!(log.log_end(), end, "the torn end is cut, nothing else");
     });
     disk.kill();
@@ -190,7 +186,7 @@ fn rot_is_refused_and_a_torn_end_is_cut() {
     on_twin(&disk, async {
         let (home, found) = start(&TailCache::new(0)).await;
         // The start does not read what it knows to be synced; whoever reads it is told.
-        let log = reopened(&home, &found, OnRot::Refuse).await.unwrap();
+        let log = reopened(&home, &found).await.unwrap();
         let mut told = 0;
         for offset in 0..end.0 {
             match read(&log, Offset(offset), end).await {
@@ -203,18 +199,8 @@ fn rot_is_refused_and_a_torn_end_is_cut() {
         }
         assert!(told > 0 && told < end.0, "{told}");
     });
-    disk.kill();
-    on_twin(&disk, async {
-        let (home, found) = start(&TailCache::new(0)).await;
-        let log = reopened(&home, &found, OnRot::Cut).await.unwrap();
-        assert!(log.log_end() < end && log.log_end() > Offset(0));
-        for offset in 0..log.log_end().0 {
-            assert!(!read(&log, Offset(offset), log.log_end()).await.unwrap().is_empty());
-        }
-    });
 }
 
-/// Whoever knows of acknowledged records says so in the notes; a log that ends before is refused.
 #[test]
 fn a_log_that_ends_before_what_is_known_durable_is_refused() {
     let disk = Disk::default();
@@ -224,19 +210,15 @@ fn a_log_that_ends_before_what_is_known_durable_is_refused() {
         let (home, found) = start(&TailCache::new(0)).await;
         let mut notes = found.partitions[&partition(0)].clone();
         notes.missed_below = Some(end.plus(1));
-        let open = |on_rot| Log::open(&home, partition(0), SETTINGS, &notes, on_rot);
-        let refused = open(OnRot::Refuse).await.err().expect("refused");
+        let open = Log::open(&home, partition(0), SETTINGS, &notes);
+        let refused = open.await.err().expect("refused");
         assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
         // It stays refused, because the next journal says the same.
         let carried = notes.carried(partition(0));
         assert!(carried.iter().any(|entry| entry.at.offset == end.plus(1)));
         notes.missed_below = Some(end);
         assert_eq!(
-            Log::open(&home, partition(0), SETTINGS, &notes, OnRot::Refuse)
-                .await
-                .unwrap()
-                .0
-                .log_end(),
+            Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap().0.log_end(),
             end
         );
     });

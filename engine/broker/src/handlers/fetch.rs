@@ -7,7 +7,7 @@
 use crate::dispatch::Outcome;
 use crate::image::{MetadataImage, TopicImage};
 use crate::requests::{OpenRequest, Token};
-use crate::shard::{Message, Request, Shard};
+use crate::shard::{Message, Request, Shard, remedy};
 use model::{ErrorCode, Offset, TopicPartition};
 use runtime::buffer::SharedBytes;
 use runtime::{clock, timer};
@@ -255,10 +255,10 @@ async fn read_with_disk(
                 && let Err(error) =
                     slot.log.read_disk(offset, bytes_max, below, &mut share.pieces).await
             {
-                crate::logging::error!(
-                    "partition {}: read at offset {offset} failed: {error}",
-                    slot.id
-                );
+                slot.complain(&format!(
+                    "read at offset {offset} failed: {error}{}",
+                    remedy(&error)
+                ));
                 result = FetchResult::refused(ErrorCode::KafkaStorageError);
             }
         }

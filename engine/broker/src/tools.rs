@@ -1,0 +1,141 @@
+//! `weir inspect` and `weir repair`: data directories of stopped brokers.
+
+use model::TopicPartition;
+use runtime::{Io, Runtime};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use storage::StorageError;
+use storage::catalog::Catalog;
+use storage::data_dir::DataDir;
+use storage::repair::{Finding, cut, examine};
+
+const DAMAGED: u8 = 3;
+
+macro_rules! say {
+    ($($arg:tt)*) => {
+        // A closed pipe is no failure of ours.
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    };
+}
+
+fn complain(what: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "weir: {what}");
+}
+
+fn on_ring<T>(body: impl Future<Output = T>) -> Option<T> {
+    match Runtime::new(Io::Uring) {
+        Ok(runtime) => Some(runtime.block_on(body).expect("only the twin stops")),
+        Err(error) => {
+            complain(error);
+            None
+        }
+    }
+}
+
+/// Prints files in words.
+pub(crate) fn inspect(files: &[PathBuf], details: bool) -> ExitCode {
+    let inspected = on_ring(async {
+        let mut worst = 0;
+        for file in files {
+            match storage::inspect::inspect(file, details).await {
+                Ok(inspected) => {
+                    say!("{}: {}", file.display(), inspected.text.trim_end());
+                    for damage in &inspected.damage {
+                        say!("  DAMAGED: {damage}");
+                        worst = worst.max(DAMAGED);
+                    }
+                }
+                Err(error) => {
+                    complain(error);
+                    worst = worst.max(1);
+                }
+            }
+        }
+        worst
+    });
+    ExitCode::from(inspected.unwrap_or(1))
+}
+
+/// Looks for damage, and cuts it off if told to.
+pub(crate) fn repair(dirs: &[PathBuf], only: &[String], cuts: bool) -> ExitCode {
+    let repaired = on_ring(async {
+        let paths: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+        let names = names_of(&paths).await?;
+        let mut left = false;
+        let mut seen = Vec::new();
+        for dir in dirs {
+            left |= repair_dir(dir, &names, only, cuts, &mut seen).await?;
+        }
+        if let Some(unknown) = only.iter().find(|name| !seen.contains(*name)) {
+            say!("{unknown}: no damage found");
+        }
+        Ok::<_, StorageError>(left)
+    });
+    match repaired {
+        Some(Ok(false)) => ExitCode::SUCCESS,
+        Some(Ok(true)) => ExitCode::from(DAMAGED),
+        Some(Err(error)) => {
+            complain(error);
+            ExitCode::FAILURE
+        }
+        None => ExitCode::FAILURE,
+    }
+}
+
+async fn names_of(dirs: &[&Path]) -> Result<BTreeMap<model::TopicId, String>, StorageError> {
+    let catalog = Catalog::load(dirs).await?;
+    Ok(catalog.topics.into_iter().map(|topic| (topic.id, topic.name)).collect())
+}
+
+async fn repair_dir(
+    dir: &Path,
+    names: &BTreeMap<model::TopicId, String>,
+    only: &[String],
+    cuts: bool,
+    seen: &mut Vec<String>,
+) -> Result<bool, StorageError> {
+    let (_lock, superblock) = DataDir::hold(dir).await?;
+    let (examined, found) = examine(dir).await?;
+    say!(
+        "{}: {} partitions, {} segments, {} bytes of batches read; {}",
+        dir.display(),
+        examined.partitions,
+        examined.segments,
+        examined.bytes,
+        if superblock.clean { "stopped cleanly" } else { "not stopped cleanly" }
+    );
+    let name_of = |id: TopicPartition| match names.get(&id.topic_id) {
+        Some(name) => format!("{name}-{}", id.partition),
+        None => id.to_string(),
+    };
+    let mut chosen: Vec<Finding> = Vec::new();
+    let mut left = false;
+    for finding in examined.findings {
+        let name = name_of(finding.partition);
+        say!("{name}: {}", finding.what);
+        say!(
+            "  whole below offset {}; acknowledged as durable below {}",
+            finding.keeps_below,
+            finding.known_below
+        );
+        seen.push(name.clone());
+        if cuts && (only.is_empty() || only.contains(&name)) {
+            chosen.push(finding);
+        } else {
+            left = true;
+        }
+    }
+    if !chosen.is_empty() {
+        for kept in cut(dir, &chosen, &found).await? {
+            say!("  what was cut off is in {}", kept.display());
+        }
+        for finding in &chosen {
+            say!("{}: cut at offset {}", name_of(finding.partition), finding.keeps_below);
+        }
+    } else if left && !cuts {
+        say!("nothing was changed; restore the files from a backup, or cut with --cut");
+    }
+    Ok(left)
+}

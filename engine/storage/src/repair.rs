@@ -1,0 +1,277 @@
+//! Looks through a whole data directory without changing it; cuts what an operator gave up.
+//!
+//! The broker must be stopped: the caller holds the directory's lock.
+
+use crate::StorageError;
+use crate::journal::{JOURNAL_FILES, Journal, journal_path};
+use crate::journal_replay::{PartitionNotes, Replay, replay};
+use crate::log::{Log, LogSettings, open_file};
+use crate::log_dir::LogDir;
+use crate::log_open::apply;
+use crate::log_segment::LogSegment;
+use crate::recovery::{Walk, walk};
+use crate::tail_cache::TailCache;
+use model::{LeaderEpoch, Offset, TopicPartition};
+use runtime::buffer::ChunkWriter;
+use runtime::file::{File, OpenOptions};
+use runtime::{clock, fs};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Size of a journal file that a repair leaves; the next start makes it as large as configured.
+const JOURNAL_FILE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Damage of one partition.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Which.
+    pub partition: TopicPartition,
+    /// What is wrong, and where.
+    pub what: StorageError,
+    /// Records below are whole: what a cut keeps.
+    pub keeps_below: Offset,
+    /// Records were acknowledged as durable up to here, as far as anyone knows.
+    pub known_below: Offset,
+    /// The segment and the position at which a cut would cut; `None`: nothing to cut, only the
+    /// memory of what is missing.
+    cut: Option<(Offset, u32)>,
+}
+
+/// What was looked at.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Damage, by partition.
+    pub findings: Vec<Finding>,
+    /// Partitions.
+    pub partitions: usize,
+    /// Segments.
+    pub segments: usize,
+    /// Bytes of their batches.
+    pub bytes: u64,
+}
+
+/// Reads every batch of every partition under `data_dir` and compares with what the journals know.
+///
+/// # Errors
+/// The disk's.
+pub async fn examine(data_dir: &Path) -> Result<(Examined, Replay), StorageError> {
+    let found = replay(data_dir).await?;
+    let root = data_dir.join("partitions");
+    let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
+    let mut examined = Examined::default();
+    for partition in names.iter().filter_map(|name| TopicPartition::parse(name)) {
+        let none = PartitionNotes::default();
+        let notes = found.partitions.get(&partition).unwrap_or(&none);
+        let dir = root.join(partition.to_string());
+        examined.partitions += 1;
+        if let Some(finding) = examine_partition(partition, &dir, notes, &mut examined).await? {
+            examined.findings.push(finding);
+        }
+    }
+    Ok((examined, found))
+}
+
+async fn examine_partition(
+    partition: TopicPartition,
+    dir: &Path,
+    notes: &PartitionNotes,
+    examined: &mut Examined,
+) -> Result<Option<Finding>, StorageError> {
+    let known_below = notes.durable();
+    let log_start = notes.log_start.unwrap_or_default();
+    let bases = bases_of(dir)?;
+    let mut next = bases.first().copied().unwrap_or_default();
+    let mut epoch = LeaderEpoch(i32::MIN);
+    for (number, &base) in bases.iter().enumerate() {
+        let segment = LogSegment::new(base);
+        let path = segment.log_path(dir);
+        let file = File::open(&path, OpenOptions::default());
+        let file = file.map_err(|error| StorageError::of(&path, "open", &error))?;
+        let finding = |position: u32, keeps: Offset, what| Finding {
+            partition,
+            what: StorageError::Corrupt { path: path.clone(), position: u64::from(position), what },
+            keeps_below: keeps,
+            known_below: known_below.max(bases.last().copied().unwrap_or_default()),
+            cut: Some((base, position)),
+        };
+        if base != next {
+            return Ok(Some(finding(0, next, "the segment before it ends elsewhere")));
+        }
+        let plan = Walk {
+            from: 0,
+            offset: base,
+            to: u64::MAX,
+            check_crc: true,
+            epoch: LeaderEpoch(epoch.0),
+        };
+        let walked = walk(&path, &file, plan, |batch, _| epoch = batch.leader_epoch()).await?;
+        examined.segments += 1;
+        examined.bytes += u64::from(walked.end);
+        next = walked.log_end;
+        let sealed_to = bases.get(number + 1);
+        if sealed_to.is_some_and(|to| *to <= log_start) {
+            // Deleted, and about to be removed.
+            next = *sealed_to.expect("just looked at");
+            continue;
+        }
+        if sealed_to.is_some_and(|to| *to != next) {
+            return Ok(Some(finding(walked.end, next, "not the batch that belongs here")));
+        }
+        if sealed_to.is_none() {
+            let end = with_journal(next, notes);
+            if end < known_below {
+                let what = "an acknowledged batch is missing or unreadable";
+                return Ok(Some(finding(walked.end, end, what)));
+            }
+        }
+    }
+    let finding =
+        |what: StorageError| Finding { partition, what, keeps_below: next, known_below, cut: None };
+    if let Some(damage) = &notes.damage {
+        return Ok(Some(finding(damage.clone())));
+    }
+    if bases.is_empty() && with_journal(log_start, notes) < known_below {
+        let what = "its segments are missing";
+        let (path, position) = (dir.to_owned(), 0);
+        return Ok(Some(finding(StorageError::Corrupt { path, position, what })));
+    }
+    Ok(None)
+}
+
+/// Where the log ends once what is still only in the journal is put behind `end`.
+fn with_journal(end: Offset, notes: &PartitionNotes) -> Offset {
+    notes.appends.iter().fold(
+        end,
+        |end, append| {
+            if append.at.offset <= end { end.max(append.end) } else { end }
+        },
+    )
+}
+
+fn bases_of(dir: &Path) -> Result<Vec<Offset>, StorageError> {
+    let names = fs::list(dir).map_err(|error| StorageError::of(dir, "list", &error))?;
+    let base_of = |name: &String| name.strip_suffix(".log")?.parse::<i64>().ok().map(Offset);
+    let mut bases: Vec<Offset> = names.iter().filter_map(base_of).collect();
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+/// Cuts the partitions of these findings in front of their damage, and makes the journals forget what
+/// is lost. What is cut off is copied to `quarantine` first. Everything else stays as it is.
+///
+/// # Errors
+/// The disk's.
+pub async fn cut(
+    data_dir: &Path,
+    findings: &[Finding],
+    found: &Replay,
+) -> Result<Vec<PathBuf>, StorageError> {
+    let cache = TailCache::new(0);
+    let start = found.start_of(0);
+    let journal = Journal::new(data_dir, 0, JOURNAL_FILE_BYTES, true, start);
+    let home = LogDir::new(data_dir, true, &cache, Some(Rc::clone(&journal)), Arc::default());
+    let mut kept = Vec::new();
+    let given_up: BTreeMap<_, _> =
+        findings.iter().map(|finding| (finding.partition, finding)).collect();
+    let mut logs = Vec::new();
+    let root = data_dir.join("partitions");
+    let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
+    for partition in names.iter().filter_map(|name| TopicPartition::parse(name)) {
+        let none = PartitionNotes::default();
+        let notes = found.partitions.get(&partition).unwrap_or(&none);
+        let trimmed;
+        let notes = if given_up.contains_key(&partition) {
+            let dir = home.partition_path(partition);
+            let mut bases = bases_of(&dir)?;
+            apply(&home, &dir, notes, &mut bases).await?;
+            // The journal may have mended the end: what is cut is looked for again.
+            let mut ignored = Examined::default();
+            let bare = PartitionNotes { log_start: notes.log_start, ..PartitionNotes::default() };
+            let again = examine_partition(partition, &dir, &bare, &mut ignored).await?;
+            if let Some((base, position)) = again.and_then(|finding| finding.cut) {
+                kept.push(quarantine(data_dir, &dir, partition, base, position).await?);
+            }
+            trimmed = bare;
+            &trimmed
+        } else {
+            notes
+        };
+        match Log::open(&home, partition, LogSettings::default(), notes).await {
+            Ok((log, _)) => logs.push(log),
+            Err(StorageError::Corrupt { .. }) => journal.carry(notes.carried(partition)),
+            Err(error) => return Err(error),
+        }
+    }
+    home.sync_names().await?;
+    journal.begin().await?;
+    for log in &logs {
+        log.close().await?;
+    }
+    journal.close().await?;
+    // All that the journals knew is in this one now.
+    for shard in found.shards.keys().filter(|shard| **shard != 0) {
+        for file in 0..JOURNAL_FILES {
+            let _ = fs::remove_file(&journal_path(data_dir, *shard, file));
+        }
+    }
+    let dir = data_dir.join("journal");
+    fs::sync_dir(&dir).await.map_err(|error| StorageError::of(&dir, "sync", &error))?;
+    Ok(kept)
+}
+
+/// Copies what lies behind a cut, then cuts.
+async fn quarantine(
+    data_dir: &Path,
+    dir: &Path,
+    partition: TopicPartition,
+    base: Offset,
+    position: u32,
+) -> Result<PathBuf, StorageError> {
+    let to = data_dir.join("quarantine").join(format!("{partition}-{}", clock::unix_ms()));
+    fs::create_dir_all(&to).map_err(|error| StorageError::of(&to, "mkdir", &error))?;
+    let bases = bases_of(dir)?;
+    for base in bases.iter().filter(|other| **other >= base) {
+        let segment = LogSegment::new(*base);
+        copy(&segment.log_path(dir), &segment.log_path(&to)).await?;
+    }
+    fs::sync_dir(&to).await.map_err(|error| StorageError::of(&to, "sync", &error))?;
+    for later in bases.iter().filter(|other| **other >= base) {
+        let segment = LogSegment::new(*later);
+        let _ = fs::remove_file(&segment.index_path(dir));
+        let path = segment.log_path(dir);
+        if *later > base || position == 0 && *later != bases[0] {
+            fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;
+            continue;
+        }
+        let file = open_file(&path, false, false)?;
+        let cut = file.set_len(u64::from(position));
+        cut.map_err(|error| StorageError::of(&path, "truncate", &error))?;
+        let synced = file.sync(false).await;
+        synced.map_err(|error| StorageError::of(&path, "fsync", &error))?;
+    }
+    fs::sync_dir(dir).await.map_err(|error| StorageError::of(dir, "sync", &error))?;
+    Ok(to)
+}
+
+async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
+    const PIECE: usize = 4 * 1024 * 1024;
+    let source = File::open(from, OpenOptions::default());
+    let source = source.map_err(|error| StorageError::of(from, "open", &error))?;
+    let target = open_file(to, false, true)?;
+    let mut position = 0;
+    loop {
+        let (read, mut writer) =
+            source.read_at(ChunkWriter::with_capacity(PIECE), position, PIECE).await;
+        let read = read.map_err(|error| StorageError::of(from, "read", &error))?;
+        if read == 0 {
+            break;
+        }
+        let mut pieces = vec![writer.disk_range(0..read)];
+        let written = target.write_at(&mut pieces, position, false).await;
+        written.map_err(|error| StorageError::of(to, "write", &error))?;
+        position += read as u64;
+    }
+    target.sync(false).await.map_err(|error| StorageError::of(to, "fsync", &error))
+}
