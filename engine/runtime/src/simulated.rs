@@ -13,13 +13,15 @@ use crate::random::Random;
 use crate::reactor::Stopped;
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::Waker;
 
 const SECTOR_BYTES: usize = 512;
+/// So many of the newest writes are remembered.
+const RECENT_WRITES: usize = 12;
 type Sector = [u8; SECTOR_BYTES];
 const EPOCH_UNIX_MS: i64 = 1_700_000_000_000;
 
@@ -43,6 +45,8 @@ struct DiskState {
     /// One read in so many gives wrong bytes; 0: none.
     lying_reads: u64,
     lies: u64,
+    /// The newest writes: node, position, length.
+    recent: VecDeque<(usize, u64, u64)>,
     /// Over every operation so far.
     trace: u64,
 }
@@ -238,6 +242,18 @@ impl Disk {
         self.state.borrow().trace
     }
 
+    /// Where the newest writes went: file, position, length.
+    #[must_use]
+    pub fn recent_writes(&self) -> Vec<(PathBuf, u64, u64)> {
+        let state = self.state.borrow();
+        let name_of = |node: usize| {
+            let mut names = state.names.iter();
+            names.find(|(_, entry)| **entry == Entry::File(node)).map(|(path, _)| path.clone())
+        };
+        let place = |&(node, at, len): &(usize, u64, u64)| Some((name_of(node)?, at, len));
+        state.recent.iter().filter_map(place).collect()
+    }
+
     /// Every file a running program sees, with its length.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
@@ -389,6 +405,10 @@ impl SimulatedBackend {
                     taken = (self.random.below(taken as u64 / 4096 - 1) as usize + 1) * 4096;
                 }
                 state.nodes[node].write(number, *position, &bytes[..taken], false);
+                state.recent.push_back((node, *position, taken as u64));
+                if state.recent.len() > RECENT_WRITES {
+                    state.recent.pop_front();
+                }
                 let numbers = [node as u64, *position, taken as u64, u64::from(*dsync)];
                 state.record("write", &numbers, &bytes[..taken.min(256)]);
                 if *dsync {

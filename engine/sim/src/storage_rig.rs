@@ -193,10 +193,22 @@ impl Machine {
         if files.is_empty() {
             return;
         }
-        let (path, len) = &files[random.below(files.len() as u64) as usize];
-        // Mostly where something is: files are preallocated.
-        let used = if random.one_in(4) { *len } else { (*len).min(20_000) };
-        let (position, bit) = (random.below(used), random.below(8) as u8);
+        // Often where something was just written: that is where a start looks.
+        let recent = self.disk.recent_writes();
+        let recent = recent.into_iter().filter(|(path, ..)| is_data(path)).collect::<Vec<_>>();
+        let (path, position) = if !recent.is_empty() && random.one_in(2) {
+            let (path, at, len) = &recent[random.below(recent.len() as u64) as usize];
+            (path.clone(), at + random.below((*len).max(1)))
+        } else {
+            let (path, len) = &files[random.below(files.len() as u64) as usize];
+            // Mostly where something is: files are preallocated.
+            let used = if random.one_in(4) { *len } else { (*len).min(20_000) };
+            (path.clone(), random.below(used))
+        };
+        if self.disk.byte_at(&path, position).is_none() {
+            return;
+        }
+        let (path, bit) = (&path, random.below(8) as u8);
         self.disk.set_capacity(None);
         self.disk.flip_bit(path, position, bit);
         self.outcome.borrow_mut().flips += 1;

@@ -133,11 +133,8 @@ pub fn scan(bytes: &[u8]) -> Scan {
     let mut at = 0;
     while at < bytes.len() {
         let follows = |frame: &Frame| {
-            let before = scan.frames.last();
-            let chained = before.is_none_or(|(_, before)| before.crc == frame.id.previous);
             (frame.id.journal, frame.id.sequence, frame.id.number)
                 == (file.journal, file.sequence, number)
-                && (number == 0 || chained)
         };
         let (found, frame) = match Frame::decode(&bytes[at..]).filter(follows) {
             Some(frame) => (at, frame),

@@ -1,0 +1,119 @@
+//! What a start reads in journals: frames made by hand, in the twin.
+
+use model::limits::DISK_BLOCK_BYTES;
+use model::{Offset, PartitionIndex, TopicId, TopicPartition, crc32c};
+use runtime::random::Random;
+use runtime::simulated::{Disk, Simulation};
+use runtime::{Io, Runtime};
+use std::path::Path;
+use storage::journal_frame::{Entry, EntryKind, Frame, FrameId, LogPosition, encode_head};
+use storage::journal_replay::scan;
+use storage::{Replay, replay};
+
+const PARTITION: TopicPartition =
+    TopicPartition { topic_id: TopicId([4; 16]), partition: PartitionIndex(0) };
+
+/// A file of the journal: each frame appends some bytes for the partition.
+struct Made {
+    bytes: Vec<u8>,
+    last: u32,
+    starts: Vec<usize>,
+}
+
+fn file(sequence: u64, mut previous: u32, offsets: std::ops::Range<i64>, is_done: bool) -> Made {
+    let mut made = Made { bytes: Vec::new(), last: 0, starts: Vec::new() };
+    for (number, offset) in offsets.enumerate() {
+        let data = vec![offset as u8; 300];
+        let at = LogPosition {
+            segment: Offset(0),
+            position: offset as u32 * 300,
+            offset: Offset(offset),
+        };
+        let mut entries = vec![Entry {
+            kind: EntryKind::Append,
+            partition: PARTITION,
+            at,
+            end: Offset(offset + 1),
+            len: 300,
+            crc: crc32c::checksum(&data),
+        }];
+        if is_done && number == 0 {
+            entries.push(Entry::previous_done());
+        }
+        let mut head = Vec::new();
+        let id = FrameId { journal: 9, sequence, number: number as u32, previous };
+        previous = encode_head(id, &entries, &mut head);
+        made.starts.push(made.bytes.len());
+        made.bytes.extend_from_slice(&head);
+        made.bytes.extend_from_slice(&data);
+        made.bytes.resize(made.bytes.len().next_multiple_of(DISK_BLOCK_BYTES), 0);
+    }
+    made.last = previous;
+    made
+}
+
+fn replayed(files: &[(u64, &[u8])]) -> Replay {
+    let machine = Runtime::new(Io::Simulated(Simulation::new(Disk::default(), 1))).unwrap();
+    let found = machine.block_on(async {
+        runtime::fs::create_dir_all(Path::new("/d/journal")).unwrap();
+        for (sequence, bytes) in files {
+            let path = storage::journal::journal_path(Path::new("/d"), 0, *sequence);
+            runtime::fs::replace(&path, bytes).await.unwrap();
+        }
+        replay(Path::new("/d")).await.unwrap()
+    });
+    found.unwrap()
+}
+
+fn durable(found: &Replay) -> (i64, bool) {
+    let notes = found.partitions.get(&PARTITION).cloned().unwrap_or_default();
+    (notes.durable().0, notes.damage.is_some())
+}
+
+#[test]
+fn what_is_torn_is_the_last_frame_and_all_else_that_is_bad_has_rotted() {
+    let first = file(1, 0, 0..3, true);
+    let second = file(2, first.last, 3..5, false);
+    let read = |first: &[u8], second: &[u8]| durable(&replayed(&[(1, first), (2, second)]));
+    assert_eq!(read(&first.bytes, &second.bytes), (5, false));
+    let with = |made: &Made, frame: usize, at: usize| {
+        let mut bytes = made.bytes.clone();
+        bytes[made.starts[frame] + at] ^= 1;
+        bytes
+    };
+    // Head and bytes of each frame. The last one of all may have been torn: its record is gone.
+    for at in [3, 70, 200] {
+        for frame in 0..3 {
+            assert!(read(&with(&first, frame, at), &second.bytes).1, "frame {frame}, byte {at}");
+        }
+        assert!(read(&first.bytes, &with(&second, 0, at)).1, "byte {at}");
+        assert_eq!(read(&first.bytes, &with(&second, 1, at)), (4, false), "byte {at}");
+    }
+    // A file that is cut short at a frame, and the file before it gone.
+    assert!(read(&first.bytes[..first.starts[2]], &second.bytes).1);
+    assert!(durable(&replayed(&[(2, &second.bytes)])).1);
+    // Once it says that older ones are done with, they do not count, whole or not.
+    let second = file(2, first.last, 3..5, true);
+    assert_eq!(read(&with(&first, 1, 3), &second.bytes), (5, false));
+    assert_eq!(replayed(&[(2, &second.bytes)]).start_of(0).sequence, 3);
+}
+
+#[test]
+fn any_bytes_are_read_without_panic_or_much_memory() {
+    let whole = file(1, 0, 0..6, true).bytes;
+    let mut random = Random::new(11);
+    for _ in 0..4_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=random.below(6) {
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes[at] = random.next_u64() as u8,
+                1 => random.fill(&mut bytes[at..]),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let found = scan(&bytes);
+        assert!(found.frames.len() <= bytes.len() / DISK_BLOCK_BYTES + 1);
+        let _ = Frame::decode(&bytes);
+    }
+}
