@@ -91,6 +91,9 @@ pub(crate) fn remedy(error: &StorageError) -> &'static str {
     }
 }
 
+/// Partitions opened or closed at a time.
+const AT_A_TIME: usize = 32;
+
 /// Received bytes per chunk: Kafka's largest default batch and room for its request.
 const RECEIVE_CHUNK_BYTES: usize = 1024 * 1024 + 64 * 1024;
 const HEAD_CHUNK_BYTES: usize = 64 * 1024;
@@ -195,30 +198,46 @@ impl Shard {
         image: Arc<MetadataImage>,
         recovery: Option<&Recovery>,
     ) -> Result<(), StorageError> {
-        let mut result = Ok(());
-        let mut opened = Vec::new();
+        let mut new = Vec::new();
         for topic in image.by_id.values() {
             for index in 0..topic.partitions {
                 let id = topic.partition(index).expect("in range");
-                if self.owner_of(id) != self.id() || self.slots.borrow().contains_key(&id) {
-                    continue;
-                }
-                match self.open(id, topic, recovery).await {
-                    Ok(log) => opened.push((id, log, topic.flushing)),
-                    Err(error) => {
-                        crate::logging::error!(
-                            "partition {index} of {} ({id}) is not served: {error}{}",
-                            topic.name,
-                            remedy(&error)
-                        );
-                        result = Err(error);
-                    }
+                if self.owner_of(id) == self.id() && !self.slots.borrow().contains_key(&id) {
+                    new.push((id, topic));
                 }
             }
         }
+        // Opening waits for the disk more than it computes: many at a time.
+        let (queue, opened) = (RefCell::new(new), RefCell::new(Vec::new()));
+        let failure = RefCell::new(None);
+        let opener = || async {
+            loop {
+                let next = queue.borrow_mut().pop();
+                let Some((id, topic)) = next else { break };
+                match self.open(id, topic, recovery).await {
+                    Ok(log) => opened.borrow_mut().push((id, log, topic.flushing)),
+                    Err(error) => {
+                        crate::logging::error!(
+                            "partition {} of {} ({id}) is not served: {error}{}",
+                            id.partition,
+                            topic.name,
+                            remedy(&error)
+                        );
+                        *failure.borrow_mut() = Some(error);
+                    }
+                }
+            }
+        };
+        let openers = queue.borrow().len().min(AT_A_TIME);
+        runtime::all((0..openers).map(|_| opener()).collect()).await;
+        let (opened, mut result) = (opened.into_inner(), failure.into_inner().map_or(Ok(()), Err));
         // New directories last before anything is acknowledged in them.
         for home in &self.homes {
-            if let Err(error) = home.sync_names().await {
+            let synced = match home.sync_names().await {
+                Ok(()) => home.sync_recovered().await,
+                failed => failed,
+            };
+            if let Err(error) = synced {
                 self.on_directory_failed(home, &error);
                 result = Err(error);
             }
@@ -355,13 +374,20 @@ impl Shard {
     /// Closes every partition; true if all of it is durable and need not be scanned.
     pub(crate) async fn close_all(self: &Rc<Self>) -> bool {
         let slots = std::mem::take(&mut *self.slots.borrow_mut());
-        let mut clean = true;
-        for slot in slots.values() {
-            if let Err(error) = slot.close(self, true).await {
-                crate::logging::error!("partition {}: not closed cleanly: {error}", slot.id);
-                clean = false;
+        let queue = RefCell::new(slots.values().collect::<Vec<_>>());
+        let all_closed = Cell::new(true);
+        let closer = || async {
+            loop {
+                let next = queue.borrow_mut().pop();
+                let Some(slot) = next else { break };
+                if let Err(error) = slot.close(self, true).await {
+                    crate::logging::error!("partition {}: not closed cleanly: {error}", slot.id);
+                    all_closed.set(false);
+                }
             }
-        }
+        };
+        runtime::all((0..AT_A_TIME.min(slots.len())).map(|_| closer()).collect()).await;
+        let mut clean = all_closed.get();
         for home in &self.homes {
             let Some(journal) = home.journal() else { continue };
             if let Err(error) = if clean { journal.close().await } else { Ok(()) } {

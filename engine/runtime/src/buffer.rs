@@ -237,7 +237,7 @@ impl ChunkPool {
     #[must_use]
     pub fn new(chunk_bytes: usize, chunks_max: usize, chunks_ready: usize) -> Self {
         let ready = chunks_ready.min(chunks_max);
-        let mut retired = VecDeque::with_capacity(chunks_max);
+        let mut retired = VecDeque::with_capacity(chunks_max.min(ready.max(64)));
         for _ in 0..ready {
             let mut chunk = Chunk::new(chunk_bytes);
             chunk.touch();
@@ -248,6 +248,12 @@ impl ChunkPool {
 
     /// An empty chunk; `None` when all are in use.
     pub fn take(&mut self) -> Option<ChunkWriter> {
+        let retired = self.take_retired();
+        retired.or_else(|| (self.chunks_made < self.chunks_max).then(|| self.make()))
+    }
+
+    /// A chunk that came back and that nobody reads any more.
+    pub fn take_retired(&mut self) -> Option<ChunkWriter> {
         for _ in 0..self.retired.len().min(16) {
             let mut chunk = self.retired.pop_front()?;
             if Arc::get_mut(&mut chunk).is_some() {
@@ -255,19 +261,26 @@ impl ChunkPool {
             }
             self.retired.push_back(chunk);
         }
-        (self.chunks_made < self.chunks_max).then(|| {
-            self.chunks_made += 1;
-            ChunkWriter::with_capacity(self.chunk_bytes)
-        })
+        None
+    }
+
+    /// A new chunk, whatever the limit.
+    pub fn make(&mut self) -> ChunkWriter {
+        self.chunks_made += 1;
+        ChunkWriter::with_capacity(self.chunk_bytes)
+    }
+
+    /// Gives the memory of a chunk that came back to the system; false if there is none.
+    pub fn release_one(&mut self) -> bool {
+        let released = self.retired.pop_front().is_some();
+        self.chunks_made -= usize::from(released);
+        released
     }
 
     /// An empty chunk even when the pool is at its limit: the pool is then larger until chunks come
     /// back. For callers that have nothing to evict and whose demand is bounded elsewhere.
     pub fn take_or_grow(&mut self) -> ChunkWriter {
-        self.take().unwrap_or_else(|| {
-            self.chunks_made += 1;
-            ChunkWriter::with_capacity(self.chunk_bytes)
-        })
+        self.take().unwrap_or_else(|| self.make())
     }
 
     /// Gives a chunk back; it is used again once no `SharedBytes` of it is left.

@@ -207,6 +207,10 @@ impl File {
         Ok(stat.st_size as u64)
     }
 
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd
+    }
+
     /// Takes the advisory lock of the file for this process; false if another process has it.
     ///
     /// # Errors

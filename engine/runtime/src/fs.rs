@@ -4,6 +4,7 @@
 
 use crate::buffer::ChunkWriter;
 use crate::file::{File, OpenOptions, with_twin};
+use crate::simulated::SimulatedBackend;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,27 @@ pub async fn sync_dir(path: &Path) -> io::Result<()> {
         }
     }
     File::open(path, OpenOptions::default())?.sync(false).await
+}
+
+/// Makes everything written so far on the file system that holds `path` durable, names too. Blocks
+/// the thread: for starts.
+///
+/// # Errors
+/// As syncfs(2), which tells of failed writes since Linux 5.8.
+pub async fn sync_file_system(path: &Path) -> io::Result<()> {
+    if let Some(result) = with_twin(SimulatedBackend::sync_everything) {
+        match result {
+            Some(result) => return result,
+            // The machine has stopped: this never returns.
+            None => std::future::pending::<()>().await,
+        }
+    }
+    let dir = File::open(path, OpenOptions::default())?;
+    // SAFETY: the descriptor is open.
+    if unsafe { libc::syncfs(dir.raw_fd()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The whole of a small file.

@@ -22,4 +22,4 @@ pub mod socket;
 pub mod thread;
 pub mod timer;
 
-pub use reactor::{Io, Runtime, RuntimeError, Stopped, both, io_counters, spawn, yield_now};
+pub use reactor::{Io, Runtime, RuntimeError, Stopped, all, both, io_counters, spawn, yield_now};

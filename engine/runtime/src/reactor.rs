@@ -346,6 +346,16 @@ pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     (a_output.expect("ready"), b_output.expect("ready"))
 }
 
+/// Runs futures side by side to their ends. Each wake polls all that are left: for a few dozen.
+pub async fn all<F: Future<Output = ()>>(futures: Vec<F>) {
+    let mut left: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    std::future::poll_fn(|cx| {
+        left.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// What this thread's ring did so far; zeroes in the twin.
 #[must_use]
 pub fn io_counters() -> Counters {

@@ -586,6 +586,26 @@ impl SimulatedBackend {
     }
 
     /// `None` once the machine has stopped.
+    pub(crate) fn sync_everything(&mut self) -> Option<io::Result<()>> {
+        if !self.count_step() {
+            return None;
+        }
+        let mut state = self.disk.state.borrow_mut();
+        let state = &mut *state;
+        if let Some(errno) = state.failing {
+            state.nodes.iter_mut().for_each(|node| node.completed.clear());
+            return Some(Err(io::Error::from_raw_os_error(errno)));
+        }
+        for node in &mut state.nodes {
+            let (completed, len) = (node.completed.clone(), node.len);
+            node.sync(&completed, len);
+        }
+        state.durable_names.clone_from(&state.names);
+        state.record("sync everything", &[], &[]);
+        Some(Ok(()))
+    }
+
+    /// `None` once the machine has stopped.
     pub(crate) fn sync_dir(&mut self, path: &Path) -> Option<io::Result<()>> {
         if !self.count_step() {
             return None;

@@ -285,6 +285,7 @@ impl Life {
             }
         }
         home.sync_names().await?;
+        home.sync_recovered().await?;
         journal.begin().await?;
         Ok(Opened { home, dir, logs })
     }

@@ -10,7 +10,7 @@ use crate::journal_frame::{Entry, EntryKind, LogPosition};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log_dir::LogDir;
 use crate::log_segment::{LogSegment, Slab};
-use model::limits::{DISK_BLOCK_BYTES, SLAB_BYTES};
+use model::limits::DISK_BLOCK_BYTES;
 use model::record_batch::stored_prefix;
 use model::{LeaderEpoch, Offset, RecordBatch, TopicPartition};
 use runtime::buffer::{ChunkWriter, DiskRange, SharedBytes};
@@ -19,6 +19,7 @@ use runtime::file::{File, OpenOptions};
 use runtime::fs;
 use runtime::notify::Notify;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -79,6 +80,7 @@ pub struct Log {
     /// The newest journal file with bytes of this log.
     pub(crate) journaled_in: Cell<u64>,
     pub(crate) writes_behind: Cell<bool>,
+    holds_slabs: Cell<bool>,
 }
 
 pub(crate) struct State {
@@ -183,6 +185,7 @@ impl Log {
             noted: Cell::new(false),
             journaled_in: Cell::new(0),
             writes_behind: Cell::new(false),
+            holds_slabs: Cell::new(false),
         });
         if let Some(journal) = &home.journal {
             journal.register(&log);
@@ -328,8 +331,12 @@ impl Log {
         // Slabs are taken before the state is borrowed: taking one may evict one of this log's own,
         // which changes how many are needed.
         let mut fresh = FreshSlabs::default();
-        while fresh.count() < self.state.borrow().slabs_needed(bytes.len(), settings, now_ms) {
-            fresh.push(self.home.cache.take(Weak::clone(&self.me)));
+        loop {
+            let needed = self.state.borrow().bytes_needed(bytes.len(), settings, now_ms);
+            let Some(missing) = needed.checked_sub(fresh.bytes()).filter(|bytes| *bytes > 0) else {
+                break;
+            };
+            fresh.push(self.home.cache.take(Weak::clone(&self.me), missing));
         }
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -345,9 +352,20 @@ impl Log {
         active.begin_batch(now_ms);
         active.append(&prefix, || fresh.pop());
         active.append(&bytes[prefix.len()..], || fresh.pop());
-        assert_eq!(fresh.count(), 0, "as many slabs as needed were taken");
+        assert_eq!(fresh.bytes(), 0, "as many slabs as needed were taken");
         state.log_end = base.plus(i64::from(batch.last_offset_delta()) + 1);
+        if !self.holds_slabs.replace(true) {
+            self.home.cache.on_holder(true);
+        }
         Ok(())
+    }
+
+    /// Tells the cache once the last slab is gone.
+    pub(crate) fn count_slabs(&self, state: &State) {
+        let holds = state.segments.iter().any(|segment| !segment.slabs.is_empty());
+        if !holds && self.holds_slabs.replace(false) {
+            self.home.cache.on_holder(false);
+        }
     }
 
     /// Forgets everything appended that is neither written nor journaled.
@@ -376,6 +394,7 @@ impl Log {
         state.log_end = offset;
         state.epochs.truncate(offset);
         state.epochs_stored = false;
+        self.count_slabs(state);
     }
 
     /// Gives up the oldest slab if all of it is in its segment.
@@ -407,7 +426,9 @@ impl Log {
             let end = slab.end();
             segment.move_boundary(end);
         }
-        segment.slabs.pop_front().map(|slab| slab.writer)
+        let slab = segment.slabs.pop_front().map(|slab| slab.writer);
+        self.count_slabs(&state);
+        slab
     }
 
     /// Whether bytes are journaled that its segment lacks.
@@ -456,6 +477,9 @@ impl Drop for Log {
         for segment in self.state.get_mut().segments.drain(..) {
             segment.slabs.into_iter().for_each(|slab| self.home.cache.retire(slab.writer));
         }
+        if self.holds_slabs.get() {
+            self.home.cache.on_holder(false);
+        }
     }
 }
 
@@ -487,15 +511,15 @@ impl State {
         active.end > 0 && (old || end > u64::from(settings.segment_bytes))
     }
 
-    /// How many new slabs an append of `bytes` takes.
-    fn slabs_needed(&self, bytes: usize, settings: LogSettings, now_ms: i64) -> usize {
+    /// How many bytes of new slabs an append of `bytes` takes.
+    fn bytes_needed(&self, bytes: usize, settings: LogSettings, now_ms: i64) -> usize {
         let active = self.segments.last().expect("a log has a segment");
         let (room, head) = match active.slabs.back() {
             _ if self.rolls_for(bytes, settings, now_ms) => (0, 0),
             Some(slab) => (slab.writer.remaining(), 0),
             None => (0, active.last_block.len()),
         };
-        (bytes + head).saturating_sub(room).div_ceil(SLAB_BYTES)
+        (bytes + head).saturating_sub(room)
     }
 
     pub(crate) fn segment_of(&self, offset: Offset) -> usize {
@@ -541,26 +565,27 @@ impl State {
     }
 }
 
-/// Slabs taken before an append: almost always none or one.
+/// Slabs taken before an append, in the order of their use: almost always none or one.
 #[derive(Default)]
 struct FreshSlabs {
     one: Option<ChunkWriter>,
-    more: Vec<ChunkWriter>,
+    more: VecDeque<ChunkWriter>,
 }
 
 impl FreshSlabs {
-    fn count(&self) -> usize {
-        usize::from(self.one.is_some()) + self.more.len()
+    fn bytes(&self) -> usize {
+        self.one.iter().chain(&self.more).map(ChunkWriter::capacity).sum()
     }
 
     fn push(&mut self, slab: ChunkWriter) {
         match self.one {
             None => self.one = Some(slab),
-            Some(_) => self.more.push(slab),
+            Some(_) => self.more.push_back(slab),
         }
     }
 
     fn pop(&mut self) -> ChunkWriter {
-        self.one.take().or_else(|| self.more.pop()).expect("as many slabs as needed were taken")
+        let first = self.one.take().or_else(|| self.more.pop_front());
+        first.expect("as many slabs as needed were taken")
     }
 }

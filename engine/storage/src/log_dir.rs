@@ -2,16 +2,21 @@
 
 use crate::StorageError;
 use crate::journal::Journal;
+use crate::log::Log;
 use crate::tail_cache::TailCache;
 use model::TopicPartition;
 use model::limits::DISK_BLOCK_BYTES;
 use runtime::buffer::ChunkPool;
 use runtime::fs;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Files that the logs of one shard keep open for writing in one directory.
+pub const OPEN_FILES_MAX: usize = 2_000;
 
 /// Whether a directory still takes writes; shared by all shards.
 #[derive(Debug, Default)]
@@ -42,6 +47,10 @@ pub struct LogDir {
     pub(crate) health: Arc<Health>,
     /// Blocks in which the last bytes of segments go to disk.
     pub(crate) blocks: RefCell<ChunkPool>,
+    /// A log that was opened put something in place that is not durable yet.
+    pub(crate) owes_sync: Cell<bool>,
+    /// Logs with open files, in the order in which they opened them.
+    open_files: RefCell<VecDeque<Weak<Log>>>,
 }
 
 impl LogDir {
@@ -61,6 +70,8 @@ impl LogDir {
             journal,
             health,
             blocks: RefCell::new(ChunkPool::new(DISK_BLOCK_BYTES, 64, 0)),
+            owes_sync: Cell::new(false),
+            open_files: RefCell::default(),
         })
     }
 
@@ -86,6 +97,31 @@ impl LogDir {
     #[must_use]
     pub fn partition_path(&self, partition: TopicPartition) -> PathBuf {
         self.path.join("partitions").join(partition.to_string())
+    }
+
+    /// Makes durable what opening logs found and put in place: after `Log::open` of all, before any of
+    /// them is used and before the journal begins. One sync for all of them.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sync_recovered(&self) -> Result<(), StorageError> {
+        if !self.owes_sync.replace(false) {
+            return Ok(());
+        }
+        let synced = fs::sync_file_system(&self.path).await;
+        synced.map_err(|error| StorageError::of(&self.path, "syncfs", &error))
+    }
+
+    /// A log opened a file to write it. Beyond so many, the one open for longest closes its own.
+    pub(crate) fn on_opened(&self, log: Weak<Log>) {
+        let mut open = self.open_files.borrow_mut();
+        open.push_back(log);
+        for _ in 0..open.len().saturating_sub(OPEN_FILES_MAX).min(8) {
+            let Some(oldest) = open.pop_front() else { break };
+            if oldest.upgrade().is_some_and(|log| !log.close_files()) {
+                open.push_back(oldest);
+            }
+        }
     }
 
     /// Makes the names of partition directories durable: after `Log::create`, before they are used.

@@ -13,7 +13,7 @@ use runtime::{clock, fs};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Slabs in one write operation: 8 MiB.
+/// Slabs in one write operation: 8 MiB of large ones.
 const WRITE_PIECES_MAX: usize = 64;
 const ALLOCATE_BYTES_MIN: u64 = 1024 * 1024;
 const ALLOCATE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -249,7 +249,17 @@ impl Log {
                 .map_err(|error| StorageError::of(&self.dir, "sync", &error))?;
         }
         self.state.borrow_mut().segments[index].file = Some(Rc::clone(&file));
+        self.home.on_opened(self.weak());
         Ok(file)
+    }
+
+    /// Closes its files, to be opened again when needed; false if one is being written.
+    pub(crate) fn close_files(&self) -> bool {
+        let Ok(mut state) = self.state.try_borrow_mut() else { return false };
+        if !state.flushing {
+            state.segments.iter_mut().for_each(|segment| segment.file = None);
+        }
+        !state.flushing
     }
 
     /// Preallocates, so that no write grows the file (a growing direct write is slow and may run
@@ -427,6 +437,7 @@ impl Log {
         if let Some(bytes) = bytes {
             let stored = fs::replace(&index_path, &bytes).await;
             stored.map_err(|error| StorageError::of(&index_path, "replace", &error))?;
+            self.state.borrow_mut().segments[index].index_length = Some(end);
         }
         Ok(())
     }
@@ -459,7 +470,7 @@ impl Log {
         let changed = {
             let state = self.state.borrow();
             let segment = &state.segments[index];
-            segment.end > 0 && segment.file.is_some()
+            segment.end > 0 && segment.index_length != Some(segment.end)
         };
         let result = if changed { self.store_index(index).await } else { Ok(()) };
         self.end_flush(result)

@@ -34,7 +34,8 @@ pub struct Recovered {
 }
 
 impl Log {
-    /// Opens the log of a partition after a start.
+    /// Opens the log of a partition after a start. What it found and wrote is durable once
+    /// `LogDir::sync_recovered` has run, which must be before it is used.
     ///
     /// # Errors
     /// The disk's, or `Corrupt`: records that were acknowledged are not there as they were.
@@ -159,14 +160,14 @@ async fn recover_active(
         cut.map_err(|error| StorageError::of(&path, "truncate", &error))?;
     }
     if moved || !rest_is_empty {
-        // Whatever is visible from now on is durable.
-        let synced = file.sync(false).await;
-        synced.map_err(|error| StorageError::of(&path, "fsync", &error))?;
+        // Whatever is visible from now on is to be durable.
+        home.owes_sync.set(true);
     }
     active.end = end;
     active.boundary = end;
     active.allocated = length_of(&file, &path)? / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64;
     active.index = (from.position == 0).then_some(index);
+    active.index_length = (!moved && rest_is_empty).then_some(end);
     active.last_block = read_last_block(&path, &file, end).await?;
     Ok(log_end)
 }
@@ -218,8 +219,8 @@ async fn epochs_of(
     Ok(epochs)
 }
 
-/// Puts journaled bytes that may not be in their segments there, durably; makes segments that have
-/// no file yet. Returns how many bytes.
+/// Puts journaled bytes that may not be in their segments there; makes segments that have no file
+/// yet. Returns how many bytes. They are durable after `LogDir::sync_recovered`.
 pub(crate) async fn apply(
     home: &Rc<LogDir>,
     dir: &Path,
@@ -233,7 +234,6 @@ pub(crate) async fn apply(
     let owed = |append: &&JournaledAppend| append.end > synced.offset && append.at.segment == last;
     let mut owed = notes.appends.iter().filter(owed).peekable();
     let mut written = 0;
-    let mut made = false;
     while let Some(first) = owed.next() {
         // What lies side by side is written at once.
         let mut bytes = first.bytes.to_vec();
@@ -250,19 +250,17 @@ pub(crate) async fn apply(
         let file = open_file(&path, home.direct, is_known.is_err())?;
         if let Err(at) = is_known {
             bases.insert(at, base);
-            made = true;
         }
         patch(&file, &path, u64::from(first.at.position), &bytes).await?;
         written += bytes.len() as u64;
     }
-    if made {
-        let synced = fs::sync_dir(dir).await;
-        synced.map_err(|error| StorageError::of(dir, "sync", &error))?;
+    if written > 0 {
+        home.owes_sync.set(true);
     }
     Ok(written)
 }
 
-/// Writes bytes at any position, durably, leaving what is around them as it is.
+/// Writes bytes at any position, leaving what is around them as it is.
 async fn patch(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), StorageError> {
     let block = DISK_BLOCK_BYTES as u64;
     let (start, end) = (at / block * block, (at + bytes.len() as u64).next_multiple_of(block));
@@ -272,7 +270,11 @@ async fn patch(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), St
         allocated.map_err(|error| StorageError::of(path, "fallocate", &error))?;
     }
     let mut around = vec![0; (end - start) as usize];
-    for edge in [start, end - block] {
+    let edges = [start, end - block];
+    for &edge in if start == end - block { &edges[..1] } else { &edges[..] } {
+        if edge >= length {
+            continue;
+        }
         let (read, writer) = file
             .read_at(ChunkWriter::with_capacity(DISK_BLOCK_BYTES), edge, DISK_BLOCK_BYTES)
             .await;
@@ -284,7 +286,7 @@ async fn patch(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), St
     around[place..place + bytes.len()].copy_from_slice(bytes);
     let mut writer = ChunkWriter::with_capacity(around.len());
     writer.append(&around);
-    let written = file.write_at(&mut vec![writer.disk_range(0..around.len())], start, true).await;
+    let written = file.write_at(&mut vec![writer.disk_range(0..around.len())], start, false).await;
     written.map_err(|error| StorageError::of(path, "write", &error))
 }
 

@@ -158,6 +158,8 @@ impl Log {
         shift(&mut state.written);
         shift(&mut state.synced);
         shift(&mut state.journaled);
-        state.segments.drain(..count).collect()
+        let removed = state.segments.drain(..count).collect();
+        self.count_slabs(state);
+        removed
     }
 }

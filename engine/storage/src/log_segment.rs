@@ -1,7 +1,7 @@
 //! One segment: a file of batches, its index, and the slabs that cache its end.
 
 use crate::index::SegmentIndex;
-use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES, SLAB_BYTES};
+use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES};
 use model::{Offset, RecordBatch};
 use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::file::File;
@@ -40,6 +40,8 @@ pub(crate) struct LogSegment {
     pub(crate) boundary: u32,
     /// When its first batch was appended, ms since the Unix epoch; for one found at the start, then.
     pub(crate) began_ms: i64,
+    /// The end of the segment when its index was last stored.
+    pub(crate) index_length: Option<u32>,
     /// Where a batch header has rotted: the index ends there.
     pub(crate) damaged_at: Option<u32>,
     /// Largest timestamp, once known without its index.
@@ -66,6 +68,7 @@ impl LogSegment {
             last_block: Vec::new(),
             boundary: 0,
             began_ms: i64::MAX,
+            index_length: None,
             damaged_at: None,
             max_timestamp: None,
         }
@@ -144,7 +147,7 @@ impl LogSegment {
         while !bytes.is_empty() {
             if self.slabs.back().is_none_or(|slab| slab.writer.remaining() == 0) {
                 let mut writer = new_slab();
-                assert!(writer.filled() == 0 && writer.capacity() == SLAB_BYTES);
+                assert!(writer.filled() == 0 && writer.capacity().is_multiple_of(DISK_BLOCK_BYTES));
                 let position = self.end - self.last_block.len() as u32;
                 writer.append(&self.last_block);
                 self.last_block.clear();

@@ -9,7 +9,9 @@ use runtime::buffer::ChunkWriter;
 use runtime::file::File;
 use std::path::Path;
 
-const READ_BYTES: usize = 1024 * 1024;
+/// Reads begin small, because often nothing is there, and grow.
+const READ_BYTES_FIRST: usize = 8 * 1024;
+const READ_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a walk covers and demands.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +56,11 @@ pub(crate) async fn walk(
     let mut skip = (u64::from(end) - read_at) as usize;
     let mut last_epoch = walk.epoch;
     let mut used = 0;
+    let mut read_bytes = READ_BYTES_FIRST;
     'read: while read_at < length {
         let (result, writer) =
-            file.read_at(ChunkWriter::with_capacity(READ_BYTES), read_at, READ_BYTES).await;
+            file.read_at(ChunkWriter::with_capacity(read_bytes), read_at, read_bytes).await;
+        read_bytes = (read_bytes * 8).min(READ_BYTES_MAX);
         let read = result.map_err(|error| StorageError::of(path, "read", &error))?;
         if read == 0 {
             break;

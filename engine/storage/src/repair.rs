@@ -205,6 +205,7 @@ pub async fn cut(
         }
     }
     home.sync_names().await?;
+    home.sync_recovered().await?;
     journal.begin().await?;
     for log in &logs {
         log.close().await?;

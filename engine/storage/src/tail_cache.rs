@@ -3,18 +3,24 @@
 use crate::log::Log;
 use model::limits::SLAB_BYTES;
 use runtime::buffer::{ChunkPool, ChunkWriter};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
 /// Logs whose journaled bytes are moved to their segments when memory is short, at a time.
 const WRITTEN_BEHIND: usize = 8;
 
+/// Sizes of slabs. Few logs have large ones; with many, each has a small one and all fit the budget.
+const CLASSES: [usize; 3] = [8 * 1024, 32 * 1024, SLAB_BYTES];
+
 /// Owns the memory that logs append to and read from. Lives on one shard.
 pub struct TailCache {
-    pool: RefCell<ChunkPool>,
+    budget_bytes: usize,
+    pools: RefCell<[ChunkPool; 3]>,
     /// Logs in the order in which they took slabs, one entry a slab.
     oldest: RefCell<VecDeque<Weak<Log>>>,
+    /// Logs that hold slabs.
+    holders: Cell<usize>,
 }
 
 impl TailCache {
@@ -22,18 +28,32 @@ impl TailCache {
     #[must_use]
     pub fn new(bytes: usize) -> Rc<Self> {
         let slabs = (bytes / SLAB_BYTES).max(4);
-        let pool = ChunkPool::new(SLAB_BYTES, slabs, slabs);
+        let pool = |class: usize| {
+            let ready = if class == SLAB_BYTES { slabs } else { 0 };
+            ChunkPool::new(class, usize::MAX, ready)
+        };
         Rc::new(Self {
-            pool: RefCell::new(pool),
+            budget_bytes: slabs * SLAB_BYTES,
+            pools: RefCell::new(CLASSES.map(pool)),
             oldest: RefCell::new(VecDeque::with_capacity(slabs * 2)),
+            holders: Cell::new(0),
         })
     }
 
-    /// A slab for `log`. When the budget is used up the oldest slab that is safely on disk goes;
-    /// if all are still being written, one more is made: appends in flight bound how many.
-    pub(crate) fn take(&self, log: Weak<Log>) -> ChunkWriter {
-        let taken = self.pool.borrow_mut().take();
-        let slab = taken.unwrap_or_else(|| {
+    /// The class of a slab that is to take `bytes`: a fair share, or larger if one batch needs it.
+    fn class_for(&self, bytes: usize) -> usize {
+        let share = self.budget_bytes / 2 / (self.holders.get() + 1);
+        let fits = |class: &usize| *class >= bytes;
+        let fair = CLASSES.iter().rposition(|class| *class <= share).unwrap_or(0);
+        fair.max(CLASSES.iter().position(fits).unwrap_or(CLASSES.len() - 1))
+    }
+
+    /// A slab for `log`, which is to take `bytes`. When the budget is used up the oldest slab that is
+    /// safely on disk goes; if all are still being written, one more is made: appends in flight bound
+    /// how many.
+    pub(crate) fn take(&self, log: Weak<Log>, bytes: usize) -> ChunkWriter {
+        let class = self.class_for(bytes);
+        let slab = self.take_within_budget(class).unwrap_or_else(|| {
             let tries = self.oldest.borrow().len();
             let mut behind = 0;
             for _ in 0..tries {
@@ -47,26 +67,60 @@ impl TailCache {
                             behind += 1;
                             owner.write_behind();
                         }
+                        if behind == WRITTEN_BEHIND {
+                            break;
+                        }
                     }
                     None => {}
                 }
-                if let Some(slab) = self.pool.borrow_mut().take() {
+                if let Some(slab) = self.take_within_budget(class) {
                     return slab;
                 }
             }
-            self.pool.borrow_mut().take_or_grow()
+            self.pools.borrow_mut()[class].make()
         });
         self.oldest.borrow_mut().push_back(log);
         slab
     }
 
+    fn take_within_budget(&self, class: usize) -> Option<ChunkWriter> {
+        let mut pools = self.pools.borrow_mut();
+        if let Some(slab) = pools[class].take_retired() {
+            return Some(slab);
+        }
+        loop {
+            let made: usize = pools.iter().map(ChunkPool::bytes_made).sum();
+            if made + CLASSES[class] <= self.budget_bytes {
+                return Some(pools[class].make());
+            }
+            // Memory of another class may lie idle.
+            let others = (0..CLASSES.len()).filter(|other| *other != class);
+            if !others.into_iter().any(|other| pools[other].release_one()) {
+                return None;
+            }
+        }
+    }
+
     /// Bytes of all slabs made so far; above the budget only while more is in flight than it holds.
     #[must_use]
     pub fn bytes_made(&self) -> usize {
-        self.pool.borrow().bytes_made()
+        self.pools.borrow().iter().map(ChunkPool::bytes_made).sum()
     }
 
     pub(crate) fn retire(&self, slab: ChunkWriter) {
-        self.pool.borrow_mut().retire(slab);
+        let mut pools = self.pools.borrow_mut();
+        let Some(class) = CLASSES.iter().position(|class| *class == slab.capacity()) else {
+            return;
+        };
+        pools[class].retire(slab);
+        if pools.iter().map(ChunkPool::bytes_made).sum::<usize>() > self.budget_bytes {
+            pools[class].release_one();
+        }
+    }
+
+    /// A log took its first slab, or gave back its last one.
+    pub(crate) fn on_holder(&self, holds: bool) {
+        let holders = self.holders.get();
+        self.holders.set(if holds { holders + 1 } else { holders - 1 });
     }
 }

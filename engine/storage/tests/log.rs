@@ -41,6 +41,7 @@ async fn start(cache: &Rc<TailCache>) -> (Rc<LogDir>, storage::Replay) {
 async fn reopened(home: &Rc<LogDir>, found: &storage::Replay) -> Result<Rc<Log>, StorageError> {
     let notes = found.partitions.get(&partition(0)).cloned().unwrap_or_default();
     let (log, _) = Log::open(home, partition(0), SETTINGS, &notes).await?;
+    home.sync_recovered().await?;
     home.journal().unwrap().begin().await?;
     Ok(log)
 }
