@@ -1,5 +1,7 @@
 //! What does it cost to append a batch to a log, to find an offset, and to read the tail?
 
+#![allow(clippy::disallowed_methods)]
+
 use benches::batch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use model::{LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition};
@@ -8,6 +10,7 @@ use runtime::notify::Notify;
 use runtime::{Io, Runtime};
 use std::cell::Cell;
 use std::hint::black_box;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,15 +90,25 @@ fn log_append(c: &mut Criterion) {
     });
 }
 
-fn many_syncs(c: &mut Criterion) {
+/// The same work as a program does it that syncs each file by itself: write, fdatasync, next.
+fn sync_all_by_std(files: &[std::fs::File], position: &mut u64, bytes: &[u8]) {
+    for file in files {
+        file.write_all_at(bytes, *position).expect("written");
+        file.sync_data().expect("synced");
+    }
+    *position += bytes.len() as u64;
+}
+
+fn many_syncs(c: &mut Criterion, records: u32, record_bytes: usize) {
     let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-bench").expect("a directory");
     let runtime = Runtime::new(Io::Uring).expect("io_uring");
-    let bytes = batch(4, 900);
-    let mut group = c.benchmark_group("sync of 1,024 partitions, 4 KiB each");
+    let bytes = batch(records, record_bytes);
+    let mut group =
+        c.benchmark_group(format!("sync of {PARTITIONS} partitions, {} bytes each", bytes.len()));
     group.sample_size(10);
     for with_journal in [true, false] {
         let cache = TailCache::new(PARTITIONS * 256 * 1024);
-        let name = if with_journal { "shared journal" } else { "each its segment" };
+        let name = if with_journal { "shared journal" } else { "each its segment, 1,024 at once" };
         let home = runtime.block_on(home(&dir.path().join(name), with_journal, &cache)).unwrap();
         let logs: Vec<_> = runtime
             .block_on(async {
@@ -109,8 +122,23 @@ fn many_syncs(c: &mut Criterion) {
             b.iter(|| runtime.block_on(sync_all(&logs, &bytes)).unwrap());
         });
     }
+    let create = |number: usize| {
+        let options = std::fs::File::options().create(true).write(true).truncate(true).clone();
+        options.open(dir.path().join(format!("{number}"))).expect("a file")
+    };
+    let files: Vec<_> = (0..PARTITIONS).map(create).collect();
+    let mut position = 0;
+    sync_all_by_std(&files, &mut position, &bytes);
+    group.bench_function("one fdatasync each, one after another", |b| {
+        b.iter(|| sync_all_by_std(&files, &mut position, &bytes));
+    });
     group.finish();
 }
 
-criterion_group!(benches, log_append, many_syncs);
+fn small_syncs(c: &mut Criterion) {
+    many_syncs(c, 1, 200);
+    many_syncs(c, 4, 900);
+}
+
+criterion_group!(benches, log_append, small_syncs);
 criterion_main!(benches);

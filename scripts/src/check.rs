@@ -36,3 +36,11 @@ pub(crate) fn sim(seed: Option<u64>, runs: u64) -> Done {
     let args = [&[budget.as_str(), "cargo"], &rig[..], &["nothing_promised", "--nocapture"]];
     steps::run("env", &args.concat())
 }
+
+/// A long run of one of the broker's rigs.
+pub(crate) fn rig(file: &str, test: &str, name: &str, budget: u64, seed: u64) -> Done {
+    let (budget, seed) = (format!("{name}={budget}"), format!("WEIR_SEED={seed}"));
+    let cargo = ["cargo", "test", "--release", "--quiet", "-p", "broker", "--test", file];
+    let args = [&[budget.as_str(), &seed], &cargo[..], &["--", test, "--nocapture"]];
+    steps::run("env", &args.concat())
+}

@@ -39,6 +39,24 @@ enum Verb {
         #[arg(long, default_value_t = 1000)]
         runs: u64,
     },
+    /// kill -9 of the real program under load, again and again
+    Kill {
+        /// How often
+        #[arg(long, default_value_t = 200)]
+        cycles: u64,
+        /// Of the load
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Power cuts under ext4, on a device that remembers every write (needs root)
+    PowerCut {
+        /// Crash images to build, mount and check
+        #[arg(long, default_value_t = 200)]
+        images: u64,
+        /// Of the load and the images
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Removes each rule of the storage room in turn: the rig must notice every time
     Mutants {
         /// Only those whose name holds this
@@ -68,6 +86,10 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Compat => compat::run(),
         Verb::Sim { seed, runs } => check::sim(seed, runs),
+        Verb::Kill { cycles, seed } => check::rig("storage", "kill_9", "WEIR_KILLS", cycles, seed),
+        Verb::PowerCut { images, seed } => {
+            check::rig("power_cut", "power_cut", "WEIR_IMAGES", images, seed)
+        }
         Verb::Mutants { only, runs, update } => mutants::run(&only, runs, update),
         Verb::Bench { scenario, rounds } => bench::run(&scenario, rounds),
     };

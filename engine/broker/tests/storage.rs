@@ -263,7 +263,7 @@ fn retention_and_delete_records_delete_and_what_is_deleted_stays_so() {
     let delete = |client: &mut Client, offset| {
         let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset }];
         let topics = vec![DeleteRecordsTopic { name: "t".to_owned(), partitions }];
-        let request = DeleteRecordsRequest { topics, timeout_ms: 1000, ..Default::default() };
+        let request = DeleteRecordsRequest { topics, timeout_ms: 1000 };
         let response: DeleteRecordsResponse = client.ask(&request, 2);
         let result = &response.topics[0].partitions[0];
         (result.error_code, result.low_watermark)
