@@ -40,6 +40,8 @@ struct Device {
     writes: Vec<(u64, Vec<u8>)>,
     /// For each flush, how many writes were done before it.
     flushes: Vec<usize>,
+    /// Every write and flush fails (EIO).
+    is_failing: bool,
 }
 
 struct DeviceFs(Arc<Mutex<Device>>);
@@ -113,6 +115,10 @@ impl Filesystem for DeviceFs {
         reply: ReplyWrite,
     ) {
         let mut device = self.0.lock().unwrap();
+        if device.is_failing {
+            reply.error(Errno::EIO);
+            return;
+        }
         let from = offset as usize;
         device.bytes[from..from + data.len()].copy_from_slice(data);
         device.writes.push((offset, data.to_vec()));
@@ -125,6 +131,10 @@ impl Filesystem for DeviceFs {
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let mut device = self.0.lock().unwrap();
+        if device.is_failing {
+            reply.error(Errno::EIO);
+            return;
+        }
         let writes = device.writes.len();
         device.flushes.push(writes);
         reply.ok();
@@ -176,11 +186,15 @@ struct Broker(Child, String);
 
 impl Broker {
     fn start(dir: &Path) -> Self {
+        Self::start_in(dir.join("data").as_os_str())
+    }
+
+    fn start_in(dirs: &OsStr) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["serve", "--listeners", "127.0.0.1:0", "--weir.shards", "1"])
             .args(["--weir.journal.bytes", "25165824", "--weir.tail.cache.bytes", "8388608"])
             .args(["--log.segment.bytes", "1048576", "--log.dirs"])
-            .arg(dir.join("data"))
+            .arg(dirs)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -313,24 +327,89 @@ fn mount_device(dir: &Path) -> Option<(BackgroundSession, Arc<Mutex<Device>>)> {
     Some((session, device))
 }
 
+/// ext4 on a device that remembers, until dropped.
+struct Disk {
+    mounted: Mounted,
+    session: BackgroundSession,
+    device: Arc<Mutex<Device>>,
+    dir: TemporaryDir,
+}
+
+impl Disk {
+    /// `None`, and a line that says why, where this machine does not allow it.
+    fn mount() -> Option<Self> {
+        let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-power").unwrap();
+        let Some((session, device)) = mount_device(dir.path()) else {
+            println!("skipped: FUSE cannot be mounted here");
+            return None;
+        };
+        let disk = dir.path().join("fuse/disk");
+        if !run("mkfs.ext4", &[OsStr::new("-q"), OsStr::new("-F"), disk.as_os_str()]) {
+            println!("skipped: mkfs.ext4 does not work here");
+            return None;
+        }
+        let Some(mounted) = Mounted::new(&disk, dir.path().join("mnt")) else {
+            println!("skipped: loop devices cannot be mounted here");
+            return None;
+        };
+        Some(Self { mounted, session, device, dir })
+    }
+}
+
+#[test]
+fn a_failing_disk_takes_its_directory_offline_and_the_other_goes_on() {
+    let Some(Disk { mounted, session, device, dir }) = Disk::mount() else { return };
+    let sound = dir.path().join("sound");
+    let dirs = format!("{},{}", mounted.0.join("data").display(), sound.display());
+    let broker = Broker::start_in(OsStr::new(&dirs));
+    let mut client = Client::connect(&broker.1);
+    client.create("t", PARTITIONS);
+    let bytes = batch(3, 500);
+    let produce = |client: &mut Client| -> Vec<i16> {
+        let all: Vec<_> = (0..PARTITIONS).map(|partition| (partition, &bytes[..])).collect();
+        let frame = client.produce_frame("t", -1, &all);
+        client.send(&frame);
+        let mut errors = vec![0; PARTITIONS as usize];
+        for (partition, error, _) in client.produced().expect("answered") {
+            errors[partition as usize] = error;
+        }
+        errors
+    };
+    assert_eq!(produce(&mut client), [0; PARTITIONS as usize]);
+    device.lock().unwrap().is_failing = true;
+    let refused = model::ErrorCode::KafkaStorageError.code();
+    let errors = produce(&mut client);
+    let failed: Vec<usize> =
+        (0..errors.len()).filter(|partition| errors[*partition] == refused).collect();
+    assert_eq!(failed.len(), PARTITIONS as usize / 2, "{errors:?}");
+    device.lock().unwrap().is_failing = false;
+    assert_eq!(produce(&mut client), errors, "a disk that failed is not tried again");
+    for partition in (0..PARTITIONS).filter(|partition| !failed.contains(&(*partition as usize))) {
+        assert_eq!(fetch_all(&mut client, partition).len(), 3, "the others go on");
+    }
+    drop(broker);
+    drop(mounted);
+    // Mended: what was acknowledged before is there.
+    let disk = dir.path().join("fuse/disk");
+    let mounted = Mounted::new(&disk, dir.path().join("mnt")).expect("ext4 recovers");
+    let broker = Broker::start_in(OsStr::new(&dirs));
+    let mut client = Client::connect(&broker.1);
+    for partition in 0..PARTITIONS {
+        let found = fetch_all(&mut client, partition).len();
+        let acknowledged = if failed.contains(&(partition as usize)) { 1 } else { 3 };
+        assert!(found >= acknowledged, "partition {partition}: {found}");
+    }
+    assert_eq!(produce(&mut client), [0; PARTITIONS as usize]);
+    drop(broker);
+    drop(mounted);
+    drop(session);
+}
+
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_under_ext4() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let (images, seed) = (number("WEIR_IMAGES").unwrap_or(12), number("WEIR_SEED").unwrap_or(1));
-    let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-power").unwrap();
-    let Some((session, device)) = mount_device(dir.path()) else {
-        println!("skipped: FUSE cannot be mounted here");
-        return;
-    };
-    let disk = dir.path().join("fuse/disk");
-    if !run("mkfs.ext4", &[OsStr::new("-q"), OsStr::new("-F"), disk.as_os_str()]) {
-        println!("skipped: mkfs.ext4 does not work here");
-        return;
-    }
-    let Some(mounted) = Mounted::new(&disk, dir.path().join("mnt")) else {
-        println!("skipped: loop devices cannot be mounted here");
-        return;
-    };
+    let Some(Disk { mounted, session, device, dir }) = Disk::mount() else { return };
     let broker = Broker::start(&mounted.0);
     let before = device.lock().unwrap().flushes.len();
     let acked = load(&broker.1, &device, seed);
