@@ -74,6 +74,19 @@ pub async fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path, OpenOptions::default())?.sync(false).await
 }
 
+/// When a file was last written, ms since the Unix epoch; 0 in the twin.
+///
+/// # Errors
+/// As stat(2).
+pub fn modified_ms(path: &Path) -> io::Result<i64> {
+    if with_twin(|_| ()).is_some() {
+        return Ok(0);
+    }
+    let modified = std::fs::metadata(path)?.modified()?;
+    let since = modified.duration_since(std::time::UNIX_EPOCH).map_err(io::Error::other)?;
+    Ok(since.as_millis() as i64)
+}
+
 /// Makes everything written so far on the file system that holds `path` durable, names too. Blocks
 /// the thread: for starts.
 ///

@@ -14,7 +14,8 @@ use runtime::fs;
 /// How much of a log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Segments whose newest record is older go (`retention.ms`); `None`: no limit.
+    /// Segments whose newest record is older, and that were not written since, go (`retention.ms`);
+    /// `None`: no limit.
     pub age_ms: Option<i64>,
     /// While the log without its oldest segment has as many bytes, that one goes
     /// (`retention.bytes`); `None`: no limit.
@@ -58,8 +59,10 @@ impl Log {
             left -= segment;
             // A size limit never takes the active segment: it may be all there is.
             let too_many = !is_active && retention.bytes.is_some_and(|bytes| left >= bytes);
-            let expired =
-                retention.age_ms.is_some() && too_old(self.segment_max_timestamp(index).await?);
+            // What was written lately is not looked into: that costs a read of the segment's index,
+            // and producers' timestamps may be wrong.
+            let expired = too_old(self.last_write_ms(index))
+                && too_old(self.segment_max_timestamp(index).await?);
             if !too_many && !expired {
                 break;
             }
@@ -71,6 +74,16 @@ impl Log {
         }
         self.delete_below(start).await?;
         Ok(Some(start))
+    }
+
+    /// When a segment was last written, ms since the Unix epoch.
+    fn last_write_ms(&self, index: usize) -> i64 {
+        let (appended, path) = {
+            let state = self.state.borrow();
+            let segment = &state.segments[index];
+            (segment.appended_ms, segment.log_path(&self.dir))
+        };
+        appended.unwrap_or_else(|| fs::modified_ms(&path).unwrap_or(i64::MAX))
     }
 
     /// Deletes the records below `start`, which must be committed; space comes back segment by

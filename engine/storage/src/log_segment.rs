@@ -40,6 +40,8 @@ pub(crate) struct LogSegment {
     pub(crate) boundary: u32,
     /// When its first batch was appended, ms since the Unix epoch; for one found at the start, then.
     pub(crate) began_ms: i64,
+    /// When its last batch was appended, ms since the Unix epoch, if by this process.
+    pub(crate) appended_ms: Option<i64>,
     /// The end of the segment when its index was last stored.
     pub(crate) index_length: Option<u32>,
     /// Where a batch header has rotted: the index ends there.
@@ -68,6 +70,7 @@ impl LogSegment {
             last_block: Vec::new(),
             boundary: 0,
             began_ms: i64::MAX,
+            appended_ms: None,
             index_length: None,
             damaged_at: None,
             max_timestamp: None,
@@ -92,6 +95,7 @@ impl LogSegment {
         if self.end == 0 {
             self.began_ms = now_ms;
         }
+        self.appended_ms = Some(now_ms);
         if self.slabs.is_empty() {
             self.boundary = self.end;
         }

@@ -98,6 +98,21 @@ fn what_is_torn_is_the_last_frame_and_all_else_that_is_bad_has_rotted() {
     assert_eq!(replayed(&[(2, &second.bytes)]).start_of(0).sequence, 3);
 }
 
+/// A start that was cut short while it wrote its first file: that file says nothing, the ones before
+/// it still count, and the next start writes over it.
+#[test]
+fn a_snapshot_that_was_never_finished_does_not_count() {
+    let first = file(1, 0, 0..3, true);
+    let second = file(2, first.last, 3..5, false);
+    let third = file(3, 0, 5..6, false);
+    let found = replayed(&[(1, &first.bytes), (2, &second.bytes), (3, &third.bytes)]);
+    assert_eq!((durable(&found), found.start_of(0).sequence), ((5, false), 6));
+    let mut torn = second.bytes.clone();
+    torn[second.starts[1] + 200] ^= 1;
+    let found = replayed(&[(1, &first.bytes), (2, &torn), (3, &third.bytes)]);
+    assert_eq!(durable(&found), (4, false));
+}
+
 #[test]
 fn any_bytes_are_read_without_panic_or_much_memory() {
     let whole = file(1, 0, 0..6, true).bytes;

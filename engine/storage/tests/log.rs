@@ -1,8 +1,9 @@
 //! A log through its door, in the simulated twin: lookups, damage, budgets, the journal's price.
-use model::record_batch::BatchBuilder;
+use model::record_batch::{BatchBuilder, stored_prefix};
 use model::{
     Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
 };
+use runtime::file::{File, OpenOptions};
 use runtime::random::Random;
 use runtime::simulated::{Disk, Simulation};
 use runtime::{Io, Runtime, timer};
@@ -10,7 +11,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Journal, Log, LogDir, LogSettings, Read, StorageError, TailCache, replay};
+use storage::{
+    Journal, Log, LogDir, LogSettings, Read, Retention, StorageError, TailCache, replay,
+};
 
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 400_000, segment_ms: i64::MAX };
 
@@ -116,6 +119,91 @@ fn offsets_and_times_are_found_exactly_across_segments_journaled_ones_too() {
         log.delete_below(Offset(700)).await.unwrap();
         assert_eq!(log.find_timestamp(0, end).await.unwrap().unwrap().offset, Offset(700));
         assert_eq!(log.log_start(), Offset(700));
+    });
+}
+
+/// Batches made by hand: (seed, epoch, offsets skipped before it). Returns how many a start takes.
+fn taken(batches: &[(u64, i32, i64)]) -> usize {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let (mut bytes, mut offset, mut ends) = (Vec::new(), Offset::ZERO, vec![Offset::ZERO]);
+        for (seed, epoch, skipped) in batches {
+            let made = batch(&mut Random::new(*seed));
+            let view = RecordBatch::validate_produced(&made, 1 << 20).unwrap();
+            offset = offset.plus(*skipped);
+            let prefix = stored_prefix(view, offset, LeaderEpoch(*epoch));
+            bytes.extend_from_slice(&prefix);
+            bytes.extend_from_slice(&made[prefix.len()..]);
+            offset = offset.plus(i64::from(view.record_count()));
+            ends.push(offset);
+        }
+        let (home, found) = start(&TailCache::new(0)).await;
+        let dir = home.partition_path(partition(0));
+        runtime::fs::create_dir_all(&dir).unwrap();
+        runtime::fs::replace(&dir.join("00000000000000000000.log"), &bytes).await.unwrap();
+        let log = reopened(&home, &found).await.unwrap();
+        ends.iter().position(|end| *end == log.log_end()).expect("a batch's end")
+    })
+}
+
+#[test]
+fn a_batch_counts_if_its_offset_follows_and_its_epoch_is_not_lower() {
+    assert_eq!(taken(&[(1, 5, 0), (2, 5, 0), (3, 6, 0)]), 3);
+    // What an earlier start left behind the end has a lower epoch than what precedes it.
+    assert_eq!(taken(&[(1, 5, 0), (2, 5, 0), (3, 3, 0)]), 2);
+    assert_eq!(taken(&[(1, 5, 0), (2, 5, 4), (3, 5, 0)]), 1);
+}
+
+#[test]
+fn a_file_shorter_than_what_was_synced_is_refused_and_left_as_it_is() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        filled(&TailCache::new(600_000), 60).await;
+        timer::sleep(Duration::from_millis(100)).await;
+    });
+    disk.kill();
+    let segment =
+        Path::new("/d/partitions").join(partition(0).to_string()).join("00000000000000000000.log");
+    on_twin(&disk, async {
+        let options = OpenOptions { write: true, ..OpenOptions::default() };
+        File::open(&segment, options).unwrap().set_len(20_000).unwrap();
+    });
+    for _ in 0..2 {
+        on_twin(&disk, async {
+            let (home, found) = start(&TailCache::new(0)).await;
+            let notes = found.partitions.get(&partition(0)).cloned().unwrap_or_default();
+            let refused = Log::open(&home, partition(0), SETTINGS, &notes).await.err();
+            let refused = refused.expect("refused").to_string();
+            assert!(refused.contains("shorter than what was synced"), "{refused}");
+            let journal = home.journal().unwrap();
+            journal.carry(notes.carried(partition(0)));
+            journal.begin().await.unwrap();
+        });
+        disk.kill();
+        assert_eq!(disk.files().iter().find(|(path, _)| *path == segment).unwrap().1, 20_000);
+    }
+}
+
+#[test]
+fn old_records_go_by_age_and_by_size_and_the_newest_stay() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let (log, times) = filled(&TailCache::new(600_000), 500).await;
+        let (end, now) = (log.log_end(), runtime::clock::unix_ms());
+        let retain = |age_ms, bytes, now| log.retain(Retention { age_ms, bytes }, now, end);
+        assert_eq!(retain(None, None, now).await.unwrap(), None);
+        // Written just now: kept, however old the producers' timestamps look.
+        assert_eq!(retain(Some(3_600_000), None, now).await.unwrap(), None);
+        let kept = retain(None, Some(700_000), now).await.unwrap().expect("some go by size");
+        assert!(log.size_bytes() >= 700_000 && log.size_bytes() < 1_200_000 && kept < end);
+        assert_eq!(log.find_timestamp(0, end).await.unwrap().unwrap().offset, log.log_start());
+        // An hour and a second later all of it is older than an hour, the active segment too.
+        let later = now + 3_601_000 + times.last().unwrap();
+        assert_eq!(retain(Some(3_600_000), None, later).await.unwrap(), Some(end));
+        assert_eq!((log.log_start(), log.size_bytes()), (end, 0));
+        append(&log, &batch(&mut Random::new(5))).await;
+        log.flush(true).await.unwrap();
+        assert!(!read(&log, end, log.log_end()).await.unwrap().is_empty());
     });
 }
 
