@@ -158,8 +158,9 @@ fn a_batch_counts_if_its_offset_follows_and_its_epoch_is_not_lower() {
 fn a_file_shorter_than_what_was_synced_is_refused_and_left_as_it_is() {
     let disk = Disk::default();
     on_twin(&disk, async {
-        filled(&TailCache::new(600_000), 60).await;
-        timer::sleep(Duration::from_millis(100)).await;
+        let (log, _) = filled(&TailCache::new(600_000), 60).await;
+        log.close().await.unwrap();
+        log.home().journal().unwrap().close().await.unwrap();
     });
     disk.kill();
     let segment =
