@@ -27,6 +27,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use wire::ApiKey;
 use wire::fetch::{FetchAsk, FetchLimits, put_request, read_response};
+use wire::messages::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
+};
 
 const DEVICE_BYTES: u64 = 256 << 20;
 /// The load ends there, before the device is full.
@@ -400,6 +403,53 @@ fn a_failing_disk_takes_its_directory_offline_and_the_other_goes_on() {
         assert!(found >= acknowledged, "partition {partition}: {found}");
     }
     assert_eq!(produce(&mut client), [0; PARTITIONS as usize]);
+    drop(broker);
+    drop(mounted);
+    drop(session);
+}
+
+/// A record that is only written (acks=1) is synced once flush.ms or flush.messages say so, or at once
+/// with weir.durability=disk; without them it is not.
+#[test]
+fn flush_settings_sync_written_records() {
+    let Some(Disk { mounted, session, device, .. }) = Disk::mount() else { return };
+    let broker = Broker::start(&mounted.0);
+    let mut client = Client::connect(&broker.1);
+    let bytes = batch(3, 500);
+    let mut create = |name: &str, value: &str| {
+        let config = CreatableTopicConfig { name: name.to_owned(), value: Some(value.to_owned()) };
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: 1,
+            configs: vec![config],
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let response: CreateTopicsResponse = client.ask(&request, 7);
+        assert_eq!(response.topics[0].error_code, 0, "{response:?}");
+        assert_eq!(client.produce(name, 1, &bytes), Some((0, 0)), "makes the files");
+    };
+    // The last one syncs nothing.
+    let settings = [
+        ("flush.ms", "50"),
+        ("flush.messages", "3"),
+        ("weir.durability", "disk"),
+        ("segment.bytes", "1048576"),
+    ];
+    settings.iter().for_each(|(name, value)| create(name, value));
+    let flushes = || device.lock().unwrap().flushes.len();
+    let mut after = |name: &str| {
+        std::thread::sleep(Duration::from_millis(300));
+        let before = flushes();
+        assert_eq!(client.produce(name, 1, &bytes).map(|(error, _)| error), Some(0));
+        std::thread::sleep(Duration::from_millis(300));
+        flushes() - before
+    };
+    for (name, _) in &settings[..3] {
+        assert!(after(name) > 0, "{name}");
+    }
+    // The file system commits by itself every few seconds: not in every attempt.
+    assert!((0..5).any(|_| after("segment.bytes") == 0), "nothing asked for a sync");
     drop(broker);
     drop(mounted);
     drop(session);
