@@ -21,7 +21,7 @@ struct Xtask {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Everything CI runs: tidy, fmt, clippy, tests, real clients
+    /// Everything CI runs: tidy, fmt, clippy, tests, a quarter of the mutants, real clients
     Check {
         /// Leave out the real clients
         #[arg(long)]
