@@ -229,6 +229,45 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     }
 }
 
+/// A partition whose directory is not there is refused, never made anew elsewhere; the others go on.
+#[test]
+fn a_missing_directory_is_waited_for() {
+    let dir = temporary("weir-missing");
+    let (first, both) =
+        (format!("{}/a", dir.path().display()), format!("{0}/a,{0}/b", dir.path().display()));
+    let more = ["--weir.shards", "1", "--weir.journal.bytes", "25165824"];
+    let broker = Broker::start(&both, &more);
+    let mut client = broker.client();
+    create(&mut client, "t", 4, &[]);
+    let bytes = batch(2, 100);
+    let produce = |client: &mut Client| -> Vec<i16> {
+        let all: Vec<_> = (0..4).map(|partition| (partition, &bytes[..])).collect();
+        let frame = client.produce_frame("t", -1, &all);
+        client.send(&frame);
+        let mut results = client.produced().expect("answered");
+        results.sort_unstable();
+        results.into_iter().map(|(_, error, _)| error).collect()
+    };
+    assert_eq!(produce(&mut client), [0; 4]);
+    broker.stop();
+    let broker = Broker::start(&first, &more);
+    let mut client = broker.client();
+    let refused = model::ErrorCode::KafkaStorageError.code();
+    let errors = produce(&mut client);
+    assert_eq!(errors.iter().filter(|error| **error == refused).count(), 2, "{errors:?}");
+    assert_eq!(errors.iter().filter(|error| **error == 0).count(), 2, "{errors:?}");
+    // Also after kill -9, when journals are read.
+    drop(broker);
+    let broker = Broker::start(&both, &more);
+    let mut client = broker.client();
+    for (partition, error) in errors.iter().enumerate() {
+        let found = fetch_all(&mut client, partition as i32, 0).len();
+        assert_eq!(found, if *error == 0 { 2 } else { 1 }, "partition {partition}");
+    }
+    assert_eq!(produce(&mut client), [0; 4]);
+    broker.stop();
+}
+
 fn bytes_under(dir: &Path) -> u64 {
     let mut total = 0;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {

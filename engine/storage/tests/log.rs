@@ -11,6 +11,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::inspect::inspect;
 use storage::{
     Journal, Log, LogDir, LogSettings, Read, Retention, StorageError, TailCache, replay,
 };
@@ -183,6 +184,44 @@ fn a_file_shorter_than_what_was_synced_is_refused_and_left_as_it_is() {
         disk.kill();
         assert_eq!(disk.files().iter().find(|(path, _)| *path == segment).unwrap().1, 20_000);
     }
+}
+
+/// Every file of a directory is said in words, whole as it is, and damaged once a bit is flipped.
+#[test]
+fn inspect_tells_what_a_file_holds_and_what_is_wrong_with_it() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let (log, _) = filled(&TailCache::new(600_000), 200).await;
+        log.close().await.unwrap();
+        log.home().journal().unwrap().close().await.unwrap();
+    });
+    disk.kill();
+    let name_of = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let look = |path: &Path| {
+        on_twin(&disk, async { inspect(path, true).await.map(|found| (found.text, found.damage)) })
+    };
+    let mut kinds = std::collections::BTreeSet::new();
+    for (path, len) in disk.files() {
+        let name = name_of(&path);
+        let (text, damage) = look(&path).unwrap();
+        assert!(damage.is_empty(), "{name}: {damage:?}");
+        let (word, at) = match name.rsplit('.').next().unwrap() {
+            "log" => ("segment with base offset", len / 2),
+            "idx" => ("index of", 30),
+            "epochs" => ("epoch 1 from offset 0", 9),
+            // The first frame, if the file has any.
+            _ if text.contains("without frames") => continue,
+            _ => ("journal ", 40),
+        };
+        assert!(text.contains(word), "{name}: {text}");
+        disk.flip_bit(&path, at, 2);
+        let told = look(&path)
+            .is_ok_and(|(text, damage)| !damage.is_empty() || text.contains("without frames"));
+        assert!(told, "{name}: the flipped bit is noticed");
+        disk.flip_bit(&path, at, 2);
+        kinds.insert(word);
+    }
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
 }
 
 #[test]
