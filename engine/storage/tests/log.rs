@@ -147,6 +147,53 @@ fn taken(batches: &[(u64, i32, i64)]) -> usize {
     })
 }
 
+/// Any bytes in a segment: a start takes a beginning of them or none, and whatever it takes can be
+/// read; inspect has words for the rest.
+#[test]
+fn any_segment_is_opened_without_panic() {
+    let rounds = std::env::var("WEIR_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+    let mut random = Random::new(21);
+    let mut taken = 0;
+    for round in 0..rounds {
+        let (mut bytes, mut offset) = (Vec::new(), Offset::ZERO);
+        for seed in 0..4 {
+            let made = batch(&mut Random::new(seed));
+            let view = RecordBatch::validate_produced(&made, 1 << 20).unwrap();
+            bytes.extend_from_slice(&stored_prefix(view, offset, LeaderEpoch(1)));
+            bytes.extend_from_slice(&made[16..]);
+            offset = offset.plus(i64::from(view.record_count()));
+        }
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len() as u64) as usize;
+            // Headers are where counts and lengths are.
+            let at = if random.one_in(2) { at % 61 } else { at };
+            match random.below(4) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => random.fill(&mut bytes[at..]),
+                2 => bytes[at] = 0xff,
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let disk = Disk::default();
+        taken += on_twin(&disk, async {
+            let (home, found) = start(&TailCache::new(0)).await;
+            let dir = home.partition_path(partition(0));
+            runtime::fs::create_dir_all(&dir).unwrap();
+            let path = dir.join("00000000000000000000.log");
+            runtime::fs::replace(&path, &bytes).await.unwrap();
+            inspect(&path, true).await.unwrap();
+            let log = reopened(&home, &found).await.unwrap();
+            let end = log.log_end();
+            assert!(end <= offset, "round {round}");
+            for offset in 0..end.0 {
+                assert!(!read(&log, Offset(offset), end).await.unwrap().is_empty());
+            }
+            end.0
+        });
+    }
+    assert!(taken > rounds, "some of them begin well: {taken}");
+}
+
 #[test]
 fn a_batch_counts_if_its_offset_follows_and_its_epoch_is_not_lower() {
     assert_eq!(taken(&[(1, 5, 0), (2, 5, 0), (3, 6, 0)]), 3);
