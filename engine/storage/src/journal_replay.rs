@@ -230,7 +230,10 @@ fn replay_shard(
                acknowledged may be",
     };
     let done = files.iter().rposition(|(_, scan, _)| scan.has_done_mark());
-    let used = &files[done.unwrap_or(0)..];
+    // A snapshot that has rotted is made up for by the files before it, which are still there: what
+    // they say of any partition holds, and all of them are suspect.
+    let is_whole = |number: &usize| files[*number].1.rotten.is_empty();
+    let used = &files[done.filter(is_whole).unwrap_or(0)..];
     let Some((path, first, _)) = used.first() else { return };
     if done.is_none() && !first.begins_anew() {
         lost.get_or_insert(rot(path, 0));

@@ -98,6 +98,31 @@ fn what_is_torn_is_the_last_frame_and_all_else_that_is_bad_has_rotted() {
     assert_eq!(replayed(&[(2, &second.bytes)]).start_of(0).sequence, 3);
 }
 
+/// The snapshot that begins a file has rotted, and a later frame says that older files are done with:
+/// what only those know still counts, and is suspect.
+#[test]
+fn a_rotten_snapshot_does_not_hide_what_older_files_know() {
+    let first = file(1, 0, 0..3, true);
+    let mut second = file(2, first.last, 3..5, false);
+    let done = {
+        let id = FrameId { journal: 9, sequence: 2, number: 2, previous: second.last };
+        let mut head = Vec::new();
+        encode_head(id, &[Entry::previous_done()], &mut head);
+        head.resize(DISK_BLOCK_BYTES, 0);
+        head
+    };
+    second.bytes.extend_from_slice(&done);
+    let read = |second: &[u8]| durable(&replayed(&[(1, &first.bytes), (2, second)]));
+    assert_eq!(read(&second.bytes), (5, false));
+    let mut rotten = second.bytes.clone();
+    rotten[70] ^= 1;
+    // Only the older file is left to say so: the other frames are not of this partition.
+    let found = replayed(&[(1, &first.bytes), (2, &rotten)]);
+    let notes = &found.partitions[&PARTITION];
+    assert!(notes.damage.is_some());
+    assert!(notes.appends.iter().any(|append| append.end == Offset(1)), "the first file counts");
+}
+
 /// A start that was cut short while it wrote its first file: that file says nothing, the ones before
 /// it still count, and the next start writes over it.
 #[test]
