@@ -66,9 +66,9 @@ impl DataDir {
                 Err(error) => failed.push((path.clone(), error)),
             }
         }
-        let known = || locked.iter().filter_map(|(_, (_, stored))| stored.as_ref());
+        let known = || locked.iter().filter_map(|(_, (_, stored, _))| stored.as_ref());
         let cluster_id = known().next().map_or_else(random_id, |superblock| superblock.cluster_id);
-        if let Some((path, _)) = locked.iter().find(|(_, (_, stored))| {
+        if let Some((path, _)) = locked.iter().find(|(_, (_, stored, _))| {
             stored.as_ref().is_some_and(|stored| stored.cluster_id != cluster_id)
         }) {
             return Err(StorageError::Unusable(format!(
@@ -78,7 +78,7 @@ impl DataDir {
         }
         let incarnation = known().map(|superblock| superblock.incarnation).max().unwrap_or(0) + 1;
         let mut opened = Vec::new();
-        for (path, (lock, stored)) in locked {
+        for (path, (lock, stored, is_damaged)) in locked {
             let was_clean = stored.as_ref().is_some_and(|stored| stored.clean);
             let is_new = stored.is_none();
             let (generation, directory_id) = stored.map_or_else(
@@ -94,7 +94,7 @@ impl DataDir {
                 clean: false,
             };
             let mut dir = Self { path: path.clone(), superblock, was_clean, is_new, _lock: lock };
-            match dir.begin().await {
+            match dir.begin(is_damaged).await {
                 Ok(()) => opened.push(dir),
                 Err(error) => failed.push((path.clone(), error)),
             }
@@ -108,7 +108,7 @@ impl DataDir {
     /// In use, unreadable, or no data directory.
     pub async fn hold(path: &Path) -> Result<(File, Superblock), StorageError> {
         let unusable = |why: String| StorageError::Unusable(format!("{}: {why}", path.display()));
-        let Some(superblock) = Self::read_superblock(path).await? else {
+        let (Some(superblock), _) = Self::read_superblock(path).await? else {
             return Err(unusable("is no Weir data directory: it has no superblock".into()));
         };
         let options = OpenOptions { create: true, write: true, direct: false };
@@ -120,8 +120,12 @@ impl DataDir {
         Ok((lock, superblock))
     }
 
-    async fn begin(&mut self) -> Result<(), StorageError> {
+    async fn begin(&mut self, is_damaged: bool) -> Result<(), StorageError> {
         self.write_superblock().await?;
+        if is_damaged {
+            // Both copies know this start: they never differ by more than one.
+            self.write_superblock().await?;
+        }
         // At every start: a crash may have come between making these names and making them last.
         let path = self.path.clone();
         for made in [Some(&*path), path.parent().filter(|p| !p.as_os_str().is_empty())] {
@@ -131,7 +135,10 @@ impl DataDir {
         Ok(())
     }
 
-    async fn lock(path: &Path, node_id: i32) -> Result<(File, Option<Superblock>), StorageError> {
+    async fn lock(
+        path: &Path,
+        node_id: i32,
+    ) -> Result<(File, Option<Superblock>, bool), StorageError> {
         let unusable = |why: String| StorageError::Unusable(format!("{}: {why}", path.display()));
         let refused = |error: &io::Error, why: &str| match error.raw_os_error() {
             // EIO and a read-only file system are the disk's; the rest is the operator's.
@@ -151,17 +158,18 @@ impl DataDir {
                     .into(),
             ));
         }
-        let stored = Self::read_superblock(path).await?;
+        let (stored, is_damaged) = Self::read_superblock(path).await?;
         match &stored {
             Some(stored) if stored.node_id != node_id => Err(unusable(format!(
                 "belongs to node {}, and this is node {node_id}; start with --node.id {0} or choose another --data-dir",
                 stored.node_id
             ))),
-            _ => Ok((lock, stored)),
+            _ => Ok((lock, stored, is_damaged)),
         }
     }
 
-    async fn read_superblock(path: &Path) -> Result<Option<Superblock>, StorageError> {
+    /// The newest good copy, and whether the other one is damaged.
+    async fn read_superblock(path: &Path) -> Result<(Option<Superblock>, bool), StorageError> {
         let (mut best, mut damaged): (Option<Superblock>, _) = (None, None);
         for copy in 0..2 {
             let file = path.join(format!("superblock.{copy}"));
@@ -186,9 +194,9 @@ impl DataDir {
                 best.incarnation += 1;
                 best.generation += 2;
                 best.clean = false;
-                Ok(Some(best))
+                Ok((Some(best), true))
             }
-            (best, _) => Ok(best),
+            (best, _) => Ok((best, false)),
         }
     }
 
