@@ -314,6 +314,11 @@ impl Shard {
         }
     }
 
+    /// Its part of each data directory.
+    pub(crate) fn homes(&self) -> &[Rc<LogDir>] {
+        &self.homes
+    }
+
     /// The directory that a new partition goes to.
     fn least_used_dir(&self) -> Result<usize, StorageError> {
         let homed = self.homed.borrow();

@@ -161,13 +161,12 @@ impl Topics {
 /// Stores the catalogue in every directory that is online; one is enough.
 pub(crate) async fn store(shard: &Rc<Shard>, catalog: &Catalog) -> Result<(), StorageError> {
     let mut result = Err(StorageError::Offline);
-    for dir in shard.node.dirs.iter().filter(|dir| !dir.health.is_offline()) {
-        match catalog.store(&dir.path).await {
+    for home in shard.homes().iter().filter(|home| !home.health().is_offline()) {
+        match catalog.store(home.path()).await {
             Ok(()) => result = Ok(()),
             Err(error) if error.is_full() => return Err(error),
             Err(error) => {
-                dir.health.set_offline();
-                crate::logging::error!("{}: the directory is offline: {error}", dir.path.display());
+                shard.on_directory_failed(home, &error);
                 if result.is_err() {
                     result = Err(error);
                 }

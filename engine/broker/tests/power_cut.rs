@@ -15,7 +15,7 @@ use fuser::{
     Generation, INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
-use model::{RecordBatch, crc32c};
+use model::crc32c;
 use runtime::fs::TemporaryDir;
 use runtime::random::Random;
 use std::collections::BTreeMap;
@@ -25,8 +25,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
-use wire::ApiKey;
-use wire::fetch::{FetchAsk, FetchLimits, put_request, read_response};
 use wire::messages::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
@@ -260,38 +258,9 @@ fn load(address: &str, device: &Mutex<Device>, seed: u64) -> Vec<Acked> {
     acked
 }
 
+/// Every batch of a partition. The cut may have come before the topic was made: then there is none.
 fn fetch_all(client: &mut Client, partition: i32) -> BTreeMap<i64, u32> {
-    let (mut found, mut offset) = (BTreeMap::new(), 0);
-    let limits = FetchLimits {
-        max_wait_ms: 0,
-        min_bytes: 0,
-        max_bytes: 8 << 20,
-        partition_max_bytes: 4 << 20,
-    };
-    loop {
-        let ask = [FetchAsk { partition, offset }];
-        let frame = client.frame(ApiKey::Fetch, 12, |out| {
-            put_request(out, 12, limits, "t", model::TopicId::ZERO, &ask);
-        });
-        client.send(&frame);
-        let payload = client.receive().expect("an answer");
-        let before = offset;
-        let mut error = model::ErrorCode::None;
-        read_response(common::body(&payload, ApiKey::Fetch, 12), 12, |fetched| {
-            error = fetched.error;
-            let mut rest = fetched.records;
-            while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
-                found.insert(batch.base_offset().0, crc32c::checksum(&batch.bytes()[16..]));
-                offset = batch.last_offset().0 + 1;
-                rest = tail;
-            }
-        })
-        .unwrap();
-        // The cut may have come before the topic was made.
-        if offset == before || error != model::ErrorCode::None {
-            return found;
-        }
-    }
+    common::fetch_all(client, partition, 0).0
 }
 
 /// What a power cut may leave: all before flush number `flush`, and any part of what came after.

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Client, batch};
 use model::record_batch::BatchBuilder;
-use model::{Compression, RecordBatch, crc32c};
+use model::{Compression, crc32c};
 use runtime::fs::TemporaryDir;
 use runtime::random::Random;
 use std::collections::BTreeMap;
@@ -14,8 +14,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
-use wire::ApiKey;
-use wire::fetch::{FetchAsk, FetchLimits, put_request, read_response};
 use wire::messages::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
@@ -81,40 +79,11 @@ fn create(client: &mut Client, topic: &str, partitions: i32, configs: &[(&str, &
     assert_eq!(response.topics[0].error_code, 0, "{response:?}");
 }
 
-/// Every batch of a partition from `offset` on: base offset and checksum of what producers decide.
-fn fetch_all(client: &mut Client, partition: i32, mut offset: i64) -> BTreeMap<i64, u32> {
-    let mut found = BTreeMap::new();
-    let limits = FetchLimits {
-        max_wait_ms: 0,
-        min_bytes: 0,
-        max_bytes: 8 << 20,
-        partition_max_bytes: 4 << 20,
-    };
-    loop {
-        let ask = [FetchAsk { partition, offset }];
-        let frame = client.frame(ApiKey::Fetch, 12, |out| {
-            put_request(out, 12, limits, "t", model::TopicId::ZERO, &ask);
-        });
-        client.send(&frame);
-        let payload = client.receive().expect("an answer");
-        let body = common::body(&payload, ApiKey::Fetch, 12);
-        let before = offset;
-        read_response(body, 12, |fetched| {
-            assert_eq!(fetched.error, model::ErrorCode::None, "partition {partition}");
-            let mut rest = fetched.records;
-            while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
-                assert!(batch.crc_matches());
-                assert!(batch.base_offset().0 <= offset && offset <= batch.last_offset().0);
-                found.insert(batch.base_offset().0, crc32c::checksum(&batch.bytes()[16..]));
-                offset = batch.last_offset().0 + 1;
-                rest = tail;
-            }
-        })
-        .unwrap();
-        if offset == before {
-            return found;
-        }
-    }
+/// Every batch of a partition from `offset` on; nothing may stand in the way.
+fn fetch_all(client: &mut Client, partition: i32, offset: i64) -> BTreeMap<i64, u32> {
+    let (found, error) = common::fetch_all(client, partition, offset);
+    assert_eq!(error, model::ErrorCode::None, "partition {partition}");
+    found
 }
 
 fn earliest(client: &mut Client, partition: i32) -> i64 {

@@ -510,7 +510,7 @@ impl SimulatedBackend {
                 let parent = path.parent().unwrap_or(Path::new("/"));
                 // Past its stop the program runs to its next wait; nothing it does counts.
                 if alive && state.names.get(parent) != Some(&Entry::Directory) {
-                    return Err(io::ErrorKind::NotFound.into());
+                    return Err(io::Error::from_raw_os_error(libc::ENOENT));
                 }
                 state.nodes.push(Node::default());
                 let node = state.nodes.len() - 1;
@@ -554,7 +554,7 @@ impl SimulatedBackend {
     pub(crate) fn list(&mut self, path: &Path) -> io::Result<Vec<String>> {
         let state = self.disk.state.borrow();
         if state.names.get(path) != Some(&Entry::Directory) {
-            return Err(io::ErrorKind::NotFound.into());
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
         let children = state.names.keys().filter(|p| p.parent() == Some(path));
         Ok(children.filter_map(|p| Some(p.file_name()?.to_str()?.to_owned())).collect())

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+const ENOENT: i32 = 2;
+
 /// A failure of the disk or of the bytes on it.
 #[derive(Clone, Debug)]
 pub enum StorageError {
@@ -44,6 +46,12 @@ impl StorageError {
             Some(28 | 122) => Self::Full { path: path.to_owned() },
             errno => Self::Io { path: path.to_owned(), operation, errno: errno.unwrap_or(0) },
         }
+    }
+
+    /// Whether it says that a file is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { errno: ENOENT, .. })
     }
 
     /// Whether writing may work again without anyone's help.

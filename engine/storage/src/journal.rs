@@ -2,8 +2,8 @@
 //!
 //! A log hands over the bytes it wants durable; everything handed over in one loop turn, or while a
 //! frame is being written, goes out as the next frame. The bytes reach their segments later, in
-//! larger writes and without a sync of their own. Two files take turns: before the older one is
-//! written over, every log with bytes in it has synced its segments.
+//! larger writes and without a sync of their own. Files take turns: before one is written over, every
+//! log with bytes in it has synced its segments.
 
 use crate::StorageError;
 use crate::journal_frame::{
@@ -226,7 +226,7 @@ impl Journal {
         begun
     }
 
-    /// Makes both files in full, so that no later frame needs space, and begins one.
+    /// Makes all files in full, so that no later frame needs space, and begins one.
     async fn begin_anew(&self) -> Result<(), StorageError> {
         let dir = self.data_dir.join("journal");
         fs::create_dir_all(&dir).map_err(|error| StorageError::of(&dir, "mkdir", &error))?;
@@ -250,7 +250,7 @@ impl Journal {
         }
     }
 
-    /// Switches to the other file and writes the snapshot into it. With `alone` the file before it
+    /// Switches to the next file and writes the snapshot into it. With `alone` the file before it
     /// is not needed any more.
     async fn begin_file(&self, alone: bool) -> Result<(), StorageError> {
         let (sequence, previous, mut snapshot) = {
@@ -391,6 +391,13 @@ impl Journal {
 
     /// Writes one frame of what has gathered, and settles it.
     async fn commit(&self) {
+        let failed = self.state.borrow().failed.clone();
+        if let Some(error) = failed {
+            // Never tried again: nothing is known of what a failed write left.
+            self.state.borrow_mut().previous_cleaned = false;
+            self.refuse_all(&error);
+            return;
+        }
         if self.state.borrow().current.is_none() {
             let too_early = clock::now() < self.state.borrow().retry_at;
             let begun = if too_early {
@@ -594,7 +601,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins the other file, if nothing in it is needed any more.
+    /// Begins the next file, if nothing before the current one is needed any more.
     async fn turn_over(&self) -> Result<(), Journaled> {
         let (entries, pieces, users) = {
             let mut state = self.state.borrow_mut();

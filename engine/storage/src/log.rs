@@ -532,14 +532,12 @@ impl State {
         let segment = &self.segments[index];
         let floor =
             segment.index.as_ref().map_or(0, |i| i.floor(offset.since(segment.base) as u32));
-        let mut position = floor.max(segment.boundary.min(segment.end));
+        let mut position = floor;
         if floor < segment.cached_from() {
-            let first = segment.header_at(position)?.base_offset;
-            if offset < first {
+            position = segment.boundary;
+            if offset < segment.header_at(position)?.base_offset {
                 return None;
             }
-        } else {
-            position = floor;
         }
         loop {
             let header = segment.header_at(position)?;

@@ -195,8 +195,12 @@ impl Log {
         let wanted = self.state.borrow().durable().offset;
         loop {
             self.begin_flush().await;
-            if self.state.borrow().synced.offset >= wanted || self.state.borrow().offline {
+            if self.state.borrow().synced.offset >= wanted {
                 return self.end_flush(Ok(()));
+            }
+            if self.is_offline() {
+                // The journal holds what this segment may not have: it must not forget it.
+                return self.end_flush(Err(StorageError::Offline));
             }
             let result = match self.store_epochs().await {
                 Ok(()) => self.flush_segment(true).await,
@@ -481,5 +485,50 @@ impl State {
     fn lags_nothing(&self) -> bool {
         self.synced.offset >= self.journaled.offset
             && self.written.segment + 1 == self.segments.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LogDir, LogSettings, Replay, TailCache};
+    use model::record_batch::BatchBuilder;
+    use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId, TopicPartition};
+    use runtime::simulated::{Disk, Simulation};
+    use runtime::{Io, Runtime};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_log_that_failed_never_lets_the_journal_forget_its_bytes() {
+        let disk = Disk::default();
+        let machine = Runtime::new(Io::Simulated(Simulation::new(disk.clone(), 1))).unwrap();
+        let body = async {
+            let data = Path::new("/d");
+            fs::create_dir_all(&data.join("partitions")).unwrap();
+            let start = Replay::default().start_of(0);
+            let journal = Journal::new(data, 0, 1 << 20, true, start);
+            let cache = TailCache::new(0);
+            let home = LogDir::new(data, true, &cache, Some(Rc::clone(&journal)), Arc::default());
+            let partition =
+                TopicPartition { topic_id: TopicId([1; 16]), partition: PartitionIndex(0) };
+            let log = Log::create(&home, partition, LogSettings::default()).unwrap();
+            journal.begin().await.unwrap();
+            let mut builder = BatchBuilder::default();
+            builder.begin(0);
+            builder.push(0, None, Some(b"journaled"), &[]);
+            let bytes = builder.finish(Compression::None).to_vec();
+            let batch = RecordBatch::validate_produced(&bytes, 1 << 20).unwrap();
+            log.append(batch, log.log_end(), LeaderEpoch(1)).unwrap();
+            assert_eq!(log.flush(true).await.unwrap().durable, Offset(1));
+            disk.set_failing(Some(5));
+            log.append(batch, log.log_end(), LeaderEpoch(1)).unwrap();
+            assert!(log.flush(true).await.is_err());
+            // The disk answers again, and the segment still lacks what the journal holds.
+            disk.set_failing(None);
+            assert!(matches!(log.sync_segments().await, Err(StorageError::Offline)));
+            assert_eq!(log.state.borrow().synced.offset, Offset(0));
+        };
+        machine.block_on(body).unwrap();
     }
 }

@@ -86,9 +86,11 @@ impl Log {
             (segment.end, segment.allocated, segment.index) = (length as u32, length, None);
             segment.began_ms = clock::unix_ms();
         }
-        let stored = match fs::read(&dir.join("epochs")).await {
+        let epochs_path = dir.join("epochs");
+        let stored = match fs::read(&epochs_path).await {
             Ok(bytes) => LeaderEpochs::decode(&bytes),
-            Err(_) => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(StorageError::of(&epochs_path, "read", &error)),
         };
         let from = if synced.segment == active.base {
             synced
@@ -130,7 +132,12 @@ async fn recover_active(
     let path = active.log_path(dir);
     let file = match open_file(&path, home.direct, false) {
         Ok(file) => file,
-        Err(_) if from.position == 0 && notes.durable() <= from.offset => return Ok(from.offset),
+        // Only a file that is not there is an empty one: any other failure is the disk's.
+        Err(error)
+            if error.is_not_found() && from.position == 0 && notes.durable() <= from.offset =>
+        {
+            return Ok(from.offset);
+        }
         Err(error) => return Err(error),
     };
     let length = length_of(&file, &path)?;

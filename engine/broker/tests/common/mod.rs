@@ -1,12 +1,14 @@
 //! A raw client: bytes to and from a broker, nothing negotiated.
 #![allow(dead_code, clippy::disallowed_methods)]
 
-use model::Compression;
 use model::record_batch::BatchBuilder;
+use model::{Compression, ErrorCode, RecordBatch, crc32c};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 use wire::ApiKey;
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::header::{begin_request, finish_frame, read_response_header};
 use wire::messages::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, Message};
 use wire::primitives::Reader;
@@ -112,4 +114,44 @@ pub(crate) fn batch(records: u8, value_bytes: usize) -> Vec<u8> {
 
 pub(crate) fn body(payload: &[u8], key: ApiKey, version: i16) -> Reader<'_> {
     read_response_header(payload, key, version).unwrap().1
+}
+
+/// Every batch of a partition of topic `t` from `offset` on: base offset and checksum of what
+/// producers decide; and the error that ended it, if one did.
+pub(crate) fn fetch_all(
+    client: &mut Client,
+    partition: i32,
+    mut offset: i64,
+) -> (BTreeMap<i64, u32>, ErrorCode) {
+    let mut found = BTreeMap::new();
+    let limits = FetchLimits {
+        max_wait_ms: 0,
+        min_bytes: 0,
+        max_bytes: 8 << 20,
+        partition_max_bytes: 4 << 20,
+    };
+    loop {
+        let ask = [FetchAsk { partition, offset }];
+        let frame = client.frame(ApiKey::Fetch, 12, |out| {
+            fetch::put_request(out, 12, limits, "t", model::TopicId::ZERO, &ask);
+        });
+        client.send(&frame);
+        let payload = client.receive().expect("an answer");
+        let (before, mut error) = (offset, ErrorCode::None);
+        fetch::read_response(body(&payload, ApiKey::Fetch, 12), 12, |fetched| {
+            error = fetched.error;
+            let mut rest = fetched.records;
+            while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
+                assert!(batch.crc_matches());
+                assert!(batch.base_offset().0 <= offset && offset <= batch.last_offset().0);
+                found.insert(batch.base_offset().0, crc32c::checksum(&batch.bytes()[16..]));
+                offset = batch.last_offset().0 + 1;
+                rest = tail;
+            }
+        })
+        .unwrap();
+        if offset == before || error != ErrorCode::None {
+            return (found, error);
+        }
+    }
 }
