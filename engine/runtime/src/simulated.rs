@@ -510,7 +510,7 @@ impl SimulatedBackend {
                 let parent = path.parent().unwrap_or(Path::new("/"));
                 // Past its stop the program runs to its next wait; nothing it does counts.
                 if alive && state.names.get(parent) != Some(&Entry::Directory) {
-                    return Err(io::Error::from_raw_os_error(libc::ENOENT));
+                    return Err(not_found());
                 }
                 state.nodes.push(Node::default());
                 let node = state.nodes.len() - 1;
@@ -519,7 +519,7 @@ impl SimulatedBackend {
                 }
                 node
             }
-            None => return Err(io::ErrorKind::NotFound.into()),
+            None => return Err(not_found()),
         };
         state.open.push(node);
         Ok(state.open.len() as i32 - 1)
@@ -554,7 +554,7 @@ impl SimulatedBackend {
     pub(crate) fn list(&mut self, path: &Path) -> io::Result<Vec<String>> {
         let state = self.disk.state.borrow();
         if state.names.get(path) != Some(&Entry::Directory) {
-            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+            return Err(not_found());
         }
         let children = state.names.keys().filter(|p| p.parent() == Some(path));
         Ok(children.filter_map(|p| Some(p.file_name()?.to_str()?.to_owned())).collect())
@@ -563,7 +563,7 @@ impl SimulatedBackend {
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         if self.count_step() {
             let mut state = self.disk.state.borrow_mut();
-            let entry = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            let entry = state.names.remove(from).ok_or_else(not_found)?;
             state.names.insert(to.to_owned(), entry);
             state.record("rename", &[], to.as_os_str().as_encoded_bytes());
         }
@@ -573,7 +573,7 @@ impl SimulatedBackend {
     pub(crate) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
         if self.count_step() {
             let mut state = self.disk.state.borrow_mut();
-            state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+            state.names.remove(path).ok_or_else(not_found)?;
         }
         Ok(())
     }
@@ -622,6 +622,11 @@ impl SimulatedBackend {
         // The directory itself lasts once its name in its parent was made durable.
         Some(Ok(()))
     }
+}
+
+/// With its number, as a kernel gives it.
+fn not_found() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
 }
 
 #[allow(unsafe_code)]
