@@ -3,23 +3,25 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use model::{ErrorCode, Offset, TopicId};
 use std::hint::black_box;
-use wire::fetch::{self, FetchAsk, FetchLimits, FetchRequest, FetchResult};
+use wire::fetch::{self, FetchAsk, FetchHead, FetchLimits, FetchRequest, FetchResult, TopicRef};
 use wire::primitives::Reader;
 use wire::produce::{self, ProduceRequest, ProduceResult};
+
+const HEAD: FetchHead<'_> = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
 
 fn wire_decode(c: &mut Criterion) {
     for partitions in [1, 100] {
         let records = [0; 1024];
         let mut bytes = Vec::new();
         let batches = (0..partitions).map(|p| (p, &records[..])).collect::<Vec<_>>();
-        produce::put_request(&mut bytes, 9, -1, 1500, "topic", batches.into_iter());
+        produce::put_request(&mut bytes, 9, -1, 1500, TopicRef::Name("topic"), batches.into_iter());
         let mut out = Vec::new();
         c.bench_function(&format!("wire/produce v9, {partitions} partitions"), |b| {
             b.iter(|| {
                 let request = ProduceRequest::read(Reader::new(black_box(&bytes)), 9).unwrap();
                 out.clear();
                 let done =
-                    request.partitions().map(|_| ProduceResult::appended(Offset(1), Offset(0)));
+                    request.partitions().map(|_| ProduceResult::appended(Offset(1), Offset(0), -1));
                 produce::put_response(&mut out, 9, &request, done);
                 out.len()
             });
@@ -44,7 +46,7 @@ fn wire_decode(c: &mut Criterion) {
                     log_start_offset: 0,
                     records_bytes: 1024,
                 });
-                fetch::put_response(&mut out, 12, &request, ErrorCode::None, found, |_| {});
+                fetch::put_response(&mut out, 12, &request, HEAD, found, |_| {});
                 out.len()
             });
         });

@@ -29,6 +29,7 @@ use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::time::Duration;
 use wire::ApiKey;
+use wire::fetch::TopicRef;
 use wire::header::{finish_frame, read_response_header};
 use wire::produce;
 
@@ -539,7 +540,7 @@ impl State {
                     link.version,
                     args.acks.code(),
                     args.request_timeout_ms as i32,
-                    &self.producer.topic.name,
+                    TopicRef::Name(&self.producer.topic.name),
                     batches.iter().map(|batch| (batch.partition, &batch.bytes[..])),
                 );
                 finish_frame(&mut out, 0, 0);

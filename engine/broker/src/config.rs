@@ -1,5 +1,6 @@
 //! Every setting of the broker, declared once: flags, TOML keys, `--help` and DescribeConfigs.
 
+use coordinator::CoordinatorConfig;
 use model::limits;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 /// Three files of at least four frames.
 const JOURNAL_BYTES_MIN: u64 = 24 * 1024 * 1024;
+const INT_MAX: i64 = i32::MAX as i64;
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +138,98 @@ pub const SETTINGS: &[Setting] = &[
                 at once; bounds what a start after a crash reads; 0: every partition syncs alone",
     },
     Setting {
+        name: "log.cleanup.policy",
+        alias: None,
+        default: "delete",
+        kind: "POLICY",
+        about: "What happens to old records: delete, compact or both; topics may set cleanup.policy",
+    },
+    Setting {
+        name: "compression.type",
+        alias: None,
+        default: "producer",
+        kind: "CODEC",
+        about: "Codec that batches are kept in: producer (as sent), uncompressed, gzip, snappy, lz4 \
+                or zstd; topics may set compression.type",
+    },
+    Setting {
+        name: "log.message.timestamp.type",
+        alias: None,
+        default: "CreateTime",
+        kind: "TYPE",
+        about: "CreateTime or LogAppendTime; topics may set message.timestamp.type",
+    },
+    Setting {
+        name: "min.insync.replicas",
+        alias: None,
+        default: "1",
+        kind: "N",
+        about: "Replicas that must be in sync for acks=all; topics may set min.insync.replicas",
+    },
+    Setting {
+        name: "offsets.topic.num.partitions",
+        alias: None,
+        default: "50",
+        kind: "N",
+        about: "Partitions of __consumer_offsets when it is made; groups are spread over them",
+    },
+    Setting {
+        name: "offsets.retention.minutes",
+        alias: None,
+        default: "10080",
+        kind: "MINUTES",
+        about: "Offsets of a group without members are forgotten after so long",
+    },
+    Setting {
+        name: "offsets.retention.check.interval.ms",
+        alias: None,
+        default: "600000",
+        kind: "MS",
+        about: "How often it is looked for offsets to forget",
+    },
+    Setting {
+        name: "offset.metadata.max.bytes",
+        alias: None,
+        default: "4096",
+        kind: "BYTES",
+        about: "Largest note that a consumer may keep with an offset",
+    },
+    Setting {
+        name: "group.initial.rebalance.delay.ms",
+        alias: None,
+        default: "3000",
+        kind: "MS",
+        about: "The first rebalance of an empty group waits so long for more members",
+    },
+    Setting {
+        name: "group.min.session.timeout.ms",
+        alias: None,
+        default: "6000",
+        kind: "MS",
+        about: "Shortest session that a group member may ask for",
+    },
+    Setting {
+        name: "group.max.session.timeout.ms",
+        alias: None,
+        default: "1800000",
+        kind: "MS",
+        about: "Longest session that a group member may ask for",
+    },
+    Setting {
+        name: "group.max.size",
+        alias: None,
+        default: "2147483647",
+        kind: "N",
+        about: "Most members of a group",
+    },
+    Setting {
+        name: "max.incremental.fetch.session.cache.slots",
+        alias: None,
+        default: "1000",
+        kind: "N",
+        about: "Fetch sessions kept, over all shards; the oldest unused one makes room",
+    },
+    Setting {
         name: "socket.request.max.bytes",
         alias: None,
         default: "104857600",
@@ -181,6 +275,10 @@ pub struct Config {
     pub message_max_bytes: u32,
     pub segment_bytes: u32,
     pub request_bytes_max: u32,
+    pub groups: CoordinatorConfig,
+    pub offsets_partitions: i32,
+    pub offsets_check_ms: u64,
+    pub fetch_sessions_max: usize,
     pub shards: usize,
     pub tail_cache_bytes: usize,
     pub direct_io: bool,
@@ -238,13 +336,23 @@ impl Config {
                 "weir.journal.bytes={journal_bytes} is neither 0 nor at least {JOURNAL_BYTES_MIN}"
             ));
         }
-        crate::topic_settings::level("weir.durability", get("weir.durability"))?;
-        let limit = |name: &str| number(name, -1..=i64::MAX);
-        limit("log.retention.ms")?;
-        limit("log.retention.bytes")?;
-        number("log.roll.ms", 1..=i64::MAX)?;
-        number("log.flush.interval.messages", 1..=i64::MAX)?;
-        number("log.flush.interval.ms", 0..=i64::MAX)?;
+        for setting in crate::topic_settings::TOPIC_SETTINGS {
+            if let Some(name) = setting.from_broker
+                && let Some(value) = set.get(name)
+            {
+                crate::topic_settings::check(setting.name, Some(value))
+                    .map_err(|why| format!("{name}: {why}"))?;
+            }
+        }
+        let groups = CoordinatorConfig {
+            session_timeout_ms_min: number("group.min.session.timeout.ms", 1..=INT_MAX)? as i32,
+            session_timeout_ms_max: number("group.max.session.timeout.ms", 1..=INT_MAX)? as i32,
+            initial_rebalance_delay_ms: number("group.initial.rebalance.delay.ms", 0..=INT_MAX)?
+                as u64,
+            group_size_max: number("group.max.size", 1..=INT_MAX)? as usize,
+            offset_metadata_bytes_max: number("offset.metadata.max.bytes", 0..=32_000)? as usize,
+            offsets_retention_ms: number("offsets.retention.minutes", 1..=INT_MAX)? * 60_000,
+        };
         let config = Self {
             data_dirs,
             journal_bytes,
@@ -266,6 +374,11 @@ impl Config {
                 "socket.request.max.bytes",
                 1024..=i64::from(limits::REQUEST_BYTES_MAX_DEFAULT),
             )? as u32,
+            groups,
+            offsets_partitions: number("offsets.topic.num.partitions", 1..=10_000)? as i32,
+            offsets_check_ms: number("offsets.retention.check.interval.ms", 1..=i64::MAX)? as u64,
+            fetch_sessions_max: number("max.incremental.fetch.session.cache.slots", 0..=1_000_000)?
+                as usize,
             shards: number("weir.shards", 0..=256)? as usize,
             tail_cache_bytes: number("weir.tail.cache.bytes", 1 << 20..=1 << 40)? as usize,
             direct_io: flag("weir.direct.io")?,

@@ -12,6 +12,7 @@ use runtime::socket::Socket;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -81,6 +82,7 @@ async fn read<F: Future<Output = Outcome>>(
     buffer: &mut ReceiveBuffer,
 ) -> Result<(), String> {
     let bytes_max = shard.node.config.request_bytes_max as usize;
+    let peer = socket.peer_address();
     loop {
         let mut wanted = 0;
         while let Some(total) = frame_bytes(buffer.bytes(), bytes_max).map_err(said)? {
@@ -89,7 +91,7 @@ async fn read<F: Future<Output = Outcome>>(
                 break;
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
-            let (key, request) = parse(payload)?;
+            let (key, request) = parse(payload, peer)?;
             let full = || pipeline.waiting.borrow().len() >= IN_FLIGHT_MAX;
             if full() {
                 pipeline.changed.until(|| (!full()).then_some(())).await;
@@ -115,13 +117,14 @@ fn said(error: WireError) -> String {
     error.to_string()
 }
 
-fn parse(payload: SharedBytes) -> Result<(ApiKey, Request), String> {
+fn parse(payload: SharedBytes, peer: Option<SocketAddr>) -> Result<(ApiKey, Request), String> {
     let (key, header, body) = RequestHeader::read(&payload).map_err(said)?;
     let request = Request {
         version: header.version,
         correlation_id: header.correlation_id,
         body_at: (payload.len() - body.rest().len()) as u32,
         payload,
+        peer,
     };
     Ok((key, request))
 }

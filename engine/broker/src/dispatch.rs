@@ -34,7 +34,7 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         ApiKey::ApiVersions => handlers::api_versions::handle(shard, request),
         ApiKey::Metadata => handlers::metadata::handle(shard, request).await,
         ApiKey::ListOffsets => handlers::list_offsets::handle(shard, request).await,
-        ApiKey::FindCoordinator => handlers::find_coordinator::handle(shard, request),
+        ApiKey::FindCoordinator => handlers::find_coordinator::handle(shard, request).await,
         ApiKey::CreateTopics => handlers::create_topics::handle(shard, request).await,
         ApiKey::DeleteTopics => handlers::delete_topics::handle(shard, request).await,
         ApiKey::DeleteRecords => handlers::delete_records::handle(shard, request).await,
@@ -44,6 +44,31 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         }
         ApiKey::DescribeConfigs => handlers::describe_configs::handle(shard, request),
         ApiKey::DescribeCluster => handlers::describe_cluster::handle(shard, request),
+        ApiKey::JoinGroup => handlers::join_group::handle(shard, request).await,
+        ApiKey::SyncGroup => handlers::sync_group::handle(shard, request).await,
+        ApiKey::Heartbeat => handlers::heartbeat::handle(shard, request).await,
+        ApiKey::LeaveGroup => handlers::leave_group::handle(shard, request).await,
+        ApiKey::OffsetCommit => handlers::offset_commit::handle(shard, request).await,
+        ApiKey::OffsetFetch => handlers::offset_fetch::handle(shard, request).await,
+        ApiKey::ListGroups => handlers::list_groups::handle(shard, request).await,
+        ApiKey::DescribeGroups => handlers::describe_groups::handle(shard, request).await,
+        ApiKey::DeleteGroups => handlers::delete_groups::handle(shard, request).await,
+        ApiKey::OffsetDelete => handlers::offset_delete::handle(shard, request).await,
+        ApiKey::AlterConfigs => handlers::alter_configs::handle(shard, request).await,
+        ApiKey::IncrementalAlterConfigs => {
+            handlers::incremental_alter_configs::handle(shard, request).await
+        }
+        ApiKey::DescribeLogDirs => handlers::describe_log_dirs::handle(shard, request).await,
+        ApiKey::ElectLeaders => handlers::elect_leaders::handle(shard, request),
+        ApiKey::ListPartitionReassignments => {
+            handlers::list_partition_reassignments::handle(shard, request)
+        }
+        ApiKey::DescribeProducers => handlers::describe_producers::handle(shard, request),
+        ApiKey::DescribeTransactions => handlers::describe_transactions::handle(shard, request),
+        ApiKey::ListTransactions => handlers::list_transactions::handle(shard, request),
+        ApiKey::DescribeTopicPartitions => {
+            handlers::describe_topic_partitions::handle(shard, request)
+        }
         ApiKey::Produce | ApiKey::Fetch => unreachable!("matched before"),
     }
 }

@@ -1,10 +1,11 @@
 //! What every shard knows of the cluster: topics by name and id. Replaced as a whole.
 
-use crate::topic_settings::Durability;
+use crate::topic_settings::{Durability, WriteRules};
 use model::{PartitionIndex, TopicId, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::catalog::{Catalog, CatalogTopic};
+use storage::{LogSettings, Retention};
 
 /// A topic as all shards see it.
 #[derive(Debug)]
@@ -13,16 +14,17 @@ pub(crate) struct TopicImage {
     pub(crate) name: String,
     pub(crate) partitions: i32,
     pub(crate) settings: BTreeMap<String, String>,
-    /// `max.message.bytes` in force.
-    pub(crate) batch_bytes_max: usize,
-    /// `min.insync.replicas` in force.
-    pub(crate) min_insync_replicas: i64,
+    /// What is asked of batches.
+    pub(crate) rules: WriteRules,
+    /// How its logs are cut into files, and how much of them is kept.
+    pub(crate) log: LogSettings,
+    pub(crate) retention: Retention,
     /// `weir.durability`, `flush.messages` and `flush.ms` in force.
     pub(crate) flushing: Flushing,
 }
 
 /// When a partition's records are made safe.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flushing {
     pub(crate) durability: Durability,
     pub(crate) messages: i64,
@@ -30,6 +32,11 @@ pub(crate) struct Flushing {
 }
 
 impl TopicImage {
+    /// Whether it holds the broker's own records.
+    pub(crate) fn is_internal(&self) -> bool {
+        crate::topic_settings::is_internal(&self.name)
+    }
+
     pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
         let known = (0..self.partitions).contains(&index);
         known.then_some(TopicPartition { topic_id: self.id, partition: PartitionIndex(index) })
@@ -44,6 +51,11 @@ pub(crate) struct MetadataImage {
 }
 
 impl MetadataImage {
+    /// Whether there is such a partition.
+    pub(crate) fn has(&self, topic: &str, partition: i32) -> bool {
+        self.by_name.get(topic).is_some_and(|topic| topic.partition(partition).is_some())
+    }
+
     pub(crate) fn new(catalog: &Catalog, config: &crate::config::Config) -> Arc<Self> {
         let mut image = Self::default();
         for CatalogTopic { id, name, partitions, settings } in &catalog.topics {
@@ -53,8 +65,9 @@ impl MetadataImage {
                 name: name.clone(),
                 partitions: *partitions,
                 settings: settings.clone(),
-                batch_bytes_max: number("max.message.bytes") as usize,
-                min_insync_replicas: number("min.insync.replicas"),
+                rules: crate::topic_settings::write_rules_of(settings, config),
+                log: crate::topic_settings::log_settings_of(settings, config),
+                retention: crate::topic_settings::retention_of(settings, config),
                 flushing: Flushing {
                     durability: crate::topic_settings::durability_of(settings, config),
                     messages: number("flush.messages"),

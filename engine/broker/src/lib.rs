@@ -5,8 +5,11 @@
 
 pub mod cli;
 pub mod config;
+mod config_changes;
 mod connection;
 mod dispatch;
+mod fetch_sessions;
+mod groups;
 mod handlers;
 mod image;
 mod logging;

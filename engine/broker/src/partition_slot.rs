@@ -12,6 +12,7 @@ use crate::topic_settings::Durability;
 use model::{ErrorCode, Offset, RecordBatch, TopicPartition};
 use partition::{Leader, Level};
 use runtime::clock::{self, Nanos};
+use runtime::notify::Notify;
 use runtime::timer;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -26,6 +27,8 @@ struct AckWaiter {
     base: Offset,
     token: Token,
     index: u32,
+    /// The broker's own stamp, -1 if there is none.
+    append_time: i64,
 }
 
 /// What a partition's flush task does next.
@@ -45,7 +48,14 @@ pub(crate) struct PartitionSlot {
     written_waiters: RefCell<VecDeque<AckWaiter>>,
     committed_waiters: RefCell<VecDeque<AckWaiter>>,
     fetch_waiters: RefCell<Vec<Token>>,
-    flushing: Flushing,
+    flushing: Cell<Flushing>,
+    look_again: Cell<bool>,
+    /// Someone here waits until the log is durable up to this.
+    durable_wanted: Cell<Offset>,
+    /// The HighWatermark moved, or a flush failed.
+    settled: Notify,
+    /// Flushes that failed and dropped what was appended.
+    failures: Cell<u64>,
     /// When the oldest record that is not synced was appended.
     unsynced_since: Cell<Option<Nanos>>,
     flusher_runs: Cell<bool>,
@@ -67,7 +77,11 @@ impl PartitionSlot {
             written_waiters: RefCell::default(),
             committed_waiters: RefCell::default(),
             fetch_waiters: RefCell::default(),
-            flushing,
+            flushing: Cell::new(flushing),
+            look_again: Cell::new(false),
+            durable_wanted: Cell::default(),
+            settled: Notify::default(),
+            failures: Cell::new(0),
             unsynced_since: Cell::new(None),
             flusher_runs: Cell::new(false),
             closing: Cell::new(false),
@@ -85,23 +99,52 @@ impl PartitionSlot {
         token: Token,
         index: u32,
     ) -> Option<ProduceResult> {
-        if self.closing.get() {
-            return Some(ProduceResult::refused(ErrorCode::NotLeaderOrFollower, None));
-        }
-        let (base, epoch, log_start) = {
-            let leader = self.leader.borrow();
-            (leader.log_end(), leader.epoch(), leader.log_start())
-        };
-        if self.log.append(batch, base, epoch).is_err() {
-            let why = "the partition's disk failed; see the broker's log";
-            return Some(ProduceResult::refused(ErrorCode::KafkaStorageError, Some(why)));
-        }
-        let records = i64::from(batch.last_offset_delta()) + 1;
-        let level = match self.flushing.durability {
+        let append_time = if batch.is_log_append_time() { batch.max_timestamp() } else { -1 };
+        let flushing = self.flushing.get();
+        let level = match flushing.durability {
             Durability::Acks if acks == -1 => Level::Durable,
             Durability::Disk => Level::Durable,
             Durability::Acks | Durability::Memory | Durability::Os => Level::Written,
         };
+        let base = match self.enter(shard, batch, level) {
+            Ok(base) => base,
+            Err(ErrorCode::KafkaStorageError) => {
+                let why = "the partition's disk failed; see the broker's log";
+                return Some(ProduceResult::refused(ErrorCode::KafkaStorageError, Some(why)));
+            }
+            Err(error) => return Some(ProduceResult::refused(error, None)),
+        };
+        let records = i64::from(batch.last_offset_delta()) + 1;
+        if acks == 0 || flushing.durability == Durability::Memory {
+            let log_start = self.leader.borrow().log_start();
+            return Some(ProduceResult::appended(base, log_start, append_time));
+        }
+        let waiter = AckWaiter { end: base.plus(records), base, token, index, append_time };
+        match level {
+            Level::Written => self.written_waiters.borrow_mut().push_back(waiter),
+            Level::Durable => self.committed_waiters.borrow_mut().push_back(waiter),
+        }
+        None
+    }
+
+    /// Puts a batch at the log's end, to be made safe soon; returns its base offset.
+    fn enter(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        batch: RecordBatch<'_>,
+        level: Level,
+    ) -> Result<Offset, ErrorCode> {
+        if self.closing.get() {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        let (base, epoch) = {
+            let leader = self.leader.borrow();
+            (leader.log_end(), leader.epoch())
+        };
+        if self.log.append(batch, base, epoch).is_err() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let records = i64::from(batch.last_offset_delta()) + 1;
         self.leader.borrow_mut().on_appended(records, level);
         if self.unsynced_since.get().is_none() {
             self.unsynced_since.set(Some(clock::now()));
@@ -110,27 +153,68 @@ impl PartitionSlot {
             runtime::spawn(Rc::clone(self).flush_until_closed(Rc::clone(shard)));
         }
         self.log.changed().notify();
-        if acks == 0 || self.flushing.durability == Durability::Memory {
-            return Some(ProduceResult::appended(base, log_start));
+        Ok(base)
+    }
+
+    /// Appends the broker's own records; they are synced. Returns where the log ends then.
+    pub(crate) fn append_own(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        batch: RecordBatch<'_>,
+    ) -> Result<Offset, ErrorCode> {
+        let base = self.enter(shard, batch, Level::Durable)?;
+        let end = base.plus(i64::from(batch.last_offset_delta()) + 1);
+        self.durable_wanted.set(end);
+        self.log.changed().notify();
+        Ok(end)
+    }
+
+    /// How often appended records were dropped because the disk refused them.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
+    /// Waits until everything below `end` is committed; `failures` is what `failures()` said when
+    /// it was appended.
+    pub(crate) async fn until_committed(
+        &self,
+        end: Offset,
+        failures: u64,
+    ) -> Result<(), ErrorCode> {
+        let reached = || {
+            if self.failures.get() != failures || self.closing.get() {
+                return Some(Err(ErrorCode::KafkaStorageError));
+            }
+            (self.leader.borrow().high_watermark() >= end).then_some(Ok(()))
+        };
+        self.settled.until(reached).await
+    }
+
+    /// Whether the partition ends, or has ended.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Takes over changed settings.
+    pub(crate) fn set_flushing(&self, flushing: Flushing) {
+        if self.flushing.replace(flushing) != flushing {
+            // The flush task looks again at what there is to do, and until when.
+            self.look_again.set(true);
+            self.log.changed().notify();
         }
-        let waiter = AckWaiter { end: base.plus(records), base, token, index };
-        match level {
-            Level::Written => self.written_waiters.borrow_mut().push_back(waiter),
-            Level::Durable => self.committed_waiters.borrow_mut().push_back(waiter),
-        }
-        None
     }
 
     /// Whether what is appended is to be synced, not only written.
     fn wants_sync(&self) -> bool {
         !self.committed_waiters.borrow().is_empty()
-            || self.log.unsynced_records() >= self.flushing.messages
+            || self.durable_wanted.get() > self.log.flushed().durable
+            || self.log.unsynced_records() >= self.flushing.get().messages
             || self.sync_at().is_some_and(|at| clock::now() >= at)
     }
 
     /// When `flush.ms` asks for a sync.
     fn sync_at(&self) -> Option<Nanos> {
-        let ms = self.flushing.ms;
+        let ms = self.flushing.get().ms;
         let since = self.unsynced_since.get().filter(|_| ms < i64::MAX)?;
         Some(since + Duration::from_millis(ms as u64))
     }
@@ -139,6 +223,9 @@ impl PartitionSlot {
     fn work(&self) -> Option<Work> {
         if self.closing.get() {
             return Some(Work::Close);
+        }
+        if self.look_again.take() {
+            return Some(Work::Settle);
         }
         let flushed = self.log.flushed();
         let known = {
@@ -149,7 +236,8 @@ impl PartitionSlot {
             return Some(Work::Settle);
         }
         let waits = !self.written_waiters.borrow().is_empty()
-            || !self.committed_waiters.borrow().is_empty();
+            || !self.committed_waiters.borrow().is_empty()
+            || self.settled.has_waiters();
         if self.log.is_offline() {
             return waits.then_some(Work::Flush(true));
         }
@@ -192,6 +280,7 @@ impl PartitionSlot {
         let advanced = self.leader.borrow_mut().on_flushed(flushed.written, flushed.durable);
         self.release(shard);
         if advanced.is_some() {
+            self.settled.notify();
             self.wake_fetches(shard);
         }
     }
@@ -203,6 +292,9 @@ impl PartitionSlot {
             shard.on_directory_failed(self.log.home(), failure);
         }
         self.leader.borrow_mut().on_unwritten_dropped();
+        self.durable_wanted.set(self.leader.borrow().log_end().min(self.durable_wanted.get()));
+        self.failures.set(self.failures.get() + 1);
+        self.settled.notify();
         self.refuse_waiters(shard);
         self.wake_fetches(shard);
     }
@@ -227,7 +319,7 @@ impl PartitionSlot {
             let mut waiters = waiters.borrow_mut();
             while waiters.front().is_some_and(|waiter| waiter.end <= reached) {
                 let waiter = waiters.pop_front().expect("looked at above");
-                let result = ProduceResult::appended(waiter.base, log_start);
+                let result = ProduceResult::appended(waiter.base, log_start, waiter.append_time);
                 shard.answer_produce(waiter.token, waiter.index, result);
             }
         }
@@ -300,6 +392,7 @@ impl PartitionSlot {
     ) -> Result<(), storage::StorageError> {
         self.closing.set(true);
         self.log.changed().notify();
+        self.settled.notify();
         self.log.changed().until(|| (!self.flusher_runs.get()).then_some(())).await;
         let closed = if keep {
             self.log.close().await

@@ -1,6 +1,7 @@
 //! From settings to serving shards, and back down.
 
 use crate::config::Config;
+use crate::groups::look_after;
 use crate::image::MetadataImage;
 use crate::logging::{info, warning};
 use crate::shard::{Message, Node, NodeDir, Recovery, Shard};
@@ -75,6 +76,9 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
             // Every partition has what the journals owed it: they begin anew, on every shard.
             for to in 0..shards {
                 shard.call(to, |shard| async move { shard.begin_journals().await }).await;
+            }
+            for to in 0..shards {
+                shard.call(to, |shard| async move { spawn(look_after(shard)) }).await;
             }
             remove_stale_journals(&recovery, shards, &node).await;
             drop(recovery);

@@ -2,12 +2,15 @@
 //! decides.
 
 use crate::config::Config;
+use crate::fetch_sessions::FetchSessions;
+use crate::groups::GroupPartition;
 use crate::handlers::fetch::FetchShare;
 use crate::image::{MetadataImage, TopicImage};
 use crate::partition_slot::PartitionSlot;
 use crate::placement::shard_of;
 use crate::requests::{Requests, Token};
-use model::TopicPartition;
+use crate::topic_settings::OFFSETS_TOPIC;
+use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::mailbox::Mailbox;
@@ -15,9 +18,12 @@ use runtime::notify::Notify;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use storage::journal::JOURNAL_FILES;
 use storage::{Health, Journal, Log, LogDir, PartitionNotes, Replay, StorageError, TailCache};
@@ -40,6 +46,13 @@ pub(crate) enum Message {
     Call(Box<dyn FnOnce(&Rc<Shard>) + Send>),
 }
 
+/// A call to another shard whose output is awaited.
+#[derive(Default)]
+struct Call {
+    output: Option<Box<dyn Any>>,
+    waker: Option<Waker>,
+}
+
 /// A request frame: its payload, and where the body begins in it.
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -47,11 +60,22 @@ pub(crate) struct Request {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) body_at: u32,
+    /// Who sent it, if its connection knows.
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 impl Request {
     pub(crate) fn body(&self) -> wire::primitives::Reader<'_> {
         wire::primitives::Reader::new(&self.payload[self.body_at as usize..])
+    }
+
+    /// Who asks, as group members are shown.
+    pub(crate) fn client(&self) -> coordinator::Client {
+        let header = wire::header::RequestHeader::read(&self.payload).ok();
+        let id = header.and_then(|(_, header, _)| header.client_id).unwrap_or_default();
+        let host =
+            self.peer.map_or_else(|| "/unknown".to_owned(), |peer| format!("/{}", peer.ip()));
+        coordinator::Client { id: id.to_owned(), host }
     }
 }
 
@@ -91,6 +115,18 @@ pub(crate) fn remedy(error: &StorageError) -> &'static str {
     }
 }
 
+/// Forgets a call whose caller went away.
+struct Calling<'a> {
+    shard: &'a Shard,
+    number: u64,
+}
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        self.shard.calls.borrow_mut().remove(&self.number);
+    }
+}
+
 /// Partitions opened or closed at a time.
 const AT_A_TIME: usize = 32;
 
@@ -120,7 +156,10 @@ pub(crate) struct Shard {
     scratch: RefCell<Vec<u8>>,
     spare_pieces: RefCell<Vec<Vec<SharedBytes>>>,
     spare_shares: RefCell<Vec<Box<FetchShare>>>,
-    calls: RefCell<BTreeMap<u64, Option<Box<dyn Any>>>>,
+    groups: RefCell<BTreeMap<TopicPartition, Rc<GroupPartition>>>,
+    pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) rewriter: RefCell<BatchRewriter>,
+    calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
 }
 
@@ -158,6 +197,12 @@ impl Shard {
             scratch: RefCell::default(),
             spare_pieces: RefCell::default(),
             spare_shares: RefCell::default(),
+            groups: RefCell::default(),
+            fetch_sessions: FetchSessions::new(
+                mailbox.shard(),
+                node.config.fetch_sessions_max.div_ceil(mailbox.shards()),
+            ),
+            rewriter: RefCell::default(),
             calls: RefCell::default(),
             next_call: Cell::new(0),
             node,
@@ -179,6 +224,26 @@ impl Shard {
 
     pub(crate) fn slot(&self, partition: TopicPartition) -> Option<Rc<PartitionSlot>> {
         self.slots.borrow().get(&partition).cloned()
+    }
+
+    /// What each partition of this shard takes on the disk: directory, partition, bytes.
+    pub(crate) fn sizes(&self) -> Vec<(usize, TopicPartition, u64)> {
+        let number = |slot: &PartitionSlot| {
+            self.homes.iter().position(|home| Rc::ptr_eq(home, slot.log.home()))
+        };
+        let slots = self.slots.borrow();
+        let size = |slot: &Rc<PartitionSlot>| Some((number(slot)?, slot.id, slot.log.size_bytes()));
+        slots.values().filter_map(size).collect()
+    }
+
+    /// The groups that live in a partition of `__consumer_offsets`, if it is this shard's.
+    pub(crate) fn group_partition(&self, id: TopicPartition) -> Option<Rc<GroupPartition>> {
+        self.groups.borrow().get(&id).cloned()
+    }
+
+    /// All of this shard's.
+    pub(crate) fn group_partitions(&self) -> Vec<Rc<GroupPartition>> {
+        self.groups.borrow().values().cloned().collect()
     }
 
     /// Why a partition of this shard has no slot: gone meanwhile, or its log could not be opened.
@@ -245,7 +310,17 @@ impl Shard {
         for (id, log, flushing) in opened {
             let leader = Leader::new(self.node.epoch, log.log_start(), log.log_end());
             let slot = PartitionSlot::new(id, leader, log, flushing);
+            if image.by_id[&id.topic_id].name == OFFSETS_TOPIC {
+                let partition = GroupPartition::new(self, Rc::clone(&slot));
+                self.groups.borrow_mut().insert(id, partition);
+            }
             self.slots.borrow_mut().insert(id, slot);
+        }
+        for slot in self.slots.borrow().values() {
+            if let Some(topic) = image.by_id.get(&slot.id.topic_id) {
+                slot.log.set_settings(topic.log);
+                slot.set_flushing(topic.flushing);
+            }
         }
         let gone: Vec<_> = self
             .slots
@@ -255,8 +330,14 @@ impl Shard {
             .cloned()
             .collect();
         *self.image.borrow_mut() = image;
+        if !gone.is_empty() {
+            for partition in self.group_partitions() {
+                partition.on_topics(self);
+            }
+        }
         for slot in gone {
             self.slots.borrow_mut().remove(&slot.id);
+            self.groups.borrow_mut().remove(&slot.id);
             let _ = slot.close(self, false).await;
             let home = slot.log.home();
             if let Some(number) = self.homes.iter().position(|other| Rc::ptr_eq(other, home)) {
@@ -276,7 +357,7 @@ impl Shard {
         topic: &TopicImage,
         recovery: Option<&Recovery>,
     ) -> Result<Rc<Log>, StorageError> {
-        let settings = crate::topic_settings::log_settings_of(&topic.settings, &self.node.config);
+        let settings = topic.log;
         let found = recovery.and_then(|_| self.node.found.get(&id).copied());
         if recovery.is_some() && found.is_none() && self.node.is_incomplete {
             return Err(StorageError::Unusable(
@@ -370,8 +451,7 @@ impl Shard {
             for slot in slots {
                 let image = self.image();
                 let Some(topic) = image.by_id.get(&slot.id.topic_id) else { continue };
-                let config = &self.node.config;
-                slot.retain(crate::topic_settings::retention_of(&topic.settings, config)).await;
+                slot.retain(topic.retention).await;
             }
         }
     }
@@ -416,7 +496,7 @@ impl Shard {
         }
         let (number, from) = (self.next_call.get(), self.id());
         self.next_call.set(number + 1);
-        self.calls.borrow_mut().insert(number, None);
+        self.calls.borrow_mut().insert(number, Call::default());
         self.mailbox.until_room().await;
         self.mailbox.send(
             to,
@@ -425,18 +505,28 @@ impl Shard {
                 runtime::spawn(async move {
                     let output = body(Rc::clone(&there)).await;
                     let answer = Message::Call(Box::new(move |back: &Rc<Self>| {
-                        if let Some(place) = back.calls.borrow_mut().get_mut(&number) {
-                            *place = Some(Box::new(output));
+                        if let Some(call) = back.calls.borrow_mut().get_mut(&number) {
+                            call.output = Some(Box::new(output));
+                            call.waker.take().map(Waker::wake);
                         }
-                        back.changed.notify();
                     }));
                     there.mailbox.send(from, answer);
                 });
             })),
         );
-        let taken = || self.calls.borrow_mut().get_mut(&number).and_then(Option::take);
-        let output = self.changed.until(taken).await;
-        self.calls.borrow_mut().remove(&number);
+        let place = Calling { shard: self, number };
+        let output = poll_fn(|cx| {
+            let mut calls = self.calls.borrow_mut();
+            let call = calls.get_mut(&place.number).expect("ours until dropped");
+            match call.output.take() {
+                Some(output) => Poll::Ready(output),
+                None => {
+                    call.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
         *output.downcast().expect("the call returns what it returns")
     }
 

@@ -1,6 +1,8 @@
-//! The settings of a topic, declared once: what CreateTopics accepts and DescribeConfigs shows.
+//! The settings of a topic, declared once: what CreateTopics accepts AlterConfigs changes and
+//! DescribeConfigs shows. A change takes effect with the next image.
 
 use crate::config::Config;
+use model::Compression;
 use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use std::collections::BTreeMap;
 use storage::{LogSettings, Retention};
@@ -13,96 +15,129 @@ pub(crate) struct TopicSetting {
     pub(crate) from_broker: Option<&'static str>,
     /// Its value where neither says otherwise.
     pub(crate) default: &'static str,
-    check: fn(&str) -> Result<(), String>,
+    pub(crate) kind: Kind,
     pub(crate) about: &'static str,
 }
 
-pub(crate) const TOPIC_SETTINGS: &[TopicSetting] = &[
-    TopicSetting {
-        name: "cleanup.policy",
-        from_broker: None,
-        default: "delete",
-        check: |value| only(value, "delete"),
-        about: "What happens to old records; only delete so far",
-    },
-    TopicSetting {
-        name: "compression.type",
-        from_broker: None,
-        default: "producer",
-        check: |value| only(value, "producer"),
-        about: "Batches are kept as the producer compressed them; only producer so far",
-    },
-    TopicSetting {
-        name: "flush.messages",
-        from_broker: Some("log.flush.interval.messages"),
-        default: "9223372036854775807",
-        check: |value| number(value, 1, i64::MAX),
-        about: "Records are synced once there are so many, whatever acks",
-    },
-    TopicSetting {
-        name: "flush.ms",
-        from_broker: Some("log.flush.interval.ms"),
-        default: "9223372036854775807",
-        check: |value| number(value, 0, i64::MAX),
-        about: "Records are synced after so long, whatever acks",
-    },
-    TopicSetting {
-        name: "max.message.bytes",
-        from_broker: Some("message.max.bytes"),
-        default: "1048588",
-        check: |value| number(value, 100, 64 * 1024 * 1024),
-        about: "Largest record batch, header included",
-    },
-    TopicSetting {
-        name: "message.timestamp.type",
-        from_broker: None,
-        default: "CreateTime",
-        check: |value| only(value, "CreateTime"),
-        about: "Whose timestamps records carry; only CreateTime so far",
-    },
-    TopicSetting {
-        name: "min.insync.replicas",
-        from_broker: None,
-        default: "1",
-        check: |value| number(value, 1, i64::from(i32::MAX)),
-        about: "Replicas that must be in sync for acks=all",
-    },
-    TopicSetting {
-        name: "retention.bytes",
-        from_broker: Some("log.retention.bytes"),
-        default: "-1",
-        check: |value| number(value, -1, i64::MAX),
-        about: "A partition larger than this loses its oldest log file, -1: never",
-    },
-    TopicSetting {
-        name: "retention.ms",
-        from_broker: Some("log.retention.ms"),
-        default: "604800000",
-        check: |value| number(value, -1, i64::MAX),
-        about: "Records older than this are deleted, -1: never",
-    },
-    TopicSetting {
-        name: "segment.bytes",
-        from_broker: Some("log.segment.bytes"),
-        default: "1073741824",
-        check: |value| number(value, i64::from(SEGMENT_BYTES_MIN), i64::from(SEGMENT_BYTES_MAX)),
-        about: "A log file is closed before it grows beyond this",
-    },
-    TopicSetting {
-        name: "segment.ms",
-        from_broker: Some("log.roll.ms"),
-        default: "604800000",
-        check: |value| number(value, 1, i64::MAX),
-        about: "A log file is closed once it is so old",
-    },
-    TopicSetting {
-        name: "weir.durability",
-        from_broker: Some("weir.durability"),
-        default: "acks",
-        check: |value| level("weir.durability", value).map(drop),
-        about: "What is answered when: acks (0 and 1: os, all: disk), or always memory, os or disk",
-    },
-];
+/// What values a setting takes.
+pub(crate) enum Kind {
+    /// A whole number in this range.
+    Number(i64, i64),
+    /// A number from 0 to 1.
+    Ratio,
+    /// true or false.
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Some of these words, with commas.
+    Words(&'static [&'static str]),
+}
+
+impl Kind {
+    /// The protocol's number of it (DescribeConfigs v3).
+    pub(crate) fn code(&self) -> i8 {
+        match self {
+            Self::Flag => 1,
+            Self::Word(_) => 2,
+            Self::Number(_, high) if *high <= i64::from(i32::MAX) => 3,
+            Self::Number(..) => 5,
+            Self::Ratio => 6,
+            Self::Words(_) => 7,
+        }
+    }
+
+    fn check(&self, value: &str) -> Result<(), String> {
+        let one_of = |words: &[&str], word: &str| {
+            if words.contains(&word) {
+                return Ok(());
+            }
+            Err(format!("{} is expected", words.join(", ")))
+        };
+        match self {
+            Self::Number(low, high) => match value.parse::<i64>() {
+                Ok(n) if (*low..=*high).contains(&n) => Ok(()),
+                _ => Err(format!("a whole number from {low} to {high} is expected")),
+            },
+            Self::Ratio => match value.parse::<f64>() {
+                Ok(n) if (0.0..=1.0).contains(&n) => Ok(()),
+                _ => Err("a number from 0 to 1 is expected".to_owned()),
+            },
+            Self::Flag => one_of(&["true", "false"], value),
+            Self::Word(words) => one_of(words, value),
+            Self::Words(words) => value.split(',').try_for_each(|word| one_of(words, word.trim())),
+        }
+    }
+}
+
+const MAX: i64 = i64::MAX;
+const NEVER: &str = "9223372036854775807";
+
+macro_rules! topic_settings {
+    ($($name:literal, $from:expr, $default:expr, $kind:expr, $about:literal;)*) => {
+        pub(crate) const TOPIC_SETTINGS: &[TopicSetting] = &[$(TopicSetting {
+            name: $name,
+            from_broker: $from,
+            default: $default,
+            kind: $kind,
+            about: $about,
+        },)*];
+    };
+}
+
+topic_settings! {
+    "cleanup.policy", Some("log.cleanup.policy"), "delete", Kind::Words(&["delete", "compact"]),
+        "What happens to old records: delete obeys retention.*; compact keeps all of them so far";
+    "compression.type", Some("compression.type"), "producer",
+        Kind::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        "Codec that batches are kept in; producer: as they were sent";
+    "delete.retention.ms", None, "86400000", Kind::Number(0, MAX),
+        "How long compaction keeps tombstones; without effect until there is compaction";
+    "file.delete.delay.ms", None, "60000", Kind::Number(0, MAX),
+        "Without effect: files are deleted at once";
+    "flush.messages", Some("log.flush.interval.messages"), NEVER, Kind::Number(1, MAX),
+        "Records are synced once there are so many, whatever acks";
+    "flush.ms", Some("log.flush.interval.ms"), NEVER, Kind::Number(0, MAX),
+        "Records are synced after so long, whatever acks";
+    "index.interval.bytes", None, "4096", Kind::Number(0, i32::MAX as i64),
+        "Without effect: the index has an entry for each 32 KiB";
+    "max.compaction.lag.ms", None, NEVER, Kind::Number(1, MAX),
+        "Without effect until there is compaction";
+    "max.message.bytes", Some("message.max.bytes"), "1048588", Kind::Number(100, 64 * 1024 * 1024),
+        "Largest record batch, header included";
+    "message.timestamp.after.max.ms", None, "3600000", Kind::Number(0, MAX),
+        "A batch with a CreateTime further ahead of the broker's clock is refused";
+    "message.timestamp.before.max.ms", None, NEVER, Kind::Number(0, MAX),
+        "A batch with a CreateTime further behind the broker's clock is refused";
+    "message.timestamp.type", Some("log.message.timestamp.type"), "CreateTime",
+        Kind::Word(&["CreateTime", "LogAppendTime"]),
+        "Whose timestamps records carry: their producer's, or the broker's at the append";
+    "min.cleanable.dirty.ratio", None, "0.5", Kind::Ratio,
+        "Without effect until there is compaction";
+    "min.compaction.lag.ms", None, "0", Kind::Number(0, MAX),
+        "Without effect until there is compaction";
+    "min.insync.replicas", Some("min.insync.replicas"), "1", Kind::Number(1, i32::MAX as i64),
+        "Replicas that must be in sync for acks=all";
+    "preallocate", None, "false", Kind::Flag,
+        "Without effect: space is always taken ahead";
+    "retention.bytes", Some("log.retention.bytes"), "-1", Kind::Number(-1, MAX),
+        "A partition larger than this loses its oldest log file, -1: never";
+    "retention.ms", Some("log.retention.ms"), "604800000", Kind::Number(-1, MAX),
+        "Records older than this are deleted, -1: never";
+    "segment.bytes", Some("log.segment.bytes"), "1073741824",
+        Kind::Number(SEGMENT_BYTES_MIN as i64, SEGMENT_BYTES_MAX as i64),
+        "A log file is closed before it grows beyond this";
+    "segment.index.bytes", None, "10485760", Kind::Number(4, i32::MAX as i64),
+        "Without effect: an index is as large as its log file needs";
+    "segment.jitter.ms", None, "0", Kind::Number(0, MAX),
+        "Without effect";
+    "segment.ms", Some("log.roll.ms"), "604800000", Kind::Number(1, MAX),
+        "A log file is closed once it is so old";
+    "unclean.leader.election.enable", None, "false", Kind::Flag,
+        "Without effect on one node";
+    "weir.durability", Some("weir.durability"), "acks",
+        Kind::Word(&["acks", "memory", "os", "disk"]),
+        "What is answered when: acks (0 and 1: os, all: disk), or always memory, os or disk";
+}
 
 /// How safe a batch is made before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,45 +163,115 @@ pub(crate) fn level(name: &str, value: &str) -> Result<Durability, String> {
     }
 }
 
-fn only(value: &str, supported: &str) -> Result<(), String> {
-    if value == supported { Ok(()) } else { Err(format!("only {supported} is supported so far")) }
+/// The setting with this name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn setting(name: &str) -> Result<&'static TopicSetting, String> {
+    let found = TOPIC_SETTINGS.iter().find(|setting| setting.name == name);
+    found.ok_or_else(|| format!("unknown topic setting {name}"))
 }
 
-fn number(value: &str, low: i64, high: i64) -> Result<(), String> {
-    match value.parse::<i64>() {
-        Ok(n) if (low..=high).contains(&n) => Ok(()),
-        _ => Err(format!("a whole number from {low} to {high} is expected")),
-    }
-}
-
-/// Checks one setting of a topic to be created.
+/// Checks one setting of a topic.
 pub(crate) fn check(name: &str, value: Option<&str>) -> Result<(), String> {
-    let setting = TOPIC_SETTINGS
-        .iter()
-        .find(|setting| setting.name == name)
-        .ok_or_else(|| format!("unknown topic setting {name}"))?;
+    let value_is = setting(name)?;
     let value = value.ok_or_else(|| format!("{name} has no value"))?;
-    (setting.check)(value).map_err(|why| format!("{name}={value}: {why}"))
+    value_is.kind.check(value).map_err(|why| format!("{name}={value}: {why}"))
 }
 
-/// The value in force, and whether the topic set it itself.
+/// The names of internal topics: the broker's own records, which clients may only read.
+pub(crate) fn is_internal(topic: &str) -> bool {
+    topic == OFFSETS_TOPIC || topic == "__transaction_state"
+}
+
+/// Where consumer groups and their offsets are kept.
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Where a value comes from (the protocol's number).
+pub(crate) const SOURCE_TOPIC: i8 = 1;
+pub(crate) const SOURCE_STATIC_BROKER: i8 = 4;
+pub(crate) const SOURCE_DEFAULT: i8 = 5;
+
+/// The values there are for a setting, the one in force first: name, value, source.
+pub(crate) fn values_of(
+    setting: &TopicSetting,
+    set: &BTreeMap<String, String>,
+    config: &Config,
+) -> Vec<(&'static str, String, i8)> {
+    let mut values = Vec::new();
+    if let Some(value) = set.get(setting.name) {
+        values.push((setting.name, value.clone(), SOURCE_TOPIC));
+    }
+    if let Some(name) = setting.from_broker
+        && let Some(value) = config.set.get(name)
+    {
+        values.push((name, value.clone(), SOURCE_STATIC_BROKER));
+    }
+    let name = setting.from_broker.unwrap_or(setting.name);
+    values.push((name, setting.default.to_owned(), SOURCE_DEFAULT));
+    values
+}
+
+/// The value in force, and where it comes from.
 pub(crate) fn value_of(
     setting: &TopicSetting,
     set: &BTreeMap<String, String>,
     config: &Config,
-) -> (String, bool) {
-    if let Some(value) = set.get(setting.name) {
-        return (value.clone(), true);
+) -> (String, i8) {
+    let (_, value, source) = values_of(setting, set, config).swap_remove(0);
+    (value, source)
+}
+
+fn text_of(name: &str, set: &BTreeMap<String, String>, config: &Config) -> String {
+    value_of(setting(name).expect("a declared setting"), set, config).0
+}
+
+/// What a topic's settings mean for those who write to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteRules {
+    /// `max.message.bytes`.
+    pub(crate) batch_bytes_max: usize,
+    /// `min.insync.replicas`.
+    pub(crate) min_insync_replicas: i64,
+    /// `compression.type`, unless it is producer.
+    pub(crate) codec: Option<Compression>,
+    /// `message.timestamp.type` is LogAppendTime.
+    pub(crate) stamps: bool,
+    /// `cleanup.policy` has compact: every record needs a key.
+    pub(crate) needs_keys: bool,
+    /// `message.timestamp.before.max.ms` and `after.max.ms`.
+    pub(crate) behind_ms_max: i64,
+    pub(crate) ahead_ms_max: i64,
+}
+
+/// The rules in force for writers.
+pub(crate) fn write_rules_of(set: &BTreeMap<String, String>, config: &Config) -> WriteRules {
+    let number = |name| number_of(name, set, config);
+    WriteRules {
+        batch_bytes_max: number("max.message.bytes") as usize,
+        min_insync_replicas: number("min.insync.replicas"),
+        codec: match text_of("compression.type", set, config).as_str() {
+            "uncompressed" => Some(Compression::None),
+            "gzip" => Some(Compression::Gzip),
+            "snappy" => Some(Compression::Snappy),
+            "lz4" => Some(Compression::Lz4),
+            "zstd" => Some(Compression::Zstd),
+            _ => None,
+        },
+        stamps: text_of("message.timestamp.type", set, config) == "LogAppendTime",
+        needs_keys: has_policy("compact", set, config),
+        behind_ms_max: number("message.timestamp.before.max.ms"),
+        ahead_ms_max: number("message.timestamp.after.max.ms"),
     }
-    let inherited = setting.from_broker.and_then(|name| config.set.get(name));
-    (inherited.map_or(setting.default, String::as_str).to_owned(), false)
+}
+
+fn has_policy(policy: &str, set: &BTreeMap<String, String>, config: &Config) -> bool {
+    text_of("cleanup.policy", set, config).split(',').any(|word| word.trim() == policy)
 }
 
 /// The durability in force.
 pub(crate) fn durability_of(set: &BTreeMap<String, String>, config: &Config) -> Durability {
-    let setting = TOPIC_SETTINGS.iter().find(|s| s.name == "weir.durability");
-    let value = value_of(setting.expect("a declared setting"), set, config).0;
-    level("weir.durability", &value).expect("checked when set")
+    level("weir.durability", &text_of("weir.durability", set, config)).expect("checked when set")
 }
 
 /// How its logs are kept.
@@ -179,7 +284,8 @@ pub(crate) fn log_settings_of(set: &BTreeMap<String, String>, config: &Config) -
 
 /// How much of its logs is kept.
 pub(crate) fn retention_of(set: &BTreeMap<String, String>, config: &Config) -> Retention {
-    let limit = |name| Some(number_of(name, set, config)).filter(|limit| *limit >= 0);
+    let deletes = has_policy("delete", set, config);
+    let limit = |name| Some(number_of(name, set, config)).filter(|limit| deletes && *limit >= 0);
     Retention {
         age_ms: limit("retention.ms"),
         bytes: limit("retention.bytes").map(|bytes| bytes as u64),
@@ -188,6 +294,5 @@ pub(crate) fn retention_of(set: &BTreeMap<String, String>, config: &Config) -> R
 
 /// A numeric setting in force.
 pub(crate) fn number_of(name: &str, set: &BTreeMap<String, String>, config: &Config) -> i64 {
-    let setting = TOPIC_SETTINGS.iter().find(|s| s.name == name).expect("a declared setting");
-    value_of(setting, set, config).0.parse().expect("checked when set")
+    text_of(name, set, config).parse().expect("checked when set")
 }

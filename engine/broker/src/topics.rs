@@ -103,6 +103,19 @@ pub(crate) async fn grow(shard: &Rc<Shard>, id: TopicId, count: i32) -> Result<(
     shard.call(0, move |shard| async move { here().change(&shard, change).await }).await
 }
 
+/// Changes a topic's settings; what `change` refuses is not changed at all.
+pub(crate) async fn alter(
+    shard: &Rc<Shard>,
+    id: TopicId,
+    change: impl FnOnce(&mut BTreeMap<String, String>) -> Result<(), Refusal> + Send + 'static,
+) -> Result<(), Refusal> {
+    let change = move |catalog: &mut Catalog| {
+        let topic = catalog.topics.iter_mut().find(|topic| topic.id == id);
+        change(&mut topic.ok_or_else(gone)?.settings)
+    };
+    shard.call(0, move |shard| async move { here().change(&shard, change).await }).await
+}
+
 /// Deletes a topic and its data.
 pub(crate) async fn delete(shard: &Rc<Shard>, id: TopicId) -> Result<(), Refusal> {
     let change = move |catalog: &mut Catalog| {

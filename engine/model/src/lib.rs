@@ -3,6 +3,7 @@
 //! In: bytes and integers. Out: typed values. Never: I/O, time, request schemas.
 #![forbid(unsafe_code)]
 
+pub mod batch_rewrite;
 pub mod calendar;
 pub mod compression;
 pub mod crc32c;
@@ -14,8 +15,10 @@ pub mod record;
 pub mod record_batch;
 pub mod varint;
 
+pub use batch_rewrite::BatchRewriter;
 pub use compression::Compression;
 pub use error_code::ErrorCode;
 pub use ids::{BrokerId, PartitionIndex, TopicId, TopicPartition};
 pub use offset::{LeaderEpoch, Offset};
-pub use record_batch::{BatchError, RecordBatch};
+pub use record::Record;
+pub use record_batch::{BatchBuilder, BatchError, RecordBatch};

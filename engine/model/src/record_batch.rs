@@ -6,7 +6,7 @@ use crate::{Compression, ErrorCode, LeaderEpoch, Offset, crc32c};
 
 /// Where the bytes that the CRC covers begin (attributes).
 pub const CRC_COVERS_FROM: usize = 21;
-const TIMESTAMP_TYPE_BIT: u16 = 1 << 3;
+pub(crate) const TIMESTAMP_TYPE_BIT: u16 = 1 << 3;
 const TRANSACTIONAL_BIT: u16 = 1 << 4;
 const CONTROL_BIT: u16 = 1 << 5;
 const DELETE_HORIZON_BIT: u16 = 1 << 6;

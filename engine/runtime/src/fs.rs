@@ -143,11 +143,11 @@ pub async fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path.parent().unwrap_or(Path::new("."))).await
 }
 
-/// Bytes free for this process on the file system that holds `path`.
+/// Bytes of the file system that holds `path`: all, and those free for this process.
 ///
 /// # Errors
 /// As statvfs(3).
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
+pub fn space(path: &Path) -> io::Result<(i64, i64)> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
     // SAFETY: plain C structure; all zeroes is valid.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
@@ -155,7 +155,9 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     if unsafe { libc::statvfs(name.as_ptr(), &raw mut stat) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(stat.f_bavail * stat.f_frsize)
+    let bytes =
+        |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).unwrap_or(i64::MAX);
+    Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
 }
 
 /// A directory of its own that is removed with everything in it when dropped.

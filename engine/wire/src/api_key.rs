@@ -40,19 +40,38 @@ macro_rules! apis {
 }
 
 apis! {
-    Produce = 0, 0, 3..=11, 9;
+    Produce = 0, 0, 3..=13, 9;
     Fetch = 1, 4, 4..=18, 12;
     ListOffsets = 2, 1, 1..=10, 6;
     Metadata = 3, 0, 0..=13, 9;
+    OffsetCommit = 8, 2, 2..=9, 8;
+    OffsetFetch = 9, 1, 1..=9, 6;
     FindCoordinator = 10, 0, 0..=6, 3;
+    JoinGroup = 11, 0, 0..=9, 6;
+    Heartbeat = 12, 0, 0..=4, 4;
+    LeaveGroup = 13, 0, 0..=5, 4;
+    SyncGroup = 14, 0, 0..=5, 4;
+    DescribeGroups = 15, 0, 0..=6, 5;
+    ListGroups = 16, 0, 0..=5, 3;
     ApiVersions = 18, 0, 0..=4, 3;
     CreateTopics = 19, 2, 2..=7, 5;
     DeleteTopics = 20, 1, 1..=6, 4;
     DeleteRecords = 21, 0, 0..=2, 2;
     OffsetForLeaderEpoch = 23, 2, 2..=4, 4;
     DescribeConfigs = 32, 1, 1..=4, 4;
+    AlterConfigs = 33, 0, 0..=2, 2;
+    DescribeLogDirs = 35, 1, 1..=4, 2;
     CreatePartitions = 37, 0, 0..=3, 2;
+    DeleteGroups = 42, 0, 0..=2, 2;
+    ElectLeaders = 43, 0, 0..=2, 2;
+    IncrementalAlterConfigs = 44, 0, 0..=1, 1;
+    ListPartitionReassignments = 46, 0, 0..=0, 0;
+    OffsetDelete = 47, 0, 0..=0, 1;
     DescribeCluster = 60, 0, 0..=2, 0;
+    DescribeProducers = 61, 0, 0..=0, 0;
+    DescribeTransactions = 65, 0, 0..=0, 0;
+    ListTransactions = 66, 0, 0..=2, 0;
+    DescribeTopicPartitions = 75, 0, 0..=0, 0;
 }
 
 impl ApiKey {

@@ -1,6 +1,6 @@
 //! Path: hot. Fetch 4 to 18 over borrowed bytes; records are sent beside the response, not copied.
 //!
-//! v5 log start offset, v7 sessions (KIP-227; this broker grants none), v9 leader epochs, v11 rack,
+//! v5 log start offset, v7 sessions (KIP-227), v9 leader epochs, v11 rack,
 //! v12 flexible, v13 topic ids (KIP-516), v15 replica id becomes a tag, v16 to v18 tags only.
 
 use crate::WireError;
@@ -26,11 +26,12 @@ pub struct FetchRequest<'a> {
     /// -1 no session, 0 new session, above 0 incremental.
     pub session_epoch: i32,
     topics: Reader<'a>,
+    forgotten: Reader<'a>,
     version: i16,
 }
 
 /// How a request names a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TopicRef<'a> {
     /// By name, up to v12.
     Name(&'a str),
@@ -75,15 +76,17 @@ impl<'a> FetchRequest<'a> {
             session_id,
             session_epoch,
             topics: reader,
+            forgotten: reader,
             version,
         };
         let mut walk = request.walk()?;
         while walk.next_partition()?.is_some() {}
         let mut reader = walk.reader;
+        request.forgotten = reader;
         let flexible = version >= 12;
         if version >= 7 {
             for _ in 0..reader.count(flexible)?.unwrap_or(0) {
-                skip_topic(&mut reader, version)?;
+                topic_ref(&mut reader, version)?;
                 for _ in 0..reader.count(flexible)?.unwrap_or(0) {
                     reader.i32()?;
                 }
@@ -119,6 +122,20 @@ impl<'a> FetchRequest<'a> {
         let mut walk = self.walk().expect("walked when read");
         std::iter::from_fn(move || walk.next_partition().expect("walked when read"))
     }
+
+    /// Visits the partitions that leave the session.
+    pub fn forgotten(&self, mut visit: impl FnMut(TopicRef<'a>, i32)) {
+        const WALKED: &str = "walked when read";
+        let (mut reader, flexible) = (self.forgotten, self.version >= 12);
+        let topics = if self.version >= 7 { reader.count(flexible).expect(WALKED) } else { None };
+        for _ in 0..topics.unwrap_or(0) {
+            let topic = topic_ref(&mut reader, self.version).expect(WALKED);
+            for _ in 0..reader.count(flexible).expect(WALKED).unwrap_or(0) {
+                visit(topic, reader.i32().expect(WALKED));
+            }
+            reader.skip_tags(flexible).expect(WALKED);
+        }
+    }
 }
 
 /// The broker id in the ReplicaState tag (1) of a v15 request, if it has one.
@@ -135,8 +152,11 @@ fn replica_state(reader: &mut Reader<'_>) -> Result<Option<i32>, WireError> {
     Ok(replica)
 }
 
-fn skip_topic(reader: &mut Reader<'_>, version: i16) -> Result<(), WireError> {
-    if version >= 13 { reader.topic_id().map(drop) } else { reader.string(version >= 12).map(drop) }
+fn topic_ref<'a>(reader: &mut Reader<'a>, version: i16) -> Result<TopicRef<'a>, WireError> {
+    if version >= 13 {
+        return reader.topic_id().map(TopicRef::Id);
+    }
+    Ok(TopicRef::Name(reader.string(version >= 12)?.ok_or(WireError::Null)?))
 }
 
 struct Walk<'a> {
@@ -160,11 +180,7 @@ impl<'a> Walk<'a> {
                 return Ok(None);
             }
             self.topics_left -= 1;
-            self.topic = if version >= 13 {
-                TopicRef::Id(reader.topic_id()?)
-            } else {
-                TopicRef::Name(reader.string(flexible)?.ok_or(WireError::Null)?)
-            };
+            self.topic = topic_ref(reader, version)?;
             self.partitions_left = reader.count(flexible)?.unwrap_or(0);
             self.in_topic = true;
         }
@@ -211,64 +227,178 @@ impl FetchResult {
     }
 }
 
+/// What a response says of the fetch as a whole.
+#[derive(Clone, Copy)]
+pub struct FetchHead<'s> {
+    /// None, or why there is nothing at all.
+    pub error: ErrorCode,
+    /// The session to go on with; 0: none.
+    pub session_id: i32,
+    /// Which partitions, in request order, are worth telling; `None`: all.
+    pub told: Option<&'s [bool]>,
+}
+
 /// Appends the response body. `results` gives one result for each partition in request order;
-/// after each result's own bytes `cut` is told the position in `out` where its records belong.
+/// after the own bytes of each that is told `cut` gets the position in `out` where its records
+/// belong.
 pub fn put_response(
     out: &mut Vec<u8>,
     version: i16,
     request: &FetchRequest<'_>,
-    error: ErrorCode,
+    head: FetchHead<'_>,
     results: impl IntoIterator<Item = FetchResult>,
     mut cut: impl FnMut(usize),
 ) {
+    const WALKED: &str = "walked when read";
     let flexible = version >= 12;
     let mut results = results.into_iter();
     out.extend_from_slice(&0i32.to_be_bytes());
     if version >= 7 {
-        out.extend_from_slice(&error.code().to_be_bytes());
-        // No session is granted: clients send full requests, which is always legal.
-        out.extend_from_slice(&0i32.to_be_bytes());
+        out.extend_from_slice(&head.error.code().to_be_bytes());
+        out.extend_from_slice(&head.session_id.to_be_bytes());
     }
-    let mut walk = request.walk().expect("walked when read");
-    let topics = if error == ErrorCode::None { walk.topics_left } else { 0 };
-    put_count(out, Some(topics), flexible);
+    let mut walk = request.walk().expect(WALKED);
+    let topics = if head.error == ErrorCode::None { walk.topics_left } else { 0 };
+    let told = |from: usize, count: usize| match head.told {
+        Some(told) => told[from..from + count].iter().filter(|told| **told).count(),
+        None => count,
+    };
+    let topics_told = match head.told {
+        None => topics,
+        Some(_) => {
+            let (mut reader, mut index, mut topics_told) = (walk.reader, 0, 0);
+            for _ in 0..topics {
+                topic_ref(&mut reader, version).expect(WALKED);
+                let count = reader.count(flexible).expect(WALKED).unwrap_or(0);
+                topics_told += usize::from(told(index, count) > 0);
+                index += count;
+                let mut topic = Walk { reader, partitions_left: count, ..walk };
+                for _ in 0..count {
+                    topic.next_partition().expect(WALKED);
+                }
+                reader = topic.reader;
+                reader.skip_tags(flexible).expect(WALKED);
+            }
+            topics_told
+        }
+    };
+    put_count(out, Some(topics_told), flexible);
+    let mut index = 0;
     for _ in 0..topics {
         // Position the walk at the next topic's head by reading it here.
-        let reader = &mut walk.reader;
-        if version >= 13 {
-            out.extend_from_slice(&reader.topic_id().expect("walked when read").0);
-        } else {
-            put_string(out, reader.string(flexible).expect("walked when read"), flexible);
+        let topic = topic_ref(&mut walk.reader, version).expect(WALKED);
+        let partitions = walk.reader.count(flexible).expect(WALKED).unwrap_or(0);
+        let partitions_told = told(index, partitions);
+        if partitions_told > 0 || head.told.is_none() {
+            match topic {
+                TopicRef::Id(id) => out.extend_from_slice(&id.0),
+                TopicRef::Name(name) => put_string(out, Some(name), flexible),
+            }
+            put_count(out, Some(partitions_told), flexible);
         }
-        let partitions = reader.count(flexible).ok().flatten().unwrap_or(0);
-        put_count(out, Some(partitions), flexible);
         walk.partitions_left = partitions;
         for _ in 0..partitions {
-            let asked = walk.next_partition().ok().flatten().expect("walked when read");
+            let asked = walk.next_partition().ok().flatten().expect(WALKED);
             let result = results.next().expect("one result for each partition");
-            out.extend_from_slice(&asked.partition.to_be_bytes());
-            out.extend_from_slice(&result.error.code().to_be_bytes());
-            out.extend_from_slice(&result.high_watermark.to_be_bytes());
-            out.extend_from_slice(&result.high_watermark.to_be_bytes());
-            if version >= 5 {
-                out.extend_from_slice(&result.log_start_offset.to_be_bytes());
+            index += 1;
+            if head.told.is_some_and(|told| !told[index - 1]) {
+                continue;
             }
-            // Aborted transactions: none; for read_uncommitted Kafka sends null.
-            let aborted = (request.isolation_level == 1).then_some(0);
-            put_count(out, aborted, flexible);
-            if version >= 11 {
-                out.extend_from_slice(&(-1i32).to_be_bytes());
-            }
-            if flexible {
-                put_unsigned(out, result.records_bytes as u64 + 1);
-            } else {
-                out.extend_from_slice(&(result.records_bytes as i32).to_be_bytes());
-            }
+            put_result(out, version, request.isolation_level, asked.partition, result);
             cut(out.len());
             put_no_tags(out, flexible);
         }
-        walk.reader.skip_tags(flexible).expect("walked when read");
+        walk.reader.skip_tags(flexible).expect(WALKED);
+        if partitions_told > 0 || head.told.is_none() {
+            put_no_tags(out, flexible);
+        }
+    }
+    put_no_tags(out, flexible);
+}
+
+fn put_result(
+    out: &mut Vec<u8>,
+    version: i16,
+    isolation_level: i8,
+    partition: i32,
+    result: FetchResult,
+) {
+    let flexible = version >= 12;
+    out.extend_from_slice(&partition.to_be_bytes());
+    out.extend_from_slice(&result.error.code().to_be_bytes());
+    out.extend_from_slice(&result.high_watermark.to_be_bytes());
+    out.extend_from_slice(&result.high_watermark.to_be_bytes());
+    if version >= 5 {
+        out.extend_from_slice(&result.log_start_offset.to_be_bytes());
+    }
+    // Aborted transactions: none; for read_uncommitted Kafka sends null.
+    let aborted = (isolation_level == 1).then_some(0);
+    put_count(out, aborted, flexible);
+    if version >= 11 {
+        out.extend_from_slice(&(-1i32).to_be_bytes());
+    }
+    if flexible {
+        put_unsigned(out, result.records_bytes as u64 + 1);
+    } else {
+        out.extend_from_slice(&(result.records_bytes as i32).to_be_bytes());
+    }
+}
+
+/// Writes the body of the full request that an incremental one stands for: limits of `request`,
+/// partitions of the session.
+pub fn put_full_request<'p>(
+    out: &mut Vec<u8>,
+    version: i16,
+    request: &FetchRequest<'_>,
+    partitions: impl Iterator<Item = FetchPartition<'p>> + Clone,
+) {
+    let flexible = version >= 12;
+    if version <= 14 {
+        out.extend_from_slice(&request.replica_id.to_be_bytes());
+    }
+    out.extend_from_slice(&request.max_wait_ms.to_be_bytes());
+    out.extend_from_slice(&request.min_bytes.to_be_bytes());
+    out.extend_from_slice(&request.max_bytes.to_be_bytes());
+    out.push(request.isolation_level as u8);
+    out.extend_from_slice(&request.session_id.to_be_bytes());
+    out.extend_from_slice(&request.session_epoch.to_be_bytes());
+    // Neighbours of one topic share its head.
+    let mut topics = 0;
+    let mut last = None;
+    for partition in partitions.clone() {
+        if last.replace(partition.topic) != Some(partition.topic) {
+            topics += 1;
+        }
+    }
+    put_count(out, Some(topics), flexible);
+    let mut rest = partitions.peekable();
+    while let Some(first) = rest.peek().copied() {
+        match first.topic {
+            TopicRef::Id(id) => out.extend_from_slice(&id.0),
+            TopicRef::Name(name) => put_string(out, Some(name), flexible),
+        }
+        let same = rest.clone().take_while(|p| p.topic == first.topic).count();
+        put_count(out, Some(same), flexible);
+        for asked in rest.by_ref().take(same) {
+            out.extend_from_slice(&asked.partition.to_be_bytes());
+            if version >= 9 {
+                out.extend_from_slice(&asked.current_leader_epoch.to_be_bytes());
+            }
+            out.extend_from_slice(&asked.fetch_offset.to_be_bytes());
+            if version >= 12 {
+                out.extend_from_slice(&(-1i32).to_be_bytes());
+            }
+            if version >= 5 {
+                out.extend_from_slice(&(-1i64).to_be_bytes());
+            }
+            out.extend_from_slice(&asked.partition_max_bytes.to_be_bytes());
+            put_no_tags(out, flexible);
+        }
         put_no_tags(out, flexible);
+    }
+    put_count(out, Some(0), flexible);
+    if version >= 11 {
+        put_string(out, Some(""), flexible);
     }
     put_no_tags(out, flexible);
 }
@@ -378,7 +508,7 @@ pub fn read_response<'a>(
         reader.i32()?;
     }
     for _ in 0..reader.count(flexible)?.unwrap_or(0) {
-        skip_topic(&mut reader, version)?;
+        topic_ref(&mut reader, version)?;
         for _ in 0..reader.count(flexible)?.unwrap_or(0) {
             let partition = reader.i32()?;
             let error = ErrorCode::from_code(reader.i16()?);
@@ -411,6 +541,7 @@ mod tests {
     use kafka_protocol::messages as theirs;
     use kafka_protocol::protocol::{Decodable, Encodable};
 
+    const WHOLE: FetchHead<'_> = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
     const LIMITS: FetchLimits =
         FetchLimits { max_wait_ms: 500, min_bytes: 1, max_bytes: 1 << 20, partition_max_bytes: 9 };
 
@@ -444,9 +575,7 @@ mod tests {
                 FetchResult::refused(ErrorCode::OffsetOutOfRange),
             ];
             let (mut head, mut cuts) = (Vec::new(), Vec::new());
-            put_response(&mut head, version, &request, ErrorCode::None, results, |at| {
-                cuts.push(at)
-            });
+            put_response(&mut head, version, &request, WHOLE, results, |at| cuts.push(at));
             assert_eq!(cuts.len(), 2);
             let ours = [&head[..cuts[0]], b"batch", &head[cuts[0]..]].concat();
             let response = theirs::FetchResponse::decode(&mut &ours[..], version).unwrap();
@@ -478,14 +607,7 @@ mod tests {
                     };
                     let results =
                         request.partitions().map(|_| FetchResult::refused(ErrorCode::None));
-                    put_response(
-                        &mut Vec::new(),
-                        version,
-                        &request,
-                        ErrorCode::None,
-                        results,
-                        |_| {},
-                    );
+                    put_response(&mut Vec::new(), version, &request, WHOLE, results, |_| {});
                 }
             }
         }

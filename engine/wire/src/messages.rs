@@ -75,6 +75,12 @@ macro_rules! message {
     };
 }
 
+mod admin;
+mod groups;
+
+pub use admin::*;
+pub use groups::*;
+
 message! {
     /// KIP-35; v3 adds the client's software (KIP-511).
     ApiVersionsRequest of ApiVersions {
@@ -627,6 +633,58 @@ mod tests {
         agrees::<CreatePartitionsResponse, theirs::CreatePartitionsResponse>(0..=3);
         agrees::<DescribeClusterRequest, theirs::DescribeClusterRequest>(0..=2);
         agrees::<DescribeClusterResponse, theirs::DescribeClusterResponse>(0..=2);
+    }
+
+    #[test]
+    fn group_messages_agree_with_an_independent_codec() {
+        use kafka_protocol::messages as theirs;
+        agrees::<JoinGroupRequest, theirs::JoinGroupRequest>(0..=9);
+        agrees::<JoinGroupResponse, theirs::JoinGroupResponse>(0..=9);
+        agrees::<SyncGroupRequest, theirs::SyncGroupRequest>(0..=5);
+        agrees::<SyncGroupResponse, theirs::SyncGroupResponse>(0..=5);
+        agrees::<HeartbeatRequest, theirs::HeartbeatRequest>(0..=4);
+        agrees::<HeartbeatResponse, theirs::HeartbeatResponse>(0..=4);
+        agrees::<LeaveGroupRequest, theirs::LeaveGroupRequest>(0..=5);
+        agrees::<LeaveGroupResponse, theirs::LeaveGroupResponse>(0..=5);
+        agrees::<OffsetCommitRequest, theirs::OffsetCommitRequest>(2..=9);
+        agrees::<OffsetCommitResponse, theirs::OffsetCommitResponse>(2..=9);
+        agrees::<OffsetFetchRequest, theirs::OffsetFetchRequest>(1..=9);
+        agrees::<OffsetFetchResponse, theirs::OffsetFetchResponse>(1..=9);
+        agrees::<DescribeGroupsRequest, theirs::DescribeGroupsRequest>(0..=6);
+        agrees::<DescribeGroupsResponse, theirs::DescribeGroupsResponse>(0..=6);
+        agrees::<ListGroupsRequest, theirs::ListGroupsRequest>(0..=5);
+        agrees::<ListGroupsResponse, theirs::ListGroupsResponse>(0..=5);
+        agrees::<DeleteGroupsRequest, theirs::DeleteGroupsRequest>(0..=2);
+        agrees::<DeleteGroupsResponse, theirs::DeleteGroupsResponse>(0..=2);
+        agrees::<OffsetDeleteRequest, theirs::OffsetDeleteRequest>(0..=0);
+        agrees::<OffsetDeleteResponse, theirs::OffsetDeleteResponse>(0..=0);
+    }
+
+    #[test]
+    fn admin_messages_agree_with_an_independent_codec() {
+        use kafka_protocol::messages as theirs;
+        agrees::<AlterConfigsRequest, theirs::AlterConfigsRequest>(0..=2);
+        agrees::<AlterConfigsResponse, theirs::AlterConfigsResponse>(0..=2);
+        agrees::<IncrementalAlterConfigsRequest, theirs::IncrementalAlterConfigsRequest>(0..=1);
+        agrees::<IncrementalAlterConfigsResponse, theirs::IncrementalAlterConfigsResponse>(0..=1);
+        agrees::<DescribeLogDirsRequest, theirs::DescribeLogDirsRequest>(1..=4);
+        agrees::<DescribeLogDirsResponse, theirs::DescribeLogDirsResponse>(1..=4);
+        agrees::<ElectLeadersRequest, theirs::ElectLeadersRequest>(0..=2);
+        agrees::<ElectLeadersResponse, theirs::ElectLeadersResponse>(0..=2);
+        agrees::<ListPartitionReassignmentsRequest, theirs::ListPartitionReassignmentsRequest>(
+            0..=0,
+        );
+        agrees::<ListPartitionReassignmentsResponse, theirs::ListPartitionReassignmentsResponse>(
+            0..=0,
+        );
+        agrees::<DescribeProducersRequest, theirs::DescribeProducersRequest>(0..=0);
+        agrees::<DescribeProducersResponse, theirs::DescribeProducersResponse>(0..=0);
+        agrees::<DescribeTransactionsRequest, theirs::DescribeTransactionsRequest>(0..=0);
+        agrees::<DescribeTransactionsResponse, theirs::DescribeTransactionsResponse>(0..=0);
+        agrees::<ListTransactionsRequest, theirs::ListTransactionsRequest>(0..=2);
+        agrees::<ListTransactionsResponse, theirs::ListTransactionsResponse>(0..=2);
+        agrees::<DescribeTopicPartitionsRequest, theirs::DescribeTopicPartitionsRequest>(0..=0);
+        agrees::<DescribeTopicPartitionsResponse, theirs::DescribeTopicPartitionsResponse>(0..=0);
     }
 
     #[test]

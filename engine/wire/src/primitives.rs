@@ -278,6 +278,22 @@ impl Field for Option<String> {
     }
 }
 
+impl Field for Vec<u8> {
+    fn write(&self, out: &mut Vec<u8>, version: Version) {
+        put_count(out, Some(self.len()), version.flexible);
+        out.extend_from_slice(self);
+    }
+
+    fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, WireError> {
+        Ok(reader.byte_string(version.flexible)?.ok_or(WireError::Null)?.to_vec())
+    }
+
+    #[cfg(test)]
+    fn sample(random: &mut dyn FnMut() -> u64, _: Version) -> Self {
+        (0..random() % 20).map(|_| random() as u8).collect()
+    }
+}
+
 impl<T: Field> Field for Vec<T> {
     fn write(&self, out: &mut Vec<u8>, version: Version) {
         put_count(out, Some(self.len()), version.flexible);

@@ -1,9 +1,11 @@
-//! Path: hot. Produce 3 to 11 over borrowed bytes: nothing is allocated, nothing copied.
+//! Path: hot. Produce 3 to 13 over borrowed bytes: nothing is allocated, nothing copied.
 //!
 //! v5 adds log start offset, v7 zstd, v8 record errors (KIP-467), v9 flexible, v10 leader hints
-//! (KIP-951, tagged, not sent), v11 nothing on the wire.
+//! (KIP-951, tagged, not sent), v11 and v12
+//! nothing on the wire (KIP-890), v13 topic ids (KIP-516).
 
 use crate::WireError;
+use crate::fetch::TopicRef;
 use crate::primitives::{Reader, put_count, put_no_tags, put_string};
 use model::{ErrorCode, Offset};
 
@@ -17,14 +19,14 @@ pub struct ProduceRequest<'a> {
     /// How long the broker may wait for replicas.
     pub timeout_ms: i32,
     topics: Reader<'a>,
-    flexible: bool,
+    version: i16,
 }
 
 /// One partition's records.
 #[derive(Clone, Copy)]
 pub struct ProducePartition<'a> {
-    /// The topic.
-    pub topic: &'a str,
+    /// The topic: by name, from v13 by id.
+    pub topic: TopicRef<'a>,
     /// The partition in it.
     pub partition: i32,
     /// Its batch, if any.
@@ -41,17 +43,17 @@ impl<'a> ProduceRequest<'a> {
         let transactional_id = reader.string(flexible)?;
         let acks = reader.i16()?;
         let timeout_ms = reader.i32()?;
-        let request = Self { transactional_id, acks, timeout_ms, topics: reader, flexible };
+        let request = Self { transactional_id, acks, timeout_ms, topics: reader, version };
         let mut walk = request.walk()?;
         while walk.next_partition()?.is_some() {}
         Ok(request)
     }
 
     fn walk(&self) -> Result<Walk<'a>, WireError> {
-        let mut reader = self.topics;
-        let topics_left = reader.count(self.flexible)?.unwrap_or(0);
-        let flexible = self.flexible;
-        Ok(Walk { reader, flexible, topics_left, partitions_left: 0, topic: "", in_topic: false })
+        let (mut reader, version) = (self.topics, self.version);
+        let topics_left = reader.count(version >= 9)?.unwrap_or(0);
+        let topic = TopicRef::Name("");
+        Ok(Walk { reader, version, topics_left, partitions_left: 0, topic, in_topic: false })
     }
 
     /// The partitions in request order.
@@ -63,32 +65,47 @@ impl<'a> ProduceRequest<'a> {
 
 struct Walk<'a> {
     reader: Reader<'a>,
-    flexible: bool,
+    version: i16,
     topics_left: usize,
     partitions_left: usize,
-    topic: &'a str,
+    topic: TopicRef<'a>,
     in_topic: bool,
 }
 
 impl<'a> Walk<'a> {
     fn next_partition(&mut self) -> Result<Option<ProducePartition<'a>>, WireError> {
+        let flexible = self.version >= 9;
         while self.partitions_left == 0 {
             if std::mem::take(&mut self.in_topic) {
-                self.reader.skip_tags(self.flexible)?;
+                self.reader.skip_tags(flexible)?;
             }
             if self.topics_left == 0 {
                 return Ok(None);
             }
             self.topics_left -= 1;
-            self.topic = self.reader.string(self.flexible)?.ok_or(WireError::Null)?;
-            self.partitions_left = self.reader.count(self.flexible)?.unwrap_or(0);
+            self.topic = topic_ref(&mut self.reader, self.version)?;
+            self.partitions_left = self.reader.count(flexible)?.unwrap_or(0);
             self.in_topic = true;
         }
         self.partitions_left -= 1;
         let partition = self.reader.i32()?;
-        let records = self.reader.byte_string(self.flexible)?;
-        self.reader.skip_tags(self.flexible)?;
+        let records = self.reader.byte_string(flexible)?;
+        self.reader.skip_tags(flexible)?;
         Ok(Some(ProducePartition { topic: self.topic, partition, records }))
+    }
+}
+
+fn topic_ref<'a>(reader: &mut Reader<'a>, version: i16) -> Result<TopicRef<'a>, WireError> {
+    if version >= 13 {
+        return reader.topic_id().map(TopicRef::Id);
+    }
+    Ok(TopicRef::Name(reader.string(version >= 9)?.ok_or(WireError::Null)?))
+}
+
+fn put_topic(out: &mut Vec<u8>, topic: TopicRef<'_>, version: i16) {
+    match topic {
+        TopicRef::Name(name) => put_string(out, Some(name), version >= 9),
+        TopicRef::Id(id) => out.extend_from_slice(&id.0),
     }
 }
 
@@ -114,13 +131,13 @@ impl ProduceResult {
         Self { error, base_offset: -1, log_append_time: -1, log_start_offset: -1, message }
     }
 
-    /// An append at `base_offset`.
+    /// An append at `base_offset`; `log_append_time` is -1 unless the broker stamps.
     #[must_use]
-    pub fn appended(base_offset: Offset, log_start: Offset) -> Self {
+    pub fn appended(base_offset: Offset, log_start: Offset, log_append_time: i64) -> Self {
         Self {
             error: ErrorCode::None,
             base_offset: base_offset.0,
-            log_append_time: -1,
+            log_append_time,
             log_start_offset: log_start.0,
             message: None,
         }
@@ -140,8 +157,8 @@ pub fn put_response(
     let topics = walk.count(flexible).ok().flatten().unwrap_or(0);
     put_count(out, Some(topics), flexible);
     for _ in 0..topics {
-        let topic = walk.string(flexible).ok().flatten().expect("walked when read");
-        put_string(out, Some(topic), flexible);
+        let topic = topic_ref(&mut walk, version).expect("walked when read");
+        put_topic(out, topic, version);
         let partitions = walk.count(flexible).ok().flatten().unwrap_or(0);
         put_count(out, Some(partitions), flexible);
         for _ in 0..partitions {
@@ -168,13 +185,14 @@ pub fn put_response(
     put_no_tags(out, flexible);
 }
 
-/// The client's side: writes a request for one topic. `partitions` gives index and batch.
+/// The client's side: writes a request for one topic, named as the version asks. `partitions` gives
+/// index and batch.
 pub fn put_request<'b>(
     out: &mut Vec<u8>,
     version: i16,
     acks: i16,
     timeout_ms: i32,
-    topic: &str,
+    topic: TopicRef<'_>,
     partitions: impl ExactSizeIterator<Item = (i32, &'b [u8])>,
 ) {
     let flexible = version >= 9;
@@ -182,7 +200,7 @@ pub fn put_request<'b>(
     out.extend_from_slice(&acks.to_be_bytes());
     out.extend_from_slice(&timeout_ms.to_be_bytes());
     put_count(out, Some(1), flexible);
-    put_string(out, Some(topic), flexible);
+    put_topic(out, topic, version);
     put_count(out, Some(partitions.len()), flexible);
     for (index, batch) in partitions {
         out.extend_from_slice(&index.to_be_bytes());
@@ -205,7 +223,7 @@ pub fn read_response(
 ) -> Result<(), WireError> {
     let flexible = version >= 9;
     for _ in 0..reader.count(flexible)?.unwrap_or(0) {
-        reader.string(flexible)?;
+        topic_ref(&mut reader, version)?;
         for _ in 0..reader.count(flexible)?.unwrap_or(0) {
             let (index, error, base) = (reader.i32()?, reader.i16()?, reader.i64()?);
             reader.i64()?;
@@ -237,10 +255,12 @@ mod tests {
 
     #[test]
     fn requests_and_responses_agree_with_an_independent_codec() {
-        for version in 3..=11 {
+        for version in 3..=13 {
             let mut ours = Vec::new();
             let batches = [(0, &b"first"[..]), (5, b"second"), (2, b"")];
-            put_request(&mut ours, version, -1, 1500, "topic", batches.into_iter());
+            let id = TopicRef::Id(model::TopicId::from_random([7; 16]));
+            let topic = if version >= 13 { id } else { TopicRef::Name("topic") };
+            put_request(&mut ours, version, -1, 1500, topic, batches.into_iter());
             let request = theirs::ProduceRequest::decode(&mut &ours[..], version).unwrap();
             assert_eq!(request.timeout_ms, 1500);
             let mut bytes = Vec::new();
@@ -253,9 +273,9 @@ mod tests {
             assert_eq!((request.acks, request.transactional_id), (-1, None));
 
             let results = [
-                ProduceResult::appended(Offset(7), Offset(1)),
+                ProduceResult::appended(Offset(7), Offset(1), -1),
                 ProduceResult::refused(ErrorCode::CorruptMessage, Some("bad")),
-                ProduceResult::appended(Offset(8), Offset(2)),
+                ProduceResult::appended(Offset(8), Offset(2), 1_700_000_000_000),
             ];
             let mut ours = Vec::new();
             put_response(&mut ours, version, &request, results);
@@ -279,7 +299,7 @@ mod tests {
     #[test]
     fn every_cut_is_an_error_and_no_damage_panics() {
         let mut bytes = Vec::new();
-        put_request(&mut bytes, 9, 1, 1, "t", [(0, &b"records"[..])].into_iter());
+        put_request(&mut bytes, 9, 1, 1, TopicRef::Name("t"), [(0, &b"records"[..])].into_iter());
         for cut in 0..bytes.len() {
             assert!(
                 ProduceRequest::read(Reader::new(&bytes[..cut]), 9).is_err()

@@ -43,6 +43,10 @@ async fn grow(
         );
         return Err((ErrorCode::InvalidPartitions, why));
     }
+    if topic.is_internal() {
+        let why = "which partition a group lives in follows from their number: it is fixed";
+        return Err((ErrorCode::InvalidTopicException, why.to_owned()));
+    }
     let node = shard.node.config.node_id;
     let added = (asked.count - topic.partitions) as usize;
     if let Some(assignments) = &asked.assignments

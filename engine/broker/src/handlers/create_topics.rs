@@ -48,6 +48,13 @@ fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refu
         let why = "a topic name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'";
         return Err((ErrorCode::InvalidTopicException, why.to_owned()));
     }
+    if topic_settings::is_internal(&topic.name) {
+        if shard.image().by_name.contains_key(&topic.name) {
+            return Err(topics::exists(&topic.name));
+        }
+        let why = format!("{} is the broker's own: it is made when it is used first", topic.name);
+        return Err((ErrorCode::InvalidTopicException, why));
+    }
     let node = shard.node.config.node_id;
     let mut partitions = topic.num_partitions;
     if !topic.assignments.is_empty() {
@@ -77,7 +84,10 @@ fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refu
     for config in &topic.configs {
         topic_settings::check(&config.name, config.value.as_deref())
             .map_err(|why| (ErrorCode::InvalidConfig, why))?;
-        settings.insert(config.name.clone(), config.value.clone().unwrap_or_default());
+        let before = settings.insert(config.name.clone(), config.value.clone().unwrap_or_default());
+        if before.is_some() {
+            return Err((ErrorCode::InvalidConfig, format!("{} is set twice", config.name)));
+        }
     }
     Ok(NewTopic { name: topic.name.clone(), partitions, settings })
 }
@@ -107,11 +117,11 @@ fn describe(
                 .map(|c| (c.name.clone(), c.value.clone().unwrap_or_default()))
                 .collect();
             let entry = |setting| {
-                let (value, is_own) = value_of(setting, &set, &shard.node.config);
+                let (value, config_source) = value_of(setting, &set, &shard.node.config);
                 CreatableTopicConfigResult {
                     name: setting.name.to_owned(),
                     value: Some(value),
-                    config_source: if is_own { 1 } else { 5 },
+                    config_source,
                     ..Default::default()
                 }
             };

@@ -20,9 +20,12 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     for topic in asked.topics {
         let mut partitions = Vec::new();
         for asked in topic.partitions {
-            let known =
-                image.by_name.get(&topic.name).and_then(|t| t.partition(asked.partition_index));
+            let named = image.by_name.get(&topic.name);
+            let known = named.and_then(|t| t.partition(asked.partition_index));
             let deleted = match known {
+                Some(_) if named.is_some_and(|topic| topic.is_internal()) => {
+                    Err(ErrorCode::InvalidTopicException)
+                }
                 Some(id) => {
                     let offset = Some(Offset(asked.offset)).filter(|o| o.0 != HIGH_WATERMARK);
                     let owner = shard.owner_of(id);

@@ -24,7 +24,13 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         match topic {
             Some(topic) => {
                 (result.name, result.topic_id) = (Some(topic.name.clone()), topic.id);
-                if let Err((error, why)) = topics::delete(shard, topic.id).await {
+                let deleted = if topic.is_internal() {
+                    let why = "an internal topic holds the broker's own records".to_owned();
+                    Err((ErrorCode::InvalidTopicException, why))
+                } else {
+                    topics::delete(shard, topic.id).await
+                };
+                if let Err((error, why)) = deleted {
                     (result.error_code, result.error_message) = (error.code(), Some(why));
                 }
             }

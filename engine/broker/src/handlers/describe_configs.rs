@@ -1,33 +1,29 @@
 //! DescribeConfigs 1-4: v3 documentation and types, v4 flexible.
 
 use crate::config::SETTINGS;
+use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
-use crate::topic_settings::{TOPIC_SETTINGS, value_of};
+use crate::topic_settings::{SOURCE_DEFAULT, SOURCE_STATIC_BROKER, TOPIC_SETTINGS, values_of};
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{
     DescribeConfigsEntry, DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
-    DescribeConfigsResult,
+    DescribeConfigsResult, DescribeConfigsSynonym,
 };
-
-const RESOURCE_TOPIC: i8 = 2;
-const RESOURCE_BROKER: i8 = 4;
-const SOURCE_TOPIC: i8 = 1;
-const SOURCE_STATIC_BROKER: i8 = 4;
-const SOURCE_DEFAULT: i8 = 5;
 
 pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DescribeConfigsRequest>(request)?;
-    let documented = asked.include_documentation;
+    let shown =
+        Shown { documentation: asked.include_documentation, synonyms: asked.include_synonyms };
     let describe = |resource: DescribeConfigsResource| {
         let wanted = |name: &str| match &resource.configuration_keys {
             Some(keys) if !keys.is_empty() => keys.iter().any(|key| key == name),
             _ => true,
         };
         let result = match resource.resource_type {
-            RESOURCE_TOPIC => topic(shard, &resource.resource_name, documented),
-            RESOURCE_BROKER => broker(shard, &resource.resource_name, documented),
+            RESOURCE_TOPIC => topic(shard, &resource.resource_name, shown),
+            RESOURCE_BROKER => broker(shard, &resource.resource_name, shown),
             _ => Err((ErrorCode::InvalidRequest, "only topics and brokers have settings here")),
         };
         let mut described = DescribeConfigsResult {
@@ -51,27 +47,44 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     Ok(respond(shard, request, &DescribeConfigsResponse { results, ..Default::default() }))
 }
 
+/// What is shown beside the values.
+#[derive(Clone, Copy)]
+struct Shown {
+    documentation: bool,
+    synonyms: bool,
+}
+
 type Described = Result<Vec<DescribeConfigsEntry>, (ErrorCode, &'static str)>;
 
-fn topic(shard: &Shard, name: &str, documented: bool) -> Described {
+fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
     let image = shard.image();
     let Some(topic) = image.by_name.get(name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic"));
     };
     let entry = |setting: &crate::topic_settings::TopicSetting| {
-        let (value, is_own) = value_of(setting, &topic.settings, &shard.node.config);
+        let values = values_of(setting, &topic.settings, &shard.node.config);
+        let synonym = |(name, value, source): &(&str, String, i8)| DescribeConfigsSynonym {
+            name: (*name).to_owned(),
+            value: Some(value.clone()),
+            source: *source,
+        };
+        let synonyms =
+            if shown.synonyms { values.iter().map(synonym).collect() } else { Vec::new() };
+        let (_, value, config_source) = values.into_iter().next().expect("the default at least");
         DescribeConfigsEntry {
             name: setting.name.to_owned(),
             value: Some(value),
-            config_source: if is_own { SOURCE_TOPIC } else { SOURCE_DEFAULT },
-            documentation: documented.then(|| setting.about.to_owned()),
+            config_source,
+            synonyms,
+            config_type: setting.kind.code(),
+            documentation: shown.documentation.then(|| setting.about.to_owned()),
             ..Default::default()
         }
     };
     Ok(TOPIC_SETTINGS.iter().map(entry).collect())
 }
 
-fn broker(shard: &Shard, name: &str, documented: bool) -> Described {
+fn broker(shard: &Shard, name: &str, shown: Shown) -> Described {
     let config = &shard.node.config;
     if !name.is_empty() && name != config.node_id.to_string() {
         return Err((ErrorCode::InvalidRequest, "this broker has another id"));
@@ -83,7 +96,8 @@ fn broker(shard: &Shard, name: &str, documented: bool) -> Described {
             value: Some(value),
             read_only: true,
             config_source: if is_set { SOURCE_STATIC_BROKER } else { SOURCE_DEFAULT },
-            documentation: documented.then(|| setting.about.to_owned()),
+            config_type: 2,
+            documentation: shown.documentation.then(|| setting.about.to_owned()),
             ..Default::default()
         }
     };

@@ -1,10 +1,11 @@
-//! Path: hot. Fetch 4-18: v7 sessions (none are granted), v9 epochs, v12 flexible, v13 topic ids.
+//! Path: hot. Fetch 4-18: v7 sessions (KIP-227), v9 epochs, v12 flexible, v13 topic ids.
 //!
 //! Each shard reads the partitions it owns into a share; records are the log's own memory, sent
 //! beside the response head. A fetch that finds too little leaves its token with the partitions and
 //! reads again when a HighWatermark moves.
 
 use crate::dispatch::Outcome;
+use crate::fetch_sessions::Part;
 use crate::image::{MetadataImage, TopicImage};
 use crate::requests::{OpenRequest, Token};
 use crate::shard::{Message, Request, Shard, remedy};
@@ -15,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Read;
-use wire::fetch::{FetchPartition, FetchRequest, FetchResult, TopicRef, put_response};
+use wire::fetch::{FetchHead, FetchPartition, FetchRequest, FetchResult, TopicRef, put_response};
 use wire::{ApiKey, WireError, header};
 
 const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
@@ -75,21 +76,39 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     if fetch.replica_id >= 0 {
         return Ok(Outcome::Close("a client posed as a follower (replica id set)".to_owned()));
     }
-    if fetch.session_id != 0 {
-        // No session is ever granted, so none can be continued.
-        let mut share = shard.take_share();
-        let outcome =
-            respond(shard, request, &fetch, ErrorCode::FetchSessionIdNotFound, &mut share);
-        shard.give_back_share(share);
-        return Ok(outcome);
-    }
+    let part = match shard.fetch_sessions.begin(&fetch, request.version) {
+        Ok(part) => part,
+        Err(error) => {
+            let mut share = shard.take_share();
+            let head = FetchHead { error, session_id: 0, told: None };
+            let outcome = respond(shard, request, &fetch, head, None, &mut share);
+            shard.give_back_share(share);
+            return Ok(outcome);
+        }
+    };
+    let Part::Goes(id) = part else { return Ok(serve(shard, request, &fetch, part).await) };
+    // What the session stands for is served as if it had been asked in full.
+    let payload = shard.encode_head(|out| {
+        shard.fetch_sessions.put_full_request(out, request.version, id, &fetch);
+    });
+    let request = Request { payload, body_at: 0, ..request.clone() };
+    let fetch = FetchRequest::read(request.body(), request.version)?;
+    Ok(serve(shard, &request, &fetch, part).await)
+}
+
+async fn serve(
+    shard: &Rc<Shard>,
+    request: &Request,
+    fetch: &FetchRequest<'_>,
+    part: Part,
+) -> Outcome {
     let wait_ms = fetch.max_wait_ms.clamp(0, MAX_WAIT_MS) as u64;
     let deadline = clock::now() + Duration::from_millis(wait_ms);
     let open = shard.requests.open(0);
     let mut share = shard.take_share();
     loop {
         let late = wait_ms == 0 || clock::now() >= deadline;
-        gather(shard, request, &fetch, &open, !late, &mut share).await;
+        gather(shard, request, fetch, &open, !late, &mut share).await;
         let bytes = share.bytes + share.others.iter().map(|other| other.bytes).sum::<usize>();
         let failed = share.failed || share.others.iter().any(|other| other.failed);
         if late || failed || bytes as i64 >= i64::from(fetch.min_bytes) {
@@ -101,12 +120,13 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         share.clear();
     }
-    let outcome = respond(shard, request, &fetch, ErrorCode::None, &mut share);
+    let head = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
+    let outcome = respond(shard, request, fetch, head, Some(part), &mut share);
     while let Some(other) = share.others.pop() {
         shard.give_back_share(other);
     }
     shard.give_back_share(share);
-    Ok(outcome)
+    outcome
 }
 
 /// Reads every partition of the request once: here, and on the shards that own the rest.
@@ -320,10 +340,11 @@ fn respond(
     shard: &Shard,
     request: &Request,
     fetch: &FetchRequest<'_>,
-    error: ErrorCode,
+    mut top: FetchHead<'_>,
+    part: Option<Part>,
     share: &mut FetchShare,
 ) -> Outcome {
-    let partitions = if error == ErrorCode::None { fetch.partitions().count() } else { 0 };
+    let partitions = if top.error == ErrorCode::None { fetch.partitions().count() } else { 0 };
     // A partition nobody answered for is being created or deleted just now.
     share.order.resize(partitions, (u32::MAX, 0));
     let FetchShare { entries, others, order, cuts, .. } = share;
@@ -340,27 +361,45 @@ fn respond(
         0 => Some((&entries[at as usize], own)),
         n => Some((&others[n as usize - 1].entries[at as usize], &others[n as usize - 1].pieces)),
     };
-    let results = order.iter().map(|place| {
-        let gone = FetchResult::refused(ErrorCode::UnknownTopicOrPartition);
-        find(*place).map_or(gone, |(entry, _)| entry.result)
-    });
+    let gone = FetchResult::refused(ErrorCode::UnknownTopicOrPartition);
+    let results = order.iter().map(|place| find(*place).map_or(gone, |(entry, _)| entry.result));
     let beside: usize = results.clone().map(|result| result.records_bytes).sum();
-    let head = shard.encode_head(|out| {
-        header::begin_response(out, ApiKey::Fetch, request.version, request.correlation_id);
-        put_response(out, request.version, fetch, error, results, |at| cuts.push(at));
-        header::finish_frame(out, 0, beside);
-    });
     let mut pieces = shard.take_pieces();
-    let mut from = 0;
-    for (place, cut) in order.iter().zip(cuts.iter()) {
-        let Some((entry, records)) = find(*place) else { continue };
-        if entry.result.records_bytes > 0 {
-            pieces.push(head.slice(from..*cut));
-            from = *cut;
-            let (first, last) = (entry.pieces.0 as usize, entry.pieces.1 as usize);
-            pieces.extend_from_slice(&records[first..last]);
+    let mut write = |top: FetchHead<'_>| {
+        let head = shard.encode_head(|out| {
+            header::begin_response(out, ApiKey::Fetch, request.version, request.correlation_id);
+            put_response(out, request.version, fetch, top, results.clone(), |at| cuts.push(at));
+            header::finish_frame(out, 0, beside);
+        });
+        let is_told = |index: usize| top.told.is_none_or(|told| told[index]);
+        let mut from = 0;
+        let told = order.iter().enumerate().filter(|(index, _)| is_told(*index));
+        for ((_, place), cut) in told.zip(cuts.iter()) {
+            let Some((entry, records)) = find(*place) else { continue };
+            if entry.result.records_bytes > 0 {
+                pieces.push(head.slice(from..*cut));
+                from = *cut;
+                let (first, last) = (entry.pieces.0 as usize, entry.pieces.1 as usize);
+                pieces.extend_from_slice(&records[first..last]);
+            }
         }
+        pieces.push(head.slice(from..head.len()));
+    };
+    match part {
+        Some(Part::Goes(id)) => {
+            let of_session = FetchHead { session_id: id, ..top };
+            let told = |told: &[bool]| write(FetchHead { told: Some(told), ..of_session });
+            if !shard.fetch_sessions.tell(id, results.clone(), told) {
+                // Thrown out meanwhile: all is told, and the client begins another.
+                write(top);
+            }
+        }
+        Some(Part::New) => {
+            let sessions = &shard.fetch_sessions;
+            top.session_id = sessions.create(fetch, request.version, results.clone());
+            write(top);
+        }
+        Some(Part::Sessionless) | None => write(top),
     }
-    pieces.push(head.slice(from..head.len()));
     Outcome::Respond(pieces)
 }

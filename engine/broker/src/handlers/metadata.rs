@@ -4,6 +4,7 @@
 use crate::dispatch::{Outcome, read, respond};
 use crate::image::TopicImage;
 use crate::shard::{Request, Shard};
+use crate::topic_settings::is_internal;
 use crate::topics;
 use model::{ErrorCode, TopicId, ids};
 use std::collections::BTreeMap;
@@ -26,7 +27,13 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let missing: Vec<_> = asked_topics
                 .iter()
                 .filter_map(|topic| topic.name.clone())
-                .filter(|n| create && !image.by_name.contains_key(n) && ids::topic_name_is_valid(n))
+                .filter(|name| {
+                    // Internal topics are made by what uses them.
+                    create
+                        && !image.by_name.contains_key(name)
+                        && ids::topic_name_is_valid(name)
+                        && !is_internal(name)
+                })
                 .map(|name| topics::NewTopic {
                     name,
                     partitions: node.config.num_partitions,
@@ -90,6 +97,7 @@ fn describe(shard: &Shard, topic: &TopicImage) -> MetadataTopic {
     MetadataTopic {
         name: Some(topic.name.clone()),
         topic_id: topic.id,
+        is_internal: topic.is_internal(),
         partitions: (0..topic.partitions).map(partition).collect(),
         ..Default::default()
     }

@@ -1,4 +1,4 @@
-//! Path: hot. Produce 3-11: v7 zstd, v8 record errors, v9 flexible.
+//! Path: hot. Produce 3-13: v7 zstd, v8 record errors, v9 flexible, v13 topic ids.
 //!
 //! The shard that reads the request appends what it owns and hands the frame, uncopied, to the
 //! shards that own the rest; each answers partition by partition.
@@ -9,7 +9,9 @@ use crate::partition_slot::PartitionSlot;
 use crate::requests::Token;
 use crate::shard::{Message, Request, Shard};
 use model::{Compression, ErrorCode, RecordBatch, TopicPartition};
+use runtime::clock;
 use std::rc::Rc;
+use wire::fetch::TopicRef;
 use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_response};
 use wire::{ApiKey, WireError, header};
 
@@ -24,8 +26,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let image = shard.image();
         for (index, partition) in produce.partitions().enumerate() {
             let index = index as u32;
-            let topic = image.by_name.get(partition.topic);
-            let known = topic.and_then(|t| Some((t, t.partition(partition.partition)?)));
+            let known = resolve(&image, &partition);
             let result = match known {
                 _ if !matches!(produce.acks, -1..=1) => {
                     Some(ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None))
@@ -34,8 +35,8 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                     let why = Some("transactions are not served yet");
                     Some(ProduceResult::refused(ErrorCode::InvalidTxnState, why))
                 }
-                None => Some(ProduceResult::refused(ErrorCode::UnknownTopicOrPartition, None)),
-                Some((topic, id)) => match shard.owner_of(id) {
+                Err(error) => Some(ProduceResult::refused(error, None)),
+                Ok((topic, id)) => match shard.owner_of(id) {
                     owner if owner == shard.id() => append_one(
                         shard,
                         topic,
@@ -103,11 +104,7 @@ pub(crate) fn append_owned(
         .expect("the sending shard has read it");
     for (index, partition) in produce.partitions().enumerate() {
         let index = index as u32;
-        let topic = image.by_name.get(partition.topic);
-        let Some((topic, id)) = topic.and_then(|t| Some((t, t.partition(partition.partition)?)))
-        else {
-            continue;
-        };
+        let Ok((topic, id)) = resolve(image, &partition) else { continue };
         if shard.owner_of(id) != shard.id() {
             continue;
         }
@@ -131,10 +128,36 @@ fn append_one(
     let Some(slot) = shard.slot(id) else {
         return Some(ProduceResult::refused(shard.why_absent(id), None));
     };
-    match validate(topic, partition, produce.acks, version) {
-        Ok(batch) => PartitionSlot::append(&slot, shard, batch, produce.acks, token, index),
-        Err(refused) => Some(refused),
+    let batch = match validate(topic, partition, produce.acks, version) {
+        Ok(batch) => batch,
+        Err(refused) => return Some(refused),
+    };
+    let rules = &topic.rules;
+    let codec = rules.codec.filter(|codec| batch.compression() != Some(*codec));
+    if codec.is_none() && !rules.stamps {
+        return PartitionSlot::append(&slot, shard, batch, produce.acks, token, index);
     }
+    let mut rewriter = shard.rewriter.borrow_mut();
+    match rewriter.rewrite(batch, codec, rules.stamps.then(clock::unix_ms)) {
+        Ok(batch) => PartitionSlot::append(&slot, shard, batch, produce.acks, token, index),
+        Err(error) => Some(ProduceResult::refused(error.error_code(), Some(error.meaning()))),
+    }
+}
+
+fn resolve<'i>(
+    image: &'i MetadataImage,
+    asked: &ProducePartition<'_>,
+) -> Result<(&'i TopicImage, TopicPartition), ErrorCode> {
+    let (topic, missing) = match asked.topic {
+        TopicRef::Name(name) => (image.by_name.get(name), ErrorCode::UnknownTopicOrPartition),
+        TopicRef::Id(id) => (image.by_id.get(&id), ErrorCode::UnknownTopicId),
+    };
+    let topic = topic.ok_or(missing)?;
+    if topic.is_internal() {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    let id = topic.partition(asked.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok((topic, id))
 }
 
 fn validate<'a>(
@@ -143,17 +166,18 @@ fn validate<'a>(
     acks: i16,
     version: i16,
 ) -> Result<RecordBatch<'a>, ProduceResult> {
-    if acks == -1 && topic.min_insync_replicas > 1 {
+    let rules = &topic.rules;
+    if acks == -1 && rules.min_insync_replicas > 1 {
         let why = Some("min.insync.replicas is above 1, and there is 1 broker");
         return Err(ProduceResult::refused(ErrorCode::NotEnoughReplicas, why));
     }
     let bytes = partition.records.unwrap_or_default();
-    let batch = RecordBatch::validate_produced(bytes, topic.batch_bytes_max).map_err(|error| {
+    let batch = RecordBatch::validate_produced(bytes, rules.batch_bytes_max).map_err(|error| {
         let peer_is_wrong = error != model::BatchError::TooLarge;
         if peer_is_wrong {
             crate::logging::warning!(
                 "batch for {}-{} refused: {}",
-                partition.topic,
+                topic.name,
                 partition.partition,
                 error.meaning()
             );
@@ -164,5 +188,26 @@ fn validate<'a>(
         let why = Some("zstd needs Produce version 7");
         return Err(ProduceResult::refused(ErrorCode::UnsupportedCompressionType, why));
     }
+    if !rules.stamps {
+        let now = clock::unix_ms();
+        let (first, last) = (batch.base_timestamp(), batch.max_timestamp());
+        if last > now.saturating_add(rules.ahead_ms_max)
+            || first < now.saturating_sub(rules.behind_ms_max)
+        {
+            let why = Some("its time is further from the broker's clock than the topic allows");
+            return Err(ProduceResult::refused(ErrorCode::InvalidTimestamp, why));
+        }
+    }
+    if rules.needs_keys && !has_keys(batch) {
+        let why = Some("a compacted topic takes only records with a key");
+        return Err(ProduceResult::refused(ErrorCode::InvalidRecord, why));
+    }
     Ok(batch)
+}
+
+/// Whether every record has a key; looks inside the batch.
+fn has_keys(batch: RecordBatch<'_>) -> bool {
+    let mut scratch = Vec::new();
+    let Ok(mut records) = batch.records(&mut scratch) else { return false };
+    records.all(|record| record.is_ok_and(|record| record.key.is_some()))
 }

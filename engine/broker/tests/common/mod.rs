@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits};
+use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
 use wire::header::{begin_request, finish_frame, read_response_header};
 use wire::messages::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, Message};
 use wire::primitives::Reader;
@@ -82,7 +82,14 @@ impl Client {
         batches: &[(i32, &[u8])],
     ) -> Vec<u8> {
         self.frame(ApiKey::Produce, 9, |out| {
-            produce::put_request(out, 9, acks, 1000, topic, batches.iter().copied());
+            produce::put_request(
+                out,
+                9,
+                acks,
+                1000,
+                TopicRef::Name(topic),
+                batches.iter().copied(),
+            );
         })
     }
 

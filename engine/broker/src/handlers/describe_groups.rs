@@ -1,0 +1,26 @@
+//! DescribeGroups 0-6: v3 authorized operations, v4 static members, v5 flexible, v6 an error for groups
+//! that are not there (KIP-1043).
+
+use crate::dispatch::{Outcome, read, respond};
+use crate::groups::step_at;
+use crate::shard::{Request, Shard};
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<DescribeGroupsRequest>(request)?;
+    let version = request.version;
+    let mut groups = Vec::new();
+    for id in asked.groups {
+        let group = id.clone();
+        let step = step_at(shard, &id, move |_, c, _| c.describe(version, &group));
+        groups.push(match step.await {
+            Ok(shown) => shown,
+            Err(error) => {
+                DescribedGroup { error_code: error.code(), group_id: id, ..Default::default() }
+            }
+        });
+    }
+    Ok(respond(shard, request, &DescribeGroupsResponse { groups, ..Default::default() }))
+}

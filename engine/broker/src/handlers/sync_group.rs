@@ -1,0 +1,27 @@
+//! SyncGroup 0-5: v3 static members, v4 flexible, v5 protocol type and name (KIP-559).
+
+use crate::dispatch::{Outcome, read, respond};
+use crate::groups::at_coordinator;
+use crate::shard::{Request, Shard};
+use coordinator::Answer;
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{SyncGroupRequest, SyncGroupResponse};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<SyncGroupRequest>(request)?;
+    let group = asked.group_id.clone();
+    let answered = at_coordinator(shard, &group, move |shard, partition| async move {
+        let step = partition.run_parked(&shard, |coordinator, now, ticket| {
+            coordinator.sync(now, &asked, ticket);
+        });
+        step.await
+    })
+    .await;
+    let response = match answered {
+        Ok(Answer::Sync(response)) => response,
+        Ok(Answer::Join(_)) => unreachable!("a sync is answered as one"),
+        Err(error) => SyncGroupResponse { error_code: error.code(), ..Default::default() },
+    };
+    Ok(respond(shard, request, &response))
+}

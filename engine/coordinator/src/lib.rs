@@ -1,0 +1,21 @@
+//! Consumer groups and their committed offsets: request + state -> records + response.
+//!
+//! In: requests, the time, records that were read back. Out: responses, and the records of
+//! `__consumer_offsets` that they may not leave before. Never: disk, sockets, clock, random source.
+//!
+//! State changes at once; who asks appends the records and holds every response, also of a reading
+//! request, until all that was appended before it is durable. If an append fails the state is
+//! thrown away and replayed from the log.
+#![forbid(unsafe_code)]
+
+mod group;
+mod group_coordinator;
+mod groups_shown;
+mod offsets;
+mod records;
+
+pub use group::GroupState;
+pub use group_coordinator::{
+    Answer, Client, CoordinatorConfig, Effects, GroupCoordinator, Now, Ticket,
+};
+pub use records::{LogRecord, OffsetCommitValue, StoredRecord, read_record};
