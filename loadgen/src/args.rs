@@ -94,9 +94,27 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Producers")]
     pub(crate) request_timeout_ms: u64,
 
-    /// Consuming connections, each with its partitions; 0: do not consume [default: as --producers]
+    /// Members of each consumer group; 0: do not consume [default: as --producers]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000), help_heading = "Consumers")]
     pub(crate) consumers: Option<u32>,
+    /// Consumer groups; each reads and verifies everything
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Consumers")]
+    pub(crate) groups: u32,
+    /// Members come one after the other until half-time, and leave one after the other after it
+    #[arg(long, help_heading = "Consumers")]
+    pub(crate) scale_consumers: bool,
+    /// A member not heard of for so long is out of its group
+    #[arg(long, default_value_t = 45_000, value_parser = clap::value_parser!(i32).range(1..), help_heading = "Consumers")]
+    pub(crate) session_timeout_ms: i32,
+    /// How often members are heard of, and hear of a rebalance
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Consumers")]
+    pub(crate) heartbeat_interval_ms: u64,
+    /// How long a rebalance waits for members
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(i32).range(1..), help_heading = "Consumers")]
+    pub(crate) max_poll_interval_ms: i32,
+    /// How often positions are committed; also at each rebalance and at the end
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Consumers")]
+    pub(crate) auto_commit_interval_ms: u64,
     /// A fetch is answered once it has this many bytes
     #[arg(long, default_value_t = 1, help_heading = "Consumers")]
     pub(crate) fetch_min_bytes: i32,
@@ -147,7 +165,12 @@ impl Args {
 
     pub(crate) fn consumer_count(&self) -> usize {
         let default = self.producer_count();
-        self.consumers.map_or(default, |n| n as usize).min(self.partitions as usize)
+        self.consumers.map_or(default, |n| n as usize)
+    }
+
+    /// Members of all groups together.
+    pub(crate) fn member_count(&self) -> usize {
+        self.consumer_count() * self.groups as usize
     }
 }
 

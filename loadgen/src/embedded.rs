@@ -46,6 +46,8 @@ impl EmbeddedBroker {
             .arg(ASKED)
             .args(["--listeners", "127.0.0.1:0", "--log.dirs"])
             .arg(path)
+            // Members come together: there is no one else to wait for.
+            .args(["--group.initial.rebalance.delay.ms", "200"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,11 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod client;
 mod consumer;
 mod embedded;
 mod envelope;
 mod histogram;
+mod member;
 mod producer;
 mod report;
 mod run;

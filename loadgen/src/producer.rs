@@ -6,11 +6,11 @@
 //! shows in the latencies, which count from the plan.
 
 use crate::args::Args;
-use crate::client::{Connection, TopicView, receive_frame};
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::histogram::Latency;
 use crate::run::{INTERVAL, Interval, Progress, Window};
 use crate::schedule::Schedule;
+use client::{Connection, TopicView, receive_frame};
 use model::record_batch::BatchBuilder;
 use model::{ErrorCode, limits};
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};

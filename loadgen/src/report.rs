@@ -144,7 +144,8 @@ pub(crate) fn merge_consumer(total: &mut ConsumerOutcome, part: ConsumerOutcome)
     total.corrupt += part.corrupt;
     total.foreign += part.foreign;
     total.fetches += part.fetches;
-    total.seen.extend(part.seen);
+    total.rebalances += part.rebalances;
+    total.sessions.extend(part.sessions);
     for (kind, count) in part.errors {
         *total.errors.entry(kind).or_default() += count;
     }
@@ -295,9 +296,10 @@ fn text(outcome: &Outcome, facts: &Facts) -> String {
         if outcome.embedded { " (embedded)" } else { "" }
     ));
     line(format!(
-        "{} partitions, {} producers, {} consumers, acks={}, {} B records, linger {} ms, batch {} B, {}, {rate}",
+        "{} partitions, {} producers, {} x {} consumers, acks={}, {} B records, linger {} ms, batch {} B, {}, {rate}",
         args.partitions,
         args.producer_count(),
+        args.groups,
         args.consumer_count(),
         match args.acks.code() {
             -1 => "all".to_owned(),
@@ -369,6 +371,14 @@ fn text(outcome: &Outcome, facts: &Facts) -> String {
         line(format!(
             "verified: {} lost, {} duplicated, {} out of order, {} damaged",
             outcome.lost, consumed.duplicates, consumed.out_of_order, consumed.corrupt
+        ));
+        line(format!(
+            "groups: {}, each with {} members; {} assignments taken up; {} records seen again after a \
+             rebalance",
+            args.groups,
+            args.consumer_count(),
+            consumed.rebalances,
+            outcome.redelivered
         ));
     } else {
         line("verified: nothing, for nothing was consumed (--consumers 0)".to_owned());
@@ -486,7 +496,8 @@ fn json(outcome: &Outcome, facts: &Facts) -> Value {
             "requests": produced.requests, "fetches": consumed.fetches,
         },
         "verification": {
-            "lost": outcome.lost, "duplicated": consumed.duplicates,
+            "lost": outcome.lost, "duplicated": consumed.duplicates, "redelivered": outcome.redelivered,
+            "assignments": consumed.rebalances,
             "out_of_order": consumed.out_of_order, "damaged": consumed.corrupt, "foreign": consumed.foreign,
             "complete": outcome.args.consumer_count() > 0 && outcome.drain_s.is_some(),
         },

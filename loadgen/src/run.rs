@@ -1,8 +1,7 @@
 //! One run: topic, consumers, producers on schedule, drain, outcome.
 
 use crate::args::Args;
-use crate::client::{Connection, TopicView, create, delete, describe};
-use crate::consumer::{Consumer, ConsumerOutcome};
+use crate::consumer::{Consumer, ConsumerOutcome, group_id};
 use crate::embedded::EmbeddedBroker;
 use crate::histogram::Latency;
 use crate::producer::{Payloads, Producer, ProducerOutcome};
@@ -10,6 +9,7 @@ use crate::report::{self, IntervalLog, Sample};
 use crate::schedule::Schedule;
 use crate::verifier::Seen;
 use crate::{Ending, Failure};
+use client::{Cluster, Connection, TopicView, create, delete, describe, end_offsets};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
 use runtime::process::{self, StopSignals, Usage};
@@ -18,16 +18,19 @@ use runtime::{Io, Runtime, spawn, thread, timer};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use wire::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
 /// How often the series and the histogram logs get a point.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 /// Threads get going before the first record is planned.
+/// Groups that take longer to come together are not waited for.
+const ASSIGNED_WITHIN: Duration = Duration::from_secs(60);
 const HEAD_START: Duration = Duration::from_millis(300);
 
 /// The measured part of a run. Records count by their planned time, arrivals by their own.
@@ -74,6 +77,11 @@ pub(crate) struct Progress {
     pub(crate) consumed: AtomicU64,
     pub(crate) partitions: Vec<PartitionPlace>,
     pub(crate) records_max: Option<u64>,
+    /// Members that have an assignment.
+    pub(crate) members_ready: AtomicU64,
+    /// What is measured; set before the first record is planned.
+    pub(crate) window: OnceLock<Window>,
+    starts_at: AtomicU64,
     stop: AtomicBool,
     abort: AtomicBool,
     stop_consumers: AtomicBool,
@@ -90,6 +98,17 @@ impl Progress {
 
     pub(crate) fn consumers_stopping(&self) -> bool {
         self.stop_consumers.load(Relaxed)
+    }
+
+    /// What is measured; before it is known, nothing.
+    pub(crate) fn window(&self) -> Window {
+        let never = Nanos(u64::MAX);
+        self.window.get().copied().unwrap_or(Window { start: never, end: never })
+    }
+
+    /// When the first record is planned.
+    pub(crate) fn starts_at(&self) -> Nanos {
+        Nanos(self.starts_at.load(Relaxed))
     }
 
     pub(crate) fn lags(&self) -> Vec<i64> {
@@ -112,6 +131,8 @@ pub(crate) struct Outcome {
     pub(crate) produced: ProducerOutcome,
     pub(crate) consumed: ConsumerOutcome,
     pub(crate) lost: u64,
+    /// Seen by a group again after a rebalance.
+    pub(crate) redelivered: u64,
     pub(crate) drain_s: Option<f64>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) lag_end: Vec<i64>,
@@ -189,7 +210,9 @@ async fn run_on(
     let (topic, created) = topic_of(&mut connection, &args, run).await?;
     let partitions = topic.leaders.len();
     let progress = Arc::new(Progress {
-        partitions: (0..partitions).map(|_| PartitionPlace::default()).collect(),
+        partitions: (0..partitions * args.groups as usize)
+            .map(|_| PartitionPlace::default())
+            .collect(),
         records_max: args.num_records,
         ..Progress::default()
     });
@@ -204,10 +227,18 @@ async fn run_on(
         if args.num_records.is_some() { Duration::from_secs(86_400) } else { args.duration };
     let (intervals, received) = channel();
     // Consumers first, so that they see the first record.
+    let starts = Arc::new(starts_of(&topic, &args).await?);
+    for (at, place) in progress.partitions.iter().enumerate() {
+        place.position.store(starts[at % partitions], Relaxed);
+        place.high_watermark.store(starts[at % partitions], Relaxed);
+    }
+    let consumers = start_consumers(&args, &topic, run, &broker, &starts, &progress, &intervals)?;
+    until_assigned(&args, &progress, &consumers, &interrupted).await;
     let ready_by = clock::now() + HEAD_START + Duration::from_millis(200);
     let mut window = Window { start: ready_by + warmup, end: ready_by + warmup + measured };
+    progress.starts_at.store(ready_by.0, Relaxed);
+    let _ = progress.window.set(window);
     let started_unix_ms = clock::unix_ms();
-    let consumers = start_consumers(&args, &topic, run, window, &progress, &intervals)?;
     let producers =
         start_producers(&args, &topic, run, seed, ready_by, window, &progress, &intervals)?;
     drop(intervals);
@@ -257,19 +288,30 @@ async fn run_on(
         }
     }
     monitor.tick(&received, &mut log);
+    // What the members of a group saw, one after the other, must be everything.
+    let mut seen: BTreeMap<(usize, i32, u32), Seen> = BTreeMap::new();
+    let mut redelivered = 0;
+    for (key, session) in std::mem::take(&mut consumed.sessions) {
+        redelivered += seen.entry(key).or_default().join(&session);
+    }
     let mut lost = 0;
     if args.consumer_count() > 0 && drain_s.is_some() {
         let empty = Seen::default();
-        for (number, outcome) in sequences.iter().enumerate() {
-            for (partition, (sent, failed)) in outcome.iter().enumerate() {
-                let key = (partition as i32, number as u32);
-                lost += consumed.seen.get(&key).unwrap_or(&empty).lost(*sent, failed);
+        for group in 0..args.groups as usize {
+            for (number, outcome) in sequences.iter().enumerate() {
+                for (partition, (sent, failed)) in outcome.iter().enumerate() {
+                    let key = (group, partition as i32, number as u32);
+                    lost += seen.get(&key).unwrap_or(&empty).lost(*sent, failed);
+                }
             }
         }
     }
     if created && !args.keep_topic && embedded.is_none() {
         let mut connection = bootstrap(&broker, &args.client_id).await?;
         let _ = delete(&mut connection, &topic.name).await;
+    }
+    if !args.keep_topic && embedded.is_none() && args.consumer_count() > 0 {
+        delete_groups(&broker, &args, run).await;
     }
     Ok(Outcome {
         run,
@@ -281,6 +323,7 @@ async fn run_on(
         produced,
         consumed,
         lost,
+        redelivered,
         drain_s,
         lag_end,
         own: monitor.own,
@@ -328,36 +371,95 @@ fn over_threads(count: usize) -> Vec<Vec<usize>> {
     split
 }
 
+fn first_server(servers: &str) -> String {
+    servers.split(',').map(str::trim).find(|s| !s.is_empty()).unwrap_or_default().to_owned()
+}
+
+/// Where each partition ends now: what is there is not this run's.
+async fn starts_of(topic: &TopicView, args: &Args) -> Result<Vec<i64>, Failure> {
+    let mut starts = vec![0; topic.leaders.len()];
+    let mut by_leader: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for (partition, leader) in topic.leaders.iter().enumerate() {
+        by_leader.entry(leader).or_default().push(partition as i32);
+    }
+    for (leader, partitions) in by_leader {
+        let asked = async {
+            let mut connection = Connection::open(leader, &args.client_id).await?;
+            end_offsets(&mut connection, &topic.name, &partitions).await
+        };
+        for (partition, end) in asked.await.map_err(Failure::unreachable)? {
+            starts[partition as usize] = end;
+        }
+    }
+    Ok(starts)
+}
+
+/// Waits until every member that comes at the start has its assignment.
+async fn until_assigned(
+    args: &Args,
+    progress: &Progress,
+    consumers: &[ConsumerThread],
+    interrupted: &Cell<bool>,
+) {
+    let wanted = if args.scale_consumers { args.groups as usize } else { args.member_count() };
+    let limit = clock::now() + ASSIGNED_WITHIN;
+    let there = || progress.members_ready.load(Relaxed) >= wanted as u64;
+    while args.consumer_count() > 0
+        && !there()
+        && clock::now() < limit
+        && !interrupted.get()
+        && !consumers.iter().any(JoinHandle::is_finished)
+    {
+        timer::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The groups of a run are of no use after it.
+async fn delete_groups(servers: &str, args: &Args, run: u64) {
+    let Ok(mut cluster) = Cluster::open(servers, &args.client_id).await else { return };
+    for group in 0..args.groups as usize {
+        let group = group_id(run, group);
+        if let Ok(address) = cluster.coordinator_of(&group).await {
+            let request = DeleteGroupsRequest { groups_names: vec![group] };
+            let _ = cluster.ask_at::<_, DeleteGroupsResponse>(&address, &request).await;
+        }
+    }
+}
+
 fn start_consumers(
     args: &Arc<Args>,
     topic: &TopicView,
     run: u64,
-    window: Window,
+    bootstrap: &str,
+    starts: &Arc<Vec<i64>>,
     progress: &Arc<Progress>,
     intervals: &Sender<Interval>,
 ) -> Result<Vec<ConsumerThread>, Failure> {
     let count = args.consumer_count();
     let mut threads = Vec::new();
-    for workers in over_threads(count).into_iter().filter(|workers| !workers.is_empty()) {
+    for workers in
+        over_threads(args.member_count()).into_iter().filter(|workers| !workers.is_empty())
+    {
         let (args, topic, progress) = (Arc::clone(args), topic.clone(), Arc::clone(progress));
-        let intervals = intervals.clone();
+        let (intervals, starts) = (intervals.clone(), Arc::clone(starts));
+        let bootstrap = first_server(bootstrap);
         let spawned = thread::spawn("consumer", None, move || {
             process::precise_timers();
             let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
-            let make = |number: usize| Consumer {
-                partitions: (0..topic.leaders.len() as i32)
-                    .filter(|partition| *partition as usize % count == number)
-                    .collect(),
+            let make = |worker: usize| Consumer {
                 args: Arc::clone(&args),
                 topic: topic.clone(),
                 run,
-                window,
+                bootstrap: bootstrap.clone(),
+                group: worker / count,
+                number: worker % count,
+                starts: Arc::clone(&starts),
                 progress: Arc::clone(&progress),
                 intervals: intervals.clone(),
             };
             let consumers: Vec<_> = workers.into_iter().map(make).collect();
             runtime
-                .block_on(all(consumers.into_iter().map(|c| c.run(|| {}))))
+                .block_on(all(consumers.into_iter().map(Consumer::run)))
                 .expect("only the twin stops")
         });
         threads.push(spawned.map_err(cannot_spawn)?);
@@ -459,7 +561,8 @@ async fn drain(
         return Some(0.0);
     }
     loop {
-        let all_seen = progress.consumed.load(Relaxed) >= progress.acked.load(Relaxed);
+        let wanted = progress.acked.load(Relaxed) * u64::from(args.groups);
+        let all_seen = progress.consumed.load(Relaxed) >= wanted;
         if all_seen && progress.lags().iter().all(|lag| *lag == 0) {
             return Some(clock::now().since(start) as f64 / 1e9);
         }

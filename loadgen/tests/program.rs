@@ -72,6 +72,26 @@ fn one_command_runs_verifies_and_reports() {
 }
 
 #[test]
+fn groups_grow_and_shrink_and_see_everything_once() {
+    let dir = temporary();
+    let args = "--rate 2000 --partitions 6 --groups 2 --consumers 3 --scale-consumers --duration 4s \
+                --warmup 500ms --heartbeat-interval-ms 100 --fetch-max-wait-ms 50 --quiet";
+    let output = loadgen(&args.split_whitespace().collect::<Vec<_>>(), &dir);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let json = result(&dir);
+    assert!(matches!(output.status.code(), Some(0 | 4)), "{text}");
+    for kind in ["lost", "duplicated", "out_of_order", "damaged", "redelivered"] {
+        assert_eq!(json["verification"][kind], 0, "{kind}: {text}");
+    }
+    assert_eq!(json["verification"]["complete"], true, "{text}");
+    // Each group saw every record.
+    assert_eq!(json["latency"]["end_to_end"]["count"], 2 * 8000, "{text}");
+    // Two groups that went from one to three members and back again: everyone moved several times.
+    let moved = json["verification"]["assignments"].as_u64().unwrap();
+    assert!(moved >= 2 * (1 + 2 + 3), "{moved}: {text}");
+}
+
+#[test]
 fn endings_have_their_exit_codes_and_one_clear_line() {
     let dir = temporary();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -97,6 +117,7 @@ fn a_stall_of_the_broker_shows_in_the_percentiles() {
     let data = temporary();
     let mut broker = Command::new(env!("CARGO_BIN_EXE_loadgen"));
     broker.args(["embedded-broker", "--listeners", "127.0.0.1:0", "--log.dirs"]).arg(data.path());
+    broker.args(["--group.initial.rebalance.delay.ms", "200"]);
     broker.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = broker.spawn().unwrap();
     let mut line = String::new();

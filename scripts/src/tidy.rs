@@ -13,9 +13,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine/storage", &["model", "runtime"]),
     ("engine/partition", &["model"]),
     ("engine/coordinator", &["model", "wire"]),
-    ("engine/broker", &["model", "runtime", "wire", "storage", "partition", "coordinator"]),
+    ("engine/client", &["model", "runtime", "wire"]),
+    (
+        "engine/broker",
+        &["model", "runtime", "wire", "storage", "partition", "coordinator", "client"],
+    ),
     ("engine/sim", &["model", "runtime", "storage", "coordinator", "wire"]),
-    ("loadgen", &["model", "runtime", "wire", "broker"]),
+    ("loadgen", &["model", "runtime", "wire", "client", "broker"]),
     ("benches", &["model", "runtime", "wire", "storage"]),
     ("scripts", &[]),
 ];
