@@ -184,8 +184,9 @@ fn answer(
                 log_append_time: -1,
                 log_start_offset: 0,
                 message: None,
+                bad_records: None,
             };
-            put_response(out, version, &request, request.partitions().map(|_| done));
+            put_response(out, version, &request, request.partitions().map(|_| done.clone()));
         }
         ApiKey::Metadata => {
             let Ok(asked) = MetadataRequest::decode(&mut body, version) else { return };

@@ -1,8 +1,9 @@
 //! The command line of `weir`.
 
 use crate::config::{Config, SETTINGS, pairs_of_toml};
-use crate::{server, tools};
+use crate::{admin, server, tools};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap_complete::Shell;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ fn command() -> Command {
         }
         serve = serve.arg(arg);
     }
-    Command::new("weir")
+    let command = Command::new("weir")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A Kafka-compatible broker: one thread and one io_uring per core")
         .subcommand_required(true)
@@ -81,10 +82,16 @@ fn command() -> Command {
                         .help("Data directories (log.dirs)"),
                 ),
         )
+        .subcommand(
+            Command::new("completion")
+                .about("Print a script that completes weir's commands in a shell")
+                .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell))),
+        );
+    admin::augment(command)
 }
 
 /// Runs the program with these arguments. Exit codes: 0 done or stopped as asked, 1 could not start
-/// or go on, 2 wrong usage or settings, 3 damage found (`inspect`, `repair`).
+/// or go on, or the cluster refused, 2 wrong usage or settings, 3 damage found (`inspect`, `repair`).
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
@@ -105,7 +112,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 args.get_many("partition").into_iter().flatten().cloned().collect();
             return tools::repair(&dirs, &only, args.get_flag("cut"));
         }
-        (_, serve) => serve,
+        ("completion", args) => {
+            let shell: Shell = *args.get_one("shell").expect("clap requires it");
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command(), "weir", &mut script);
+            let _ = std::io::stdout().write_all(&script);
+            return ExitCode::SUCCESS;
+        }
+        ("serve", serve) => serve,
+        _ => return admin::run(&matches).unwrap_or(ExitCode::from(2)),
     };
     let config = match config_of(serve) {
         Ok(config) => config,

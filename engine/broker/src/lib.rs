@@ -3,6 +3,7 @@
 //! In: sockets. Out: sockets. Never: policy (it asks the rooms).
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod cli;
 pub mod config;
 mod config_changes;

@@ -8,6 +8,7 @@ use crate::WireError;
 use crate::fetch::TopicRef;
 use crate::primitives::{Reader, put_count, put_no_tags, put_string};
 use model::{ErrorCode, Offset};
+use std::sync::Arc;
 
 /// A produce request whose partitions are read as they are iterated.
 #[derive(Clone, Copy)]
@@ -110,7 +111,7 @@ fn put_topic(out: &mut Vec<u8>, topic: TopicRef<'_>, version: i16) {
 }
 
 /// What became of one partition's batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProduceResult {
     /// None, or why not.
     pub error: ErrorCode,
@@ -122,13 +123,23 @@ pub struct ProduceResult {
     pub log_start_offset: i64,
     /// Why, in words (v8 on).
     pub message: Option<&'static str>,
+    /// The records, by their place in the batch, for which it was refused, where that is known
+    /// (v8 on, KIP-467).
+    pub bad_records: Option<Arc<[i32]>>,
 }
 
 impl ProduceResult {
     /// A refusal.
     #[must_use]
     pub fn refused(error: ErrorCode, message: Option<&'static str>) -> Self {
-        Self { error, base_offset: -1, log_append_time: -1, log_start_offset: -1, message }
+        Self {
+            error,
+            base_offset: -1,
+            log_append_time: -1,
+            log_start_offset: -1,
+            message,
+            bad_records: None,
+        }
     }
 
     /// An append at `base_offset`; `log_append_time` is -1 unless the broker stamps.
@@ -140,6 +151,7 @@ impl ProduceResult {
             log_append_time,
             log_start_offset: log_start.0,
             message: None,
+            bad_records: None,
         }
     }
 }
@@ -173,7 +185,13 @@ pub fn put_response(
                 out.extend_from_slice(&result.log_start_offset.to_be_bytes());
             }
             if version >= 8 {
-                put_count(out, Some(0), flexible);
+                let bad = result.bad_records.as_deref().unwrap_or_default();
+                put_count(out, Some(bad.len()), flexible);
+                for index in bad {
+                    out.extend_from_slice(&index.to_be_bytes());
+                    put_string(out, result.message, flexible);
+                    put_no_tags(out, flexible);
+                }
                 put_string(out, result.message, flexible);
             }
             put_no_tags(out, flexible);
@@ -274,7 +292,10 @@ mod tests {
 
             let results = [
                 ProduceResult::appended(Offset(7), Offset(1), -1),
-                ProduceResult::refused(ErrorCode::CorruptMessage, Some("bad")),
+                ProduceResult {
+                    bad_records: Some(Arc::new([3, 5])),
+                    ..ProduceResult::refused(ErrorCode::CorruptMessage, Some("bad"))
+                },
                 ProduceResult::appended(Offset(8), Offset(2), 1_700_000_000_000),
             ];
             let mut ours = Vec::new();

@@ -66,13 +66,11 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     }
     open.until_produced().await;
     let results = open.take_produced();
-    let failed = results.iter().find(|result| result.error != ErrorCode::None).copied();
+    let failed = results.iter().find(|result| result.error != ErrorCode::None).map(|r| r.error);
     let outcome = match (produce.acks, failed) {
         (0, None) => Outcome::Silence,
         // Nothing may be answered; a closed connection makes the client look again.
-        (0, Some(failed)) => {
-            Outcome::Close(format!("acks=0 produce failed: {}", failed.error.name()))
-        }
+        (0, Some(failed)) => Outcome::Close(format!("acks=0 produce failed: {}", failed.name())),
         _ => {
             let head = shard.encode_head(|out| {
                 header::begin_response(
@@ -81,7 +79,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                     request.version,
                     request.correlation_id,
                 );
-                put_response(out, request.version, &produce, results.iter().copied());
+                put_response(out, request.version, &produce, results.iter().cloned());
                 header::finish_frame(out, 0, 0);
             });
             let mut pieces = shard.take_pieces();
@@ -198,16 +196,28 @@ fn validate<'a>(
             return Err(ProduceResult::refused(ErrorCode::InvalidTimestamp, why));
         }
     }
-    if rules.needs_keys && !has_keys(batch) {
+    if rules.needs_keys {
         let why = Some("a compacted topic takes only records with a key");
-        return Err(ProduceResult::refused(ErrorCode::InvalidRecord, why));
+        let refused = ProduceResult::refused(ErrorCode::InvalidRecord, why);
+        match without_key(batch) {
+            Some(bad) if bad.is_empty() => {}
+            Some(bad) => {
+                return Err(ProduceResult { bad_records: Some(bad.into()), ..refused });
+            }
+            None => return Err(ProduceResult::refused(ErrorCode::CorruptMessage, None)),
+        }
     }
     Ok(batch)
 }
 
-/// Whether every record has a key; looks inside the batch.
-fn has_keys(batch: RecordBatch<'_>) -> bool {
-    let mut scratch = Vec::new();
-    let Ok(mut records) = batch.records(&mut scratch) else { return false };
-    records.all(|record| record.is_ok_and(|record| record.key.is_some()))
+/// The records that have no key, by their place in the batch; `None` if it cannot be read.
+fn without_key(batch: RecordBatch<'_>) -> Option<Vec<i32>> {
+    let (mut scratch, mut bad) = (Vec::new(), Vec::new());
+    for record in batch.records(&mut scratch).ok()? {
+        let record = record.ok()?;
+        if record.key.is_none() {
+            bad.push(record.offset_delta);
+        }
+    }
+    Some(bad)
 }
