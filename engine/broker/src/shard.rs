@@ -121,6 +121,24 @@ struct Calling<'a> {
     number: u64,
 }
 
+impl Calling<'_> {
+    async fn output<T: 'static>(self) -> T {
+        let output = poll_fn(|cx| {
+            let mut calls = self.shard.calls.borrow_mut();
+            let call = calls.get_mut(&self.number).expect("ours until dropped");
+            match call.output.take() {
+                Some(output) => Poll::Ready(output),
+                None => {
+                    call.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        *output.downcast().expect("the call returns what it returns")
+    }
+}
+
 impl Drop for Calling<'_> {
     fn drop(&mut self) {
         self.shard.calls.borrow_mut().remove(&self.number);
@@ -485,18 +503,26 @@ impl Shard {
         clean
     }
 
-    /// Runs `body` on shard `to` and waits for what it returns. For rare things.
+    /// Runs `body` on shard `to` and waits for what it returns. For rare things. Once begun it runs
+    /// to its end, also if the caller goes away: a client that hangs up leaves nothing half done.
     pub(crate) async fn call<T: Send + 'static, F: Future<Output = T> + 'static>(
         self: &Rc<Self>,
         to: usize,
         body: impl FnOnce(Rc<Self>) -> F + Send + 'static,
     ) -> T {
-        if to == self.id() {
-            return body(Rc::clone(self)).await;
-        }
         let (number, from) = (self.next_call.get(), self.id());
         self.next_call.set(number + 1);
         self.calls.borrow_mut().insert(number, Call::default());
+        let place = Calling { shard: self, number };
+        if to == from {
+            let body = body(Rc::clone(self));
+            let back = Rc::clone(self);
+            runtime::spawn(async move {
+                let output = body.await;
+                back.on_called(number, Box::new(output));
+            });
+            return place.output().await;
+        }
         self.mailbox.until_room().await;
         self.mailbox.send(
             to,
@@ -505,29 +531,21 @@ impl Shard {
                 runtime::spawn(async move {
                     let output = body(Rc::clone(&there)).await;
                     let answer = Message::Call(Box::new(move |back: &Rc<Self>| {
-                        if let Some(call) = back.calls.borrow_mut().get_mut(&number) {
-                            call.output = Some(Box::new(output));
-                            call.waker.take().map(Waker::wake);
-                        }
+                        back.on_called(number, Box::new(output));
                     }));
                     there.mailbox.send(from, answer);
                 });
             })),
         );
-        let place = Calling { shard: self, number };
-        let output = poll_fn(|cx| {
-            let mut calls = self.calls.borrow_mut();
-            let call = calls.get_mut(&place.number).expect("ours until dropped");
-            match call.output.take() {
-                Some(output) => Poll::Ready(output),
-                None => {
-                    call.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await;
-        *output.downcast().expect("the call returns what it returns")
+        place.output().await
+    }
+
+    /// A call has returned; its caller may be gone.
+    fn on_called(&self, number: u64, output: Box<dyn Any>) {
+        if let Some(call) = self.calls.borrow_mut().get_mut(&number) {
+            call.output = Some(output);
+            call.waker.take().map(Waker::wake);
+        }
     }
 
     /// Serves what other shards send.

@@ -4,11 +4,9 @@
 
 mod common;
 
-use common::{Client, batch, body};
+use common::{Broker, Client, batch, body, weir};
 use model::{TopicId, crc32c};
 use runtime::fs::TemporaryDir;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use wire::ApiKey;
 use wire::fetch::{self, FetchAsk, FetchLimits};
@@ -16,45 +14,6 @@ use wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, Message, MetadataRequest, MetadataRequestTopic,
     MetadataResponse,
 };
-
-struct Broker {
-    child: Child,
-    address: String,
-    dir: TemporaryDir,
-}
-
-impl Broker {
-    fn start() -> Self {
-        let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-bad-input").unwrap();
-        let mut child =
-            weir(&["--data-dir", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0"])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect("it starts").to_owned();
-        Self { child, address, dir }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(&self.address)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn weir(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-    command.arg("serve").args(args).args(["--weir.tail.cache.bytes", "4194304"]);
-    command
-}
 
 fn said(args: &[&str]) -> (i32, String) {
     let output = weir(args).output().unwrap();
@@ -69,7 +28,7 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn malformed_frames_close_their_connection_and_no_other() {
-    let broker = Broker::start();
+    let broker = Broker::start(&[]);
     let mut bystander = broker.client();
     bystander.create("t", 3);
     let counts = |count: [u8; 4]| {
@@ -99,7 +58,7 @@ fn malformed_frames_close_their_connection_and_no_other() {
 
 #[test]
 fn a_version_from_the_future_is_told_the_ranges() {
-    let broker = Broker::start();
+    let broker = Broker::start(&[]);
     let mut client = broker.client();
     let frame =
         client.frame(ApiKey::ApiVersions, 4, |out| ApiVersionsRequest::default().encode(out, 4));
@@ -115,7 +74,7 @@ fn a_version_from_the_future_is_told_the_ranges() {
 
 #[test]
 fn each_bad_batch_has_its_error_and_the_connection_goes_on() {
-    let broker = Broker::start();
+    let broker = Broker::start(&[]);
     let mut client = broker.client();
     client.create("t", 1);
     let good = batch(3, 100);
@@ -152,7 +111,7 @@ fn each_bad_batch_has_its_error_and_the_connection_goes_on() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_across_shards() {
-    let broker = Broker::start();
+    let broker = Broker::start(&[]);
     let mut client = broker.client();
     client.create("t", 5);
     let good = batch(2, 50);
@@ -204,7 +163,7 @@ fn fetch_frame(
 
 #[test]
 fn a_waiting_fetch_wakes_with_the_record_by_name_and_by_id_on_every_shard() {
-    let broker = Broker::start();
+    let broker = Broker::start(&[]);
     let mut producer = broker.client();
     producer.create("t", 4);
     let topic = MetadataRequestTopic { name: Some("t".to_owned()), ..Default::default() };
@@ -249,7 +208,7 @@ fn a_waiting_fetch_wakes_with_the_record_by_name_and_by_id_on_every_shard() {
 
 #[test]
 fn an_announced_frame_takes_no_memory_until_it_comes() {
-    let broker = Broker::start();
+    let broker = Broker::start(&[]);
     let pid = broker.child.id();
     let before = runtime::process::usage(pid).unwrap().resident_bytes;
     let mut clients: Vec<_> = (0..20).map(|_| broker.client()).collect();
@@ -264,7 +223,7 @@ fn an_announced_frame_takes_no_memory_until_it_comes() {
 
 #[test]
 fn bad_directories_and_flags_are_explained() {
-    let broker = Broker::start();
+    let broker = Broker::start(&[]);
     let dir = broker.dir.path().to_str().unwrap();
     let (code, text) = said(&["--data-dir", dir, "--listen", "127.0.0.1:0"]);
     assert!(code == 1 && text.contains("in use by another running broker"), "{code} {text}");

@@ -3,9 +3,11 @@
 
 use model::record_batch::BatchBuilder;
 use model::{Compression, ErrorCode, RecordBatch, crc32c};
+use runtime::fs::TemporaryDir;
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use wire::ApiKey;
 use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
@@ -160,5 +162,56 @@ pub(crate) fn fetch_all(
         if offset == before || error != ErrorCode::None {
             return (found, error);
         }
+    }
+}
+
+/// The program with small caches.
+pub(crate) fn weir(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.arg("serve").args(args).args(["--weir.tail.cache.bytes", "4194304"]);
+    command
+}
+
+/// A running program in a directory of its own; dropping it is kill -9.
+pub(crate) struct Broker {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+    pub(crate) dir: TemporaryDir,
+    args: Vec<String>,
+}
+
+impl Broker {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-test").unwrap();
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let (child, address) = Self::spawn(&dir, &args);
+        Self { child, address, dir, args }
+    }
+
+    fn spawn(dir: &TemporaryDir, args: &[String]) -> (Child, String) {
+        let mut all = vec!["--data-dir", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        all.extend(args.iter().map(String::as_str));
+        let mut child = weir(&all).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect("it starts").to_owned();
+        (child, address)
+    }
+
+    pub(crate) fn kill_and_start_again(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        (self.child, self.address) = Self::spawn(&self.dir, &self.args);
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.address)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
