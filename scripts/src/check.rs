@@ -27,14 +27,14 @@ fn run_clippy() -> Done {
     )
 }
 
-/// The storage rig: one seed again, or so many.
-pub(crate) fn sim(seed: Option<u64>, runs: u64) -> Done {
+/// A simulated rig: one seed again, or so many.
+pub(crate) fn sim(rig: &str, seed: Option<u64>, runs: u64) -> Done {
     let budget = match seed {
         Some(seed) => format!("WEIR_SEED={seed}"),
         None => format!("WEIR_RUNS={runs}"),
     };
-    let rig = ["test", "--release", "--quiet", "-p", "sim", "--test", "storage", "--"];
-    let args = [&[budget.as_str(), "cargo"], &rig[..], &["nothing_promised", "--nocapture"]];
+    let rig = ["test", "--release", "--quiet", "-p", "sim", "--test", rig, "--"];
+    let args = [&[budget.as_str(), "cargo"], &rig[..], &["guarantees", "--nocapture"]];
     steps::run("env", &args.concat())
 }
 

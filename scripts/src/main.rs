@@ -31,8 +31,11 @@ enum Verb {
     Tidy,
     /// Real clients against a real broker: produce, consume, restart, kill -9
     Compat,
-    /// The storage rig with one seed, or with many
+    /// A simulated rig with one seed, or with many
     Sim {
+        /// Which: storage on a failing disk, or consumer groups
+        #[arg(long, default_value = "storage", value_parser = ["storage", "groups"])]
+        rig: String,
         /// The seed to repeat
         seed: Option<u64>,
         /// How many seeds, from 0 on
@@ -57,7 +60,7 @@ enum Verb {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Removes each rule of the storage room in turn: the rig must notice every time
+    /// Removes each rule of storage and coordinator in turn: their rig must notice every time
     Mutants {
         /// Only those whose name holds this
         #[arg(default_value = "")]
@@ -85,7 +88,7 @@ fn main() -> ExitCode {
         Verb::Check { without_compat } => check::run(without_compat),
         Verb::Tidy => tidy::run(),
         Verb::Compat => compat::run(),
-        Verb::Sim { seed, runs } => check::sim(seed, runs),
+        Verb::Sim { rig, seed, runs } => check::sim(&rig, seed, runs),
         Verb::Kill { cycles, seed } => check::rig("storage", "kill_9", "WEIR_KILLS", cycles, seed),
         Verb::PowerCut { images, seed } => {
             check::rig("power_cut", "power_cut", "WEIR_IMAGES", images, seed)

@@ -1,5 +1,5 @@
-//! Removes each rule of the storage room in turn, in a copy of the checkout, and demands that the
-//! storage rig notices.
+//! Removes each rule of storage and coordinator in turn, in a copy of the checkout, and demands that
+//! their rig notices.
 
 use crate::steps::{Done, top};
 use std::path::Path;
@@ -12,10 +12,14 @@ struct Mutant {
     from: String,
     to: String,
     seed: Option<i64>,
+    /// The rig of `sim` that is to notice: storage unless said.
+    rig: String,
     /// The tests that catch it, where the rig cannot come to it.
     by: Option<String>,
 }
 
+/// What the names of the rigs' main tests have in common.
+const RIG_TESTS: &str = "guarantees";
 const LIST: &str = "engine/sim/mutants.toml";
 
 /// A quarter of the mutants, another one with each commit, by the seeds that caught them before.
@@ -40,8 +44,10 @@ fn run_chosen(chosen: &dyn Fn(usize, &str) -> bool, runs: u64, update: bool) -> 
     let mutants = read(&text)?;
     let copy = top().join("target/mutants/checkout");
     copy_checkout(&copy)?;
-    if test(&copy, runs.min(50), None)?.is_some() {
-        return Err("the rig fails without any mutant".into());
+    for rig in ["storage", "groups"] {
+        if test(&copy, rig, runs.min(50), None)?.is_some() {
+            return Err(format!("the rig {rig} fails without any mutant"));
+        }
     }
     let (mut missed, mut listed) = (Vec::new(), text);
     for (_, mutant) in mutants.iter().enumerate().filter(|(n, mutant)| chosen(*n, &mutant.name)) {
@@ -61,11 +67,13 @@ fn run_chosen(chosen: &dyn Fn(usize, &str) -> bool, runs: u64, update: bool) -> 
             Some(package) => fails(&copy, package)?,
             None => false,
         };
-        let known = mutant.seed.and_then(|seed| test(&copy, 1, Some(seed)).transpose()).transpose();
+        let rig = &mutant.rig;
+        let known = mutant.seed.and_then(|seed| test(&copy, rig, 1, Some(seed)).transpose());
+        let known = known.transpose();
         let caught = match known {
             _ if mutant.by.is_some() => Ok(None),
             Ok(Some(seed)) => Ok(Some(seed)),
-            Ok(None) => test(&copy, runs, None),
+            Ok(None) => test(&copy, rig, runs, None),
             Err(error) => Err(error),
         };
         write(&original)?;
@@ -102,6 +110,7 @@ fn read(text: &str) -> Result<Vec<Mutant>, String> {
             from: text("from")?,
             to: text("to")?,
             seed,
+            rig: text("rig").unwrap_or_else(|| "storage".to_owned()),
             by: text("by"),
         })
     };
@@ -160,9 +169,9 @@ fn fails(copy: &Path, package: &str) -> Result<bool, String> {
 }
 
 /// The first seed that fails, if one does.
-fn test(copy: &Path, runs: u64, seed: Option<i64>) -> Result<Option<i64>, String> {
+fn test(copy: &Path, rig: &str, runs: u64, seed: Option<i64>) -> Result<Option<i64>, String> {
     let build = Command::new("cargo")
-        .args(["test", "--quiet", "-p", "sim", "--test", "storage", "--no-run"])
+        .args(["test", "--quiet", "-p", "sim", "--test", rig, "--no-run"])
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", top().join("target/mutants/target"))
         .env("RUSTFLAGS", "-A warnings")
@@ -173,8 +182,8 @@ fn test(copy: &Path, runs: u64, seed: Option<i64>) -> Result<Option<i64>, String
     }
     let mut command = Command::new("cargo");
     command
-        .args(["test", "--quiet", "-p", "sim", "--test", "storage"])
-        .arg("nothing_promised")
+        .args(["test", "--quiet", "-p", "sim", "--test", rig])
+        .arg(RIG_TESTS)
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", top().join("target/mutants/target"))
         .env("RUSTFLAGS", "-A warnings")

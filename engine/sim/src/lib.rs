@@ -3,4 +3,5 @@
 //! In: a seed. Out: what was checked, or a panic that names the seed. Never: real files or time.
 #![forbid(unsafe_code)]
 
+pub mod group_rig;
 pub mod storage_rig;

@@ -3,7 +3,7 @@
 use sim::storage_rig::{Outcome, run};
 
 #[test]
-fn nothing_promised_is_lost_and_damage_is_told() {
+fn storage_guarantees_hold() {
     let only = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok());
     let runs = std::env::var("WEIR_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(150);
     let seeds = only.map_or(0..runs, |seed: u64| seed..seed + 1);
