@@ -13,14 +13,6 @@ struct Client {
     script: &'static str,
 }
 
-fn run_step(done: Done, skipped: &mut Vec<String>, what: &str) -> bool {
-    if let Err(why) = done {
-        skipped.push(format!("{what}: {why}"));
-        return false;
-    }
-    true
-}
-
 /// Installs the clients and runs the rounds.
 pub(crate) fn run() -> Done {
     println!("==> compat");
@@ -50,24 +42,23 @@ pub(crate) fn run() -> Done {
     Ok(())
 }
 
+/// A Python of its own with these packages; what it was once given stays.
+pub(crate) fn install_python(name: &str, packages: &[&str]) -> Result<String, String> {
+    let home = top().join("target/compat").join(name);
+    let python = home.join("bin/python").display().to_string();
+    let marker = home.join("installed");
+    if !marker.exists() {
+        steps::run("python3", &["-m", "venv", &home.display().to_string()])?;
+        steps::run(&python, &[&["-m", "pip", "install", "--quiet"], packages].concat())?;
+        std::fs::write(&marker, "").map_err(|error| format!("{}: {error}", marker.display()))?;
+    }
+    Ok(python)
+}
+
 fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {
     let mut clients = Vec::new();
-    let path = |name: &str| home.join(name).display().to_string();
     let venv = |name: &str, packages: &[&str], skipped: &mut Vec<String>| -> Option<String> {
-        let python = path(&format!("{name}/bin/python"));
-        let marker = home.join(name).join("installed");
-        if !marker.exists() {
-            let made = steps::run("python3", &["-m", "venv", &path(name)]);
-            if !run_step(made, skipped, name) {
-                return None;
-            }
-            let pip = [&["-m", "pip", "install", "--quiet"], packages].concat();
-            if !run_step(steps::run(&python, &pip), skipped, name) {
-                return None;
-            }
-            std::fs::write(&marker, "").ok()?;
-        }
-        Some(python)
+        install_python(name, packages).map_err(|why| skipped.push(format!("{name}: {why}"))).ok()
     };
     let codecs = ["python-snappy", "lz4", "zstandard", "cramjam"];
     let new = [&["confluent-kafka", "kafka-python", "aiokafka"], &codecs[..]].concat();
@@ -215,15 +206,28 @@ fn kcat_reads(address: &str, topic: &str, partition: &str, format: &str, expecte
 }
 
 /// A running `weir serve`; dropping it is kill -9.
-struct Broker {
+pub(crate) struct Broker {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Broker {
     fn start(data: &Path) -> Result<Self, String> {
-        let mut child = Command::new(top().join("target/debug/weir"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        Self::start_as("debug", data, &["--listen", "127.0.0.1:0"])
+    }
+
+    /// The optimised program with these flags; on a free port unless they say where.
+    pub(crate) fn start_release(data: &Path, args: &[&str]) -> Result<Self, String> {
+        let says_where = args.iter().any(|arg| arg.starts_with("--listen"));
+        let listen: &[&str] = if says_where { &[] } else { &["--listen", "127.0.0.1:0"] };
+        Self::start_as("release", data, &[listen, args].concat())
+    }
+
+    fn start_as(profile: &str, data: &Path, args: &[&str]) -> Result<Self, String> {
+        let mut child = Command::new(top().join("target").join(profile).join("weir"))
+            .arg("serve")
+            .args(args)
+            .arg("--data-dir")
             .arg(data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -240,7 +244,7 @@ impl Broker {
         Ok(Self { child, address })
     }
 
-    fn stop(mut self) -> Done {
+    pub(crate) fn stop(mut self) -> Done {
         let pid = self.child.id().to_string();
         if !works("kill", &["-INT", &pid]) {
             return Err("weir is gone before it was stopped".to_owned());

@@ -7,6 +7,7 @@ mod check;
 mod compat;
 mod mutants;
 mod steps;
+mod suites;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -29,8 +30,15 @@ enum Verb {
     },
     /// The house's own rules: dependency directions, first lines, sizes, leftovers
     Tidy,
-    /// Real clients against a real broker: produce, consume, restart, kill -9
-    Compat,
+    /// Real clients against a real broker: produce, consume, restart, kill -9; or a client's own suite
+    Compat {
+        /// A suite that a client's authors wrote, fetched from its registry
+        #[arg(value_parser = suites::SUITES)]
+        suite: Option<String>,
+        /// Only its tests whose name holds this
+        #[arg(default_value = "")]
+        only: String,
+    },
     /// A simulated rig with one seed, or with many
     Sim {
         /// Which: storage on a failing disk, or consumer groups
@@ -87,7 +95,8 @@ fn main() -> ExitCode {
     let done = match Xtask::parse().verb {
         Verb::Check { without_compat } => check::run(without_compat),
         Verb::Tidy => tidy::run(),
-        Verb::Compat => compat::run(),
+        Verb::Compat { suite: None, .. } => compat::run(),
+        Verb::Compat { suite: Some(suite), only } => suites::run(&suite, &only),
         Verb::Sim { rig, seed, runs } => check::sim(&rig, seed, runs),
         Verb::Kill { cycles, seed } => check::rig("storage", "kill_9", "WEIR_KILLS", cycles, seed),
         Verb::PowerCut { images, seed } => {

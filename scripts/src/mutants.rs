@@ -32,13 +32,13 @@ pub(crate) fn run_some() -> Done {
     run_chosen(&|number, _| number % 4 == turn % 4, 300, false)
 }
 
-/// Runs the mutants whose name holds `only`, each with at most `runs` seeds. With `update` the seed
+/// Runs the mutants whose name holds `only`, or that are of that rig, each with at most `runs` seeds. With `update` the seed
 /// that caught each is written into the list.
 pub(crate) fn run(only: &str, runs: u64, update: bool) -> Done {
-    run_chosen(&|_, name| name.contains(only), runs, update)
+    run_chosen(&|_, mutant| mutant.rig == only || mutant.name.contains(only), runs, update)
 }
 
-fn run_chosen(chosen: &dyn Fn(usize, &str) -> bool, runs: u64, update: bool) -> Done {
+fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) -> Done {
     let text =
         std::fs::read_to_string(top().join(LIST)).map_err(|error| format!("{LIST}: {error}"))?;
     let mutants = read(&text)?;
@@ -50,7 +50,7 @@ fn run_chosen(chosen: &dyn Fn(usize, &str) -> bool, runs: u64, update: bool) -> 
         }
     }
     let (mut missed, mut listed) = (Vec::new(), text);
-    for (_, mutant) in mutants.iter().enumerate().filter(|(n, mutant)| chosen(*n, &mutant.name)) {
+    for (_, mutant) in mutants.iter().enumerate().filter(|(n, mutant)| chosen(*n, mutant)) {
         let path = copy.join(&mutant.file);
         let original =
             std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", mutant.file))?;

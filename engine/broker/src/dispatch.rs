@@ -60,9 +60,13 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         }
         ApiKey::DescribeLogDirs => handlers::describe_log_dirs::handle(shard, request).await,
         ApiKey::ElectLeaders => handlers::elect_leaders::handle(shard, request),
+        ApiKey::AlterPartitionReassignments => {
+            handlers::alter_partition_reassignments::handle(shard, request)
+        }
         ApiKey::ListPartitionReassignments => {
             handlers::list_partition_reassignments::handle(shard, request)
         }
+        ApiKey::ListConfigResources => handlers::list_config_resources::handle(shard, request),
         ApiKey::DescribeProducers => handlers::describe_producers::handle(shard, request),
         ApiKey::DescribeTransactions => handlers::describe_transactions::handle(shard, request),
         ApiKey::ListTransactions => handlers::list_transactions::handle(shard, request),

@@ -556,7 +556,11 @@ impl GroupCoordinator {
         if group.is(GroupState::CompletingRebalance) {
             for member in group.members.values_mut() {
                 member.assignment.clear();
-                interrupted.extend(member.awaiting_sync.take());
+                if let Some(ticket) = member.awaiting_sync.take() {
+                    // It was silent because it waited for us: its session begins anew.
+                    member.expires_at = now.ms + member.session_timeout_ms;
+                    interrupted.push(ticket);
+                }
             }
         }
         group.sync_by = None;

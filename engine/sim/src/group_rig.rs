@@ -41,6 +41,7 @@ pub struct Outcome {
     pub vanished: u64,
     pub rewrites: u64,
     pub replaced: u64,
+    pub moved: u64,
 }
 
 impl Outcome {
@@ -55,6 +56,7 @@ impl Outcome {
         self.vanished += other.vanished;
         self.rewrites += other.rewrites;
         self.replaced += other.replaced;
+        self.moved += other.moved;
     }
 }
 
@@ -105,6 +107,8 @@ enum Response {
     Answer(Answer),
     Beat(ErrorCode),
     Commit(Vec<(i32, i64)>, ErrorCode),
+    /// A tool moved an empty group's offsets.
+    Moved(Vec<(i32, i64)>),
     Fetch(Vec<(i32, i64)>),
     Left,
     ConnectionLost,
@@ -351,6 +355,26 @@ impl Rig {
                     self.step_later(back, member);
                 }
             }
+            7 => {
+                // A tool that is no member sets offsets.
+                let partition = OffsetCommitPartition {
+                    partition_index: self.below(PARTITIONS as u64) as i32,
+                    committed_offset: self.below(1000) as i64,
+                    ..Default::default()
+                };
+                let request = OffsetCommitRequest {
+                    group_id: group_name(self.members[member].group),
+                    topics: vec![OffsetCommitTopic {
+                        name: TOPIC.to_owned(),
+                        partitions: vec![partition],
+                    }],
+                    ..Default::default()
+                };
+                let (number, life) = (self.next_request, self.life);
+                self.next_request += 1;
+                let what = Request::Commit(request);
+                self.at(self.now + 1, Event::Arrives { member, request: number, life, what });
+            }
             _ => self.lose_connection(member),
         }
     }
@@ -523,12 +547,20 @@ impl Rig {
             }
             Request::Beat(beat) => Some(Response::Beat(self.coordinator.heartbeat(now, &beat))),
             Request::Commit(commit) => {
+                let shown = self.coordinator.describe(5, &group).group_state;
+                let is_empty = ["Empty", "Dead"].contains(&shown.as_str());
                 let response = self.coordinator.commit(now, 9, &commit, |_, _| true);
                 let error = ErrorCode::from_code(response.topics[0].partitions[0].error_code);
                 self.outcome.replaced += u64::from(error == ErrorCode::FencedInstanceId);
                 let asked = &commit.topics[0].partitions;
                 let offsets = asked.iter().map(|p| (p.partition_index, p.committed_offset));
-                Some(Response::Commit(offsets.collect(), error))
+                if commit.generation_id >= 0 {
+                    Some(Response::Commit(offsets.collect(), error))
+                } else {
+                    let went_through = error == ErrorCode::None;
+                    assert_eq!(went_through, is_empty, "only an empty group's offsets are moved");
+                    went_through.then(|| Response::Moved(offsets.collect()))
+                }
             }
             Request::Fetch(partitions) => {
                 let topics =
@@ -584,6 +616,12 @@ impl Rig {
                     *promised = *offset;
                 }
                 self.outcome.commits += 1;
+            }
+            if let Response::Moved(offsets) = &response {
+                let group = self.members[member].group;
+                let moved = offsets.iter().map(|(partition, to)| ((group, *partition), *to));
+                self.acknowledged.extend(moved);
+                self.outcome.moved += 1;
             }
             let at = self.now + 1 + self.below(20);
             self.at(at, Event::Returns { member, request, response });
@@ -644,7 +682,7 @@ impl Rig {
                 ErrorCode::None => at += self.below(400),
                 error => self.on_refused(number, error),
             },
-            Response::Left => {}
+            Response::Left | Response::Moved(_) => {}
         }
         self.step_later(at, number);
     }

@@ -65,12 +65,14 @@ apis! {
     DeleteGroups = 42, 0, 0..=2, 2;
     ElectLeaders = 43, 0, 0..=2, 2;
     IncrementalAlterConfigs = 44, 0, 0..=1, 1;
+    AlterPartitionReassignments = 45, 0, 0..=0, 0;
     ListPartitionReassignments = 46, 0, 0..=0, 0;
     OffsetDelete = 47, 0, 0..=0, 1;
     DescribeCluster = 60, 0, 0..=2, 0;
     DescribeProducers = 61, 0, 0..=0, 0;
     DescribeTransactions = 65, 0, 0..=0, 0;
     ListTransactions = 66, 0, 0..=2, 0;
+    ListConfigResources = 74, 0, 0..=1, 0;
     DescribeTopicPartitions = 75, 0, 0..=0, 0;
 }
 

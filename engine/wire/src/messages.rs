@@ -671,6 +671,12 @@ mod tests {
         agrees::<DescribeLogDirsResponse, theirs::DescribeLogDirsResponse>(1..=4);
         agrees::<ElectLeadersRequest, theirs::ElectLeadersRequest>(0..=2);
         agrees::<ElectLeadersResponse, theirs::ElectLeadersResponse>(0..=2);
+        agrees::<AlterPartitionReassignmentsRequest, theirs::AlterPartitionReassignmentsRequest>(
+            0..=0,
+        );
+        agrees::<AlterPartitionReassignmentsResponse, theirs::AlterPartitionReassignmentsResponse>(
+            0..=0,
+        );
         agrees::<ListPartitionReassignmentsRequest, theirs::ListPartitionReassignmentsRequest>(
             0..=0,
         );
@@ -683,6 +689,8 @@ mod tests {
         agrees::<DescribeTransactionsResponse, theirs::DescribeTransactionsResponse>(0..=0);
         agrees::<ListTransactionsRequest, theirs::ListTransactionsRequest>(0..=2);
         agrees::<ListTransactionsResponse, theirs::ListTransactionsResponse>(0..=2);
+        agrees::<ListConfigResourcesRequest, theirs::ListConfigResourcesRequest>(0..=1);
+        agrees::<ListConfigResourcesResponse, theirs::ListConfigResourcesResponse>(0..=1);
         agrees::<DescribeTopicPartitionsRequest, theirs::DescribeTopicPartitionsRequest>(0..=0);
         agrees::<DescribeTopicPartitionsResponse, theirs::DescribeTopicPartitionsResponse>(0..=0);
     }

@@ -163,6 +163,52 @@ message! {
 }
 
 message! {
+    /// Where a partition is to go; null: stop moving it.
+    ReassignablePartition {
+        partition_index: i32 = 0, _,
+        replicas: Option<Vec<i32>> = None, _,
+    }
+}
+message! {
+    /// A topic's partitions.
+    ReassignableTopic {
+        name: String = String::new(), _,
+        partitions: Vec<ReassignablePartition> = Vec::new(), _,
+    }
+}
+message! {
+    /// KIP-455.
+    AlterPartitionReassignmentsRequest of AlterPartitionReassignments {
+        timeout_ms: i32 = 60_000, _,
+        topics: Vec<ReassignableTopic> = Vec::new(), _,
+    }
+}
+message! {
+    /// A partition's outcome.
+    ReassignablePartitionResponse {
+        partition_index: i32 = 0, _,
+        error_code: i16 = 0, _,
+        error_message: Option<String> = None, _,
+    }
+}
+message! {
+    /// A topic's outcomes.
+    ReassignableTopicResponse {
+        name: String = String::new(), _,
+        partitions: Vec<ReassignablePartitionResponse> = Vec::new(), _,
+    }
+}
+message! {
+    /// Outcomes per partition.
+    AlterPartitionReassignmentsResponse of AlterPartitionReassignments {
+        throttle_time_ms: i32 = 0, _,
+        error_code: i16 = 0, _,
+        error_message: Option<String> = None, _,
+        responses: Vec<ReassignableTopicResponse> = Vec::new(), _,
+    }
+}
+
+message! {
     /// Partitions asked about.
     ReassignmentsTopic {
         name: String = String::new(), _,
@@ -307,6 +353,28 @@ message! {
         error_code: i16 = 0, _,
         unknown_state_filters: Vec<String> = Vec::new(), _,
         transaction_states: Vec<ListedTransaction> = Vec::new(), _,
+    }
+}
+
+message! {
+    /// KIP-1142; v1 of these types only, empty: all. Version 0 asks for client metrics resources.
+    ListConfigResourcesRequest of ListConfigResources {
+        resource_types: Vec<i8> = Vec::new(), 1..,
+    }
+}
+message! {
+    /// Something that has settings: type 2 a topic, 4 a broker, 16 client metrics.
+    ConfigResource {
+        resource_name: String = String::new(), _,
+        resource_type: i8 = 16, 1..,
+    }
+}
+message! {
+    /// What has settings.
+    ListConfigResourcesResponse of ListConfigResources {
+        throttle_time_ms: i32 = 0, _,
+        error_code: i16 = 0, _,
+        config_resources: Vec<ConfigResource> = Vec::new(), _,
     }
 }
 

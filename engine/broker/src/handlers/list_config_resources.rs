@@ -1,0 +1,30 @@
+//! ListConfigResources 0-1 (KIP-1142): topics and this broker; there are no other resources.
+
+use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::dispatch::{Outcome, read, respond};
+use crate::shard::{Request, Shard};
+use wire::WireError;
+use wire::messages::{ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse};
+
+pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<ListConfigResourcesRequest>(request)?;
+    // Version 0 asks only for client metrics, of which there are none.
+    let wanted = |resource_type: i8| {
+        request.version > 0
+            && (asked.resource_types.is_empty() || asked.resource_types.contains(&resource_type))
+    };
+    let mut config_resources = Vec::new();
+    if wanted(RESOURCE_TOPIC) {
+        let image = shard.image();
+        config_resources.extend(image.by_name.keys().map(|name| ConfigResource {
+            resource_name: name.clone(),
+            resource_type: RESOURCE_TOPIC,
+        }));
+    }
+    if wanted(RESOURCE_BROKER) {
+        let resource_name = shard.node.config.node_id.to_string();
+        config_resources.push(ConfigResource { resource_name, resource_type: RESOURCE_BROKER });
+    }
+    let response = ListConfigResourcesResponse { config_resources, ..Default::default() };
+    Ok(respond(shard, request, &response))
+}
