@@ -1,5 +1,5 @@
 //! Real, unmodified clients against the real binary: what goes in comes out byte for byte, also after
-//! a restart and after kill -9. Clients are installed in target/compat; what cannot be is skipped
+//! a restart and after kill -9; programs with groups and commits as people write them. Clients are installed in target/compat; what cannot be is skipped
 //! aloud.
 
 use crate::steps::{self, Done, top, works};
@@ -11,6 +11,8 @@ struct Client {
     name: &'static str,
     program: String,
     script: &'static str,
+    /// Programs as people write them with it: groups, commits, lag.
+    programs: &'static str,
 }
 
 /// Installs the clients and runs the rounds.
@@ -63,12 +65,12 @@ fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {
     let codecs = ["python-snappy", "lz4", "zstandard", "cramjam"];
     let new = [&["confluent-kafka", "kafka-python", "aiokafka"], &codecs[..]].concat();
     if let Some(python) = venv("python-new", &new, skipped) {
-        for (name, script) in [
-            ("confluent-kafka", "confluent.py"),
-            ("kafka-python (newest)", "kafka_python.py"),
-            ("aiokafka", "aiokafka_client.py"),
+        for (name, script, programs) in [
+            ("confluent-kafka", "confluent.py", "programs_confluent.py"),
+            ("kafka-python (newest)", "kafka_python.py", "programs_kafka_python.py"),
+            ("aiokafka", "aiokafka_client.py", "programs_aiokafka.py"),
         ] {
-            clients.push(Client { name, program: python.clone(), script });
+            clients.push(Client { name, program: python.clone(), script, programs });
         }
     }
     let old = [&["kafka-python==2.0.2", "six"], &codecs[..]].concat();
@@ -77,6 +79,7 @@ fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {
             name: "kafka-python 2.0.2",
             program: python,
             script: "kafka_python.py",
+            programs: "programs_kafka_python.py",
         });
     }
     let node = home.join("node");
@@ -90,6 +93,7 @@ fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {
             name: "kafkajs",
             program: "node".to_owned(),
             script: "kafkajs_client.js",
+            programs: "programs_kafkajs.js",
         });
     } else {
         skipped.push("kafkajs: npm could not install it".to_owned());
@@ -108,6 +112,7 @@ fn rounds(data: &Path, clients: &[Client], has_kcat: bool) -> Done {
         kcat_produce(&broker.address, "kcat")?;
         kcat_consume(&broker.address, "kcat", 1000)?;
     }
+    programs(clients, "programs", &broker.address)?;
     let reads_kafkajs = has_kcat && clients.iter().any(|client| client.name == "kafkajs");
     if reads_kafkajs {
         kcat_reads_kafkajs(&broker.address)?;
@@ -128,6 +133,7 @@ fn rounds(data: &Path, clients: &[Client], has_kcat: bool) -> Done {
     for client in clients {
         client.run("consume", &broker.address)?;
     }
+    programs(clients, "committed", &broker.address)?;
     if has_kcat {
         kcat_consume(&broker.address, "kcat", 2000)?;
     }
@@ -139,17 +145,30 @@ fn rounds(data: &Path, clients: &[Client], has_kcat: bool) -> Done {
 
 impl Client {
     fn run(&self, mode: &str, address: &str) -> Done {
+        let output = self.command(self.script, mode, address).output();
+        self.judge(mode, output)
+    }
+
+    fn command(&self, script: &str, mode: &str, address: &str) -> Command {
         let scripts = top().join("engine/broker/tests/compat");
         let modules: PathBuf = top().join("target/compat/node/node_modules");
         let prefix: String = self.name.chars().filter(char::is_ascii_alphanumeric).collect();
-        let output = Command::new(&self.program)
-            .arg(scripts.join(self.script))
+        let mut command = Command::new(&self.program);
+        command
+            .arg(scripts.join(script))
             .args([mode, address, &prefix])
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PYTHONWARNINGS", "ignore")
             .env("NODE_PATH", modules)
             .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
-            .output()
-            .map_err(|error| format!("{}: {error}", self.name))?;
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn judge(&self, mode: &str, output: std::io::Result<std::process::Output>) -> Done {
+        let output = output.map_err(|error| format!("{}: {error}", self.name))?;
         if output.status.success() {
             println!("    {} {mode}: ok", self.name);
             return Ok(());
@@ -157,6 +176,22 @@ impl Client {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(format!("{} {mode} failed: {}\n{said}", self.name, output.status))
     }
+}
+
+/// Everyone's programs at once: they mostly wait for each other's sessions to end.
+fn programs(clients: &[Client], mode: &str, address: &str) -> Done {
+    let started: Vec<_> = clients
+        .iter()
+        .map(|client| (client, client.command(client.programs, mode, address).spawn()))
+        .collect();
+    let mut done = Ok(());
+    for (client, child) in started {
+        let judged = client.judge(mode, child.and_then(Child::wait_with_output));
+        if done.is_ok() {
+            done = judged;
+        }
+    }
+    done
 }
 
 fn kcat_produce(address: &str, topic: &str) -> Done {
@@ -213,7 +248,8 @@ pub(crate) struct Broker {
 
 impl Broker {
     fn start(data: &Path) -> Result<Self, String> {
-        Self::start_as("debug", data, &["--listen", "127.0.0.1:0"])
+        let no_delay = ["--group.initial.rebalance.delay.ms", "0"];
+        Self::start_as("debug", data, &[&["--listen", "127.0.0.1:0"], &no_delay[..]].concat())
     }
 
     /// The optimised program with these flags; on a free port unless they say where.

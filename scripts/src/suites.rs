@@ -199,6 +199,7 @@ fn librdkafka(
             .map_err(|error| format!("test-runner: {error}"))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);
+        let said = without_colours(&said);
         let row = said.lines().rev().find(|l| l.contains(&format!("| {name} ")));
         let passed = output.status.success() && row.is_some_and(|row| row.contains("PASSED"));
         println!(
@@ -213,6 +214,13 @@ fn librdkafka(
     }
     broker.stop()?;
     Ok(results)
+}
+
+/// Text without a terminal's escape sequences.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
 }
 
 /// kafka-topics.sh in the little that the suite needs of it.

@@ -1,4 +1,4 @@
-// kafkajs: admin and producer. Its consumer only works in groups, so another client reads what it wrote.
+// kafkajs: admin and producer; another client reads what it wrote.
 const { Kafka, CompressionTypes, logLevel } = require('kafkajs')
 const [, , mode, address, prefix] = process.argv
 
