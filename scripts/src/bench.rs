@@ -58,6 +58,7 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
     )?;
     match scenario {
         "sink" => sink(rounds),
+        "groups" => groups(rounds),
         _ => floor(rounds),
     }
 }
@@ -99,6 +100,95 @@ fn sink(rounds: usize) -> Done {
         median(costs)
     );
     Ok(())
+}
+
+/// What groups cost: heartbeats, a large rebalance, and what commits do to producers.
+fn groups(rounds: usize) -> Done {
+    let release = top().join("target/release");
+    for (mode, delay, args) in [
+        ("heartbeats", "5", &["--groups", "1000", "--members", "4"][..]),
+        ("rebalance", "500", &["--members", "100"]),
+    ] {
+        with_weir(&["--group.initial.rebalance.delay.ms", delay], |address, pid, _| {
+            let status = Command::new(release.join("groups"))
+                .args(["--mode", mode, "--bootstrap-server", address, "--broker-pid"])
+                .arg(pid.to_string())
+                .args(args)
+                .status();
+            let status = status.map_err(|error| error.to_string())?;
+            if status.success() { Ok(()) } else { Err(format!("groups: {status}")) }
+        })?;
+    }
+    let mut p99 = [Vec::new(), Vec::new()];
+    let load = "--rate 20000 --partitions 12 --consumers 0 --warmup 1s --duration 5s --quiet";
+    println!("produce p99 (ms), alone and beside 1,000 commits/s; {load}");
+    for round in 0..rounds.max(1) {
+        for with_commits in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+            with_weir(&[], |address, pid, home| {
+                let mut beside = (with_commits == 1).then(|| {
+                    Command::new(release.join("groups"))
+                        .args([
+                            "--mode",
+                            "commits",
+                            "--seconds",
+                            "8",
+                            "--bootstrap-server",
+                            address,
+                        ])
+                        .args(["--broker-pid", &pid.to_string()])
+                        .stdout(Stdio::null())
+                        .spawn()
+                });
+                let output = home.join("result");
+                let status = Command::new(release.join("loadgen"))
+                    .args(load.split(' '))
+                    .args(["--bootstrap-server", address, "--output"])
+                    .arg(&output)
+                    .stdout(Stdio::null())
+                    .status()
+                    .map_err(|error| error.to_string())?;
+                if let Some(Ok(child)) = &mut beside {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                let result = std::fs::read_to_string(output.join("result.json"));
+                let result = result.map_err(|_| format!("loadgen left no result: {status}"))?;
+                p99[with_commits].push(number(&result, "/latency/produce/p99_ms")?);
+                Ok(())
+            })?;
+        }
+        println!("  round {}: {:.3}, {:.3}", round + 1, p99[0][round], p99[1][round]);
+    }
+    let [alone, beside] = p99.map(median);
+    println!("median: {alone:.3}, {beside:.3}, ratio {:.2}", beside / alone);
+    Ok(())
+}
+
+/// Runs `body` with the address, process and directory of a fresh broker.
+fn with_weir(args: &[&str], body: impl FnOnce(&str, u32, &std::path::Path) -> Done) -> Done {
+    let home = top().join("target/bench");
+    let _ = std::fs::remove_dir_all(&home);
+    std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+    let mut server = Command::new(top().join("target/release/weir"))
+        .args(WEIR.args)
+        .args(args)
+        .arg("--data-dir")
+        .arg(home.join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("weir: {error}"))?;
+    let mut line = String::new();
+    let stdout = server.stdout.take().expect("piped");
+    let read = BufReader::new(stdout).read_line(&mut line);
+    let done = match (read, line.trim().strip_prefix("listening on ")) {
+        (Ok(_), Some(address)) => body(address, server.id(), &home),
+        _ => Err("weir did not start".to_owned()),
+    };
+    let _ = server.kill();
+    let _ = server.wait();
+    let _ = std::fs::remove_dir_all(&home);
+    done
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

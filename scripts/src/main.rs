@@ -80,10 +80,10 @@ enum Verb {
         #[arg(long)]
         update: bool,
     },
-    /// Whole-system measurements, as ratios in one run: floor, sink
+    /// Whole-system measurements, as ratios in one run: floor, sink, groups
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "sink"])]
+        #[arg(value_parser = ["floor", "sink", "groups"])]
         scenario: String,
         /// Rounds, interleaved; medians are shown
         #[arg(long, default_value_t = 5)]

@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("engine/sim", &["model", "runtime", "storage", "coordinator", "wire"]),
     ("loadgen", &["model", "runtime", "wire", "client", "broker"]),
-    ("benches", &["model", "runtime", "wire", "storage"]),
+    ("benches", &["model", "runtime", "wire", "client", "storage"]),
     ("scripts", &[]),
 ];
 
