@@ -544,7 +544,9 @@ impl Shard {
     fn on_called(&self, number: u64, output: Box<dyn Any>) {
         if let Some(call) = self.calls.borrow_mut().get_mut(&number) {
             call.output = Some(output);
-            call.waker.take().map(Waker::wake);
+            if let Some(waker) = call.waker.take() {
+                waker.wake();
+            }
         }
     }
 
