@@ -353,14 +353,22 @@ fn crate_tests(
         std::fs::write(&manifest, text + "\n[workspace]\n").map_err(|error| error.to_string())?;
         // It is to be built by the compiler that there is.
         let _ = std::fs::remove_file(source.join("rust-toolchain.toml"));
+        let _ = std::fs::remove_file(source.join("Cargo.lock"));
     }
-    let args =
-        ["--num.partitions", "3", "--group.initial.rebalance.delay.ms", "0", "--node.id", "0"];
+    // Some tests look for Kafka's own port and first id, whatever they are told.
+    let args = [
+        "--listen=127.0.0.1:9092",
+        "--num.partitions=3",
+        "--group.initial.rebalance.delay.ms=0",
+        "--node.id=0",
+        // One of them expects topics to be made when they are asked for, the other that they are not.
+        &format!("--auto.create.topics.enable={}", expected.package == "rdkafka"),
+    ];
     let broker = Broker::start_release(data, &args)?;
     let mut results = BTreeMap::new();
     let mut command = Command::new("cargo");
     command
-        .args(["test", "--no-fail-fast", "--tests"])
+        .args(["test", "--no-fail-fast", "--test", "*"])
         .current_dir(&source)
         .env("CARGO_TARGET_DIR", home.join("target"))
         .env_remove("RUSTFLAGS")
