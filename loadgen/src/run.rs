@@ -227,7 +227,9 @@ async fn run_on(
         if args.num_records.is_some() { Duration::from_secs(86_400) } else { args.duration };
     let (intervals, received) = channel();
     // Consumers first, so that they see the first record.
-    let starts = Arc::new(starts_of(&topic, &args).await?);
+    let consumes = args.consumer_count() > 0;
+    let starts =
+        Arc::new(if consumes { starts_of(&topic, &args).await? } else { vec![0; partitions] });
     for (at, place) in progress.partitions.iter().enumerate() {
         place.position.store(starts[at % partitions], Relaxed);
         place.high_watermark.store(starts[at % partitions], Relaxed);
