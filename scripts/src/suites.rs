@@ -187,7 +187,7 @@ fn librdkafka(
         let start = Instant::now();
         // Each for itself, whole, and for at most so long.
         let output = Command::new("timeout")
-            .args(["-k", "5", "600", "./test-runner", "-p1", "-L", "-V", "3.9.0"])
+            .args(["-k", "5", "900", "./test-runner", "-p1", "-L", "-V", "3.9.0"])
             .current_dir(&tests)
             .env("LD_LIBRARY_PATH", "../src:../src-cpp")
             .env("RDKAFKA_TEST_CONF", &config)
