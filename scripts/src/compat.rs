@@ -73,30 +73,36 @@ fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {
             clients.push(Client { name, program: python.clone(), script, programs });
         }
     }
-    let old = [&["kafka-python==2.0.2", "six"], &codecs[..]].concat();
-    if let Some(python) = venv("python-old", &old, skipped) {
-        clients.push(Client {
-            name: "kafka-python 2.0.2",
-            program: python,
-            script: "kafka_python.py",
-            programs: "programs_kafka_python.py",
-        });
+    for (home, name, package) in [
+        ("python-old", "kafka-python 2.0.2", "kafka-python==2.0.2"),
+        ("python-23", "kafka-python 2.3.0", "kafka-python==2.3.0"),
+    ] {
+        if let Some(python) = venv(home, &[&[package, "six"], &codecs[..]].concat(), skipped) {
+            clients.push(Client {
+                name,
+                program: python,
+                script: "kafka_python.py",
+                programs: "programs_kafka_python.py",
+            });
+        }
     }
     let node = home.join("node");
-    if node.join("node_modules/kafkajs").exists()
-        || works(
-            "npm",
-            &["install", "--silent", "--prefix", &node.display().to_string(), "kafkajs"],
-        )
-    {
-        clients.push(Client {
-            name: "kafkajs",
-            program: "node".to_owned(),
-            script: "kafkajs_client.js",
-            programs: "programs_kafkajs.js",
-        });
-    } else {
-        skipped.push("kafkajs: npm could not install it".to_owned());
+    for (name, package, script, programs) in [
+        ("kafkajs", "kafkajs", "kafkajs_client.js", "programs_kafkajs.js"),
+        (
+            "platformatic",
+            "@platformatic/kafka",
+            "platformatic_client.mjs",
+            "platformatic_client.mjs",
+        ),
+    ] {
+        let there = node.join("node_modules").join(package).exists();
+        let prefix = node.display().to_string();
+        if there || works("npm", &["install", "--silent", "--prefix", &prefix, package]) {
+            clients.push(Client { name, program: "node".to_owned(), script, programs });
+        } else {
+            skipped.push(format!("{name}: npm could not install it"));
+        }
     }
     clients
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod authorized;
 pub mod cli;
 pub mod config;
 mod config_changes;

@@ -347,8 +347,9 @@ impl Shard {
             .filter(|slot| !image.by_id.contains_key(&slot.id.topic_id))
             .cloned()
             .collect();
-        *self.image.borrow_mut() = image;
-        if !gone.is_empty() {
+        let before = std::mem::replace(&mut *self.image.borrow_mut(), Arc::clone(&image));
+        // A topic that went may have had no partition here, and offsets all the same.
+        if before.by_id.keys().any(|id| !image.by_id.contains_key(id)) {
             for partition in self.group_partitions() {
                 partition.on_topics(self);
             }

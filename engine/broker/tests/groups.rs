@@ -324,10 +324,19 @@ fn the_offsets_topic_is_read_like_any_and_written_by_the_broker_alone() {
     let metadata: MetadataResponse = client.ask(&MetadataRequest::default(), 9);
     let internal = metadata.topics.iter().find(|t| t.is_internal).unwrap();
     assert_eq!(internal.name.as_deref(), Some("__consumer_offsets"));
-    // With its topic the offset is gone.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while committed(&mut client, "g", "t", 0).0 != -1 {
-        assert!(Instant::now() < deadline);
+    // With its topic the offset is gone, whichever shards they are on.
+    for topic in ["t0", "t1", "t2", "t3", "t4", "t5"] {
+        client.create(topic, 1);
+        let kept: OffsetCommitResponse = client.ask(&commit_of("g", &[(topic, 0, 42)]), 7);
+        assert_eq!(errors(&kept), [ErrorCode::None]);
+        let delete =
+            DeleteTopicsRequest { topic_names: vec![topic.to_owned()], ..Default::default() };
+        let deleted: DeleteTopicsResponse = client.ask(&delete, 5);
+        assert_eq!(deleted.responses[0].error_code, 0);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while committed(&mut client, "g", topic, 0).0 != -1 {
+            assert!(Instant::now() < deadline, "the offset of {topic} stays");
+        }
     }
 }
 

@@ -212,6 +212,10 @@ impl GroupCoordinator {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.next_look = None;
                 self.look_at(now, &id);
+                if self.groups.get(&id).is_some_and(|group| group.stored.is_none()) {
+                    // Someone asked for a place and never took it: nothing is left to be known.
+                    self.drop_if_nothing_is_left(&id);
+                }
                 self.look_later(&id);
             }
         }

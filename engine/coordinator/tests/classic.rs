@@ -357,6 +357,18 @@ fn refusals_are_kafkas() {
     room.wait(5_001);
     let ticket = room.ask_join(join(&given.member_id, None), 4);
     assert_eq!(room.joined(ticket).error_code, code(ErrorCode::UnknownMemberId));
+    // Who only asks for an id leaves nothing behind.
+    let mut stranger = join("", None);
+    stranger.group_id = "elsewhere".to_owned();
+    let ticket = room.ask_join(stranger, 4);
+    room.joined(ticket);
+    assert_eq!(room.coordinator.group_ids().count(), 2);
+    room.beat(&one, generation);
+    room.wait(5_000);
+    room.beat(&one, generation);
+    room.wait(5_001);
+    room.beat(&one, generation);
+    assert_eq!(room.coordinator.group_ids().collect::<Vec<_>>(), ["g"]);
     // Three are let in, and no more.
     for _ in 0..2 {
         room.begin_join("");

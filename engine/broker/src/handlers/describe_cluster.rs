@@ -1,5 +1,6 @@
 //! DescribeCluster 0-2 (KIP-700): v1 endpoint type, v2 fenced brokers.
 
+use crate::authorized::{self, if_asked};
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use model::ErrorCode;
@@ -28,6 +29,10 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         cluster_id: node.cluster_id.clone(),
         controller_id: node.config.node_id,
         brokers: vec![broker],
+        cluster_authorized_operations: if_asked(
+            asked.include_cluster_authorized_operations,
+            authorized::CLUSTER,
+        ),
         ..Default::default()
     };
     Ok(respond(shard, request, &response))

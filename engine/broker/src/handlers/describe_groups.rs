@@ -1,6 +1,7 @@
 //! DescribeGroups 0-6: v3 authorized operations, v4 static members, v5 flexible, v6 an error for groups
 //! that are not there (KIP-1043).
 
+use crate::authorized::{self, if_asked};
 use crate::dispatch::{Outcome, read, respond};
 use crate::groups::step_at;
 use crate::shard::{Request, Shard};
@@ -16,7 +17,13 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let group = id.clone();
         let step = step_at(shard, &id, move |_, c, _| c.describe(version, &group));
         groups.push(match step.await {
-            Ok(shown) => shown,
+            Ok(shown) => DescribedGroup {
+                authorized_operations: if_asked(
+                    asked.include_authorized_operations && shown.error_code == 0,
+                    authorized::GROUP,
+                ),
+                ..shown
+            },
             Err(error) => {
                 DescribedGroup { error_code: error.code(), group_id: id, ..Default::default() }
             }

@@ -1,5 +1,6 @@
 //! DescribeTopicPartitions 0 (KIP-966): topics by name, in pages of so many partitions.
 
+use crate::authorized;
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use model::{ErrorCode, ids};
@@ -44,6 +45,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
             continue;
         };
         (shown.topic_id, shown.is_internal) = (topic.id, topic.is_internal());
+        shown.topic_authorized_operations = authorized::TOPIC;
         let first = from.filter(|(first, _)| *first == name).map_or(0, |(_, index)| index);
         let last = topic.partitions.min(first.saturating_add(left));
         shown.partitions = (first..last)

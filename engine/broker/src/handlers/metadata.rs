@@ -1,6 +1,7 @@
 //! Metadata 0-13: v1 controller and null for all, v4 auto-create flag, v7 leader epochs, v10 topic
 //! ids, v12 lookup by id, v13 top-level error.
 
+use crate::authorized::{self, if_asked};
 use crate::dispatch::{Outcome, read, respond};
 use crate::image::TopicImage;
 use crate::shard::{Request, Shard};
@@ -74,6 +75,12 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         topics: found,
         ..Default::default()
     };
+    let asked_cluster = asked.include_cluster_authorized_operations;
+    response.cluster_authorized_operations = if_asked(asked_cluster, authorized::CLUSTER);
+    for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
+        topic.topic_authorized_operations =
+            if_asked(asked.include_topic_authorized_operations, authorized::TOPIC);
+    }
     if request.version < 12 {
         // Only from v12 may a topic be without name.
         for topic in &mut response.topics {
