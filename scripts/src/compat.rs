@@ -159,8 +159,10 @@ impl Client {
         let scripts = top().join("engine/broker/tests/compat");
         let modules: PathBuf = top().join("target/compat/node/node_modules");
         let prefix: String = self.name.chars().filter(char::is_ascii_alphanumeric).collect();
-        let mut command = Command::new(&self.program);
+        // A client that waits for ever is a failure, not a hang.
+        let mut command = Command::new("timeout");
         command
+            .args(["-k", "5", "180", &self.program])
             .arg(scripts.join(script))
             .args([mode, address, &prefix])
             .env("PYTHONDONTWRITEBYTECODE", "1")
