@@ -2,15 +2,13 @@
 //! leave. Eager rebalancing, range assignor.
 
 use crate::args::Args;
-use client::consumer_protocol::{
-    RANGE, assign_range, assignment, partitions_of, subscription, topics_of,
-};
 use client::{Connection, find_coordinator};
 use model::ErrorCode;
 use runtime::timer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::ApiKey;
+use wire::consumer_protocol::{assignment, partitions_of, subscription, topics_of};
 use wire::messages::{
     HeartbeatRequest, HeartbeatResponse, JoinGroupProtocol, JoinGroupRequest, JoinGroupResponse,
     LeaveGroupRequest, LeaveGroupResponse, LeavingMember, OffsetCommitPartition,
@@ -19,6 +17,8 @@ use wire::messages::{
     SyncGroupRequest, SyncGroupResponse,
 };
 
+/// Kafka's name of the assignor.
+const RANGE: &str = "range";
 /// How long a join may take beyond the time that members have for it.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
@@ -308,5 +308,36 @@ fn said(stop: Stop) -> String {
     match stop {
         Stop::Rejoin => "the group rebalances".to_owned(),
         Stop::Lost(why) | Stop::Fatal(why) => why,
+    }
+}
+
+/// The range assignor for one topic: members in order get neighbouring partitions, the first ones
+/// one more where it does not come out even.
+fn assign_range(members: &[String], partitions: i32) -> Vec<(String, Vec<i32>)> {
+    let mut sorted = members.to_vec();
+    sorted.sort();
+    let count = sorted.len().max(1) as i32;
+    let (each, more) = (partitions / count, partitions % count);
+    let mut next = 0;
+    let assign = |(number, member): (usize, String)| {
+        let take = each + i32::from((number as i32) < more);
+        let theirs = (next..next + take).collect();
+        next += take;
+        (member, theirs)
+    };
+    sorted.into_iter().enumerate().map(assign).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_cover_every_partition_once() {
+        let members = ["c", "a", "b"].map(str::to_owned);
+        let assigned = assign_range(&members, 7);
+        let expected = [("a", vec![0, 1, 2]), ("b", vec![3, 4]), ("c", vec![5, 6])];
+        assert_eq!(assigned, expected.map(|(m, p)| (m.to_owned(), p)));
+        assert_eq!(assign_range(&members, 2)[2], ("c".to_owned(), vec![]));
     }
 }

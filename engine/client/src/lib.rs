@@ -5,7 +5,6 @@
 
 mod cluster;
 mod connection;
-pub mod consumer_protocol;
 
 pub use cluster::{
     Cluster, Node, TopicView, create, delete, describe, end_offsets, find_coordinator,

@@ -4,8 +4,8 @@ use crate::group_coordinator::Ticket;
 use crate::offsets::Offsets;
 use crate::records::{StoredGroup, StoredMember, group_value};
 use std::collections::BTreeMap;
+use wire::consumer_protocol::topics_of;
 use wire::messages::JoinGroupMember;
-use wire::primitives::Reader;
 
 /// Where a group is in its life, in Kafka's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -265,7 +265,7 @@ impl Group {
         let protocol = self.protocol.as_deref()?;
         let mut topics = Vec::new();
         for member in self.members.values() {
-            topics.extend(topics_of_subscription(member.metadata_of(protocol))?);
+            topics.extend(topics_of(member.metadata_of(protocol))?);
         }
         Some(topics)
     }
@@ -338,14 +338,6 @@ impl Group {
     }
 }
 
-/// The topics in a consumer's subscription; `None` for bytes that are none.
-fn topics_of_subscription(metadata: &[u8]) -> Option<Vec<String>> {
-    let mut reader = Reader::new(metadata);
-    reader.i16().ok()?;
-    let count = reader.count(false).ok()?.unwrap_or(0);
-    (0..count).map(|_| reader.string(false).ok().flatten().map(str::to_owned)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,16 +379,5 @@ mod tests {
         assert_eq!((back.state, back.generation), (GroupState::Stable, 4));
         assert_eq!(back.leader.as_deref(), Some("a"));
         assert_eq!(back.static_members["i"], "b");
-    }
-
-    #[test]
-    fn garbage_metadata_is_no_subscription() {
-        assert_eq!(
-            topics_of_subscription(b"\0\0\0\0\0\x01\0\x01t\xff"),
-            Some(vec!["t".to_owned()])
-        );
-        for garbage in [&b""[..], b"\0", b"\0\0\x7f\xff\xff\xff", b"\0\0\0\0\0\x01\0\x09t"] {
-            assert_eq!(topics_of_subscription(garbage), None);
-        }
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api_key;
+pub mod consumer_protocol;
 pub mod error;
 pub mod fetch;
 pub mod frame;

@@ -5,10 +5,10 @@ use super::view::{View, print};
 use super::{Format, all_fine, refused};
 use clap::{ArgGroup, Subcommand};
 use client::Cluster;
-use client::consumer_protocol::partitions_of;
 use model::ErrorCode;
 use serde_json::json;
 use std::collections::BTreeMap;
+use wire::consumer_protocol::partitions_of;
 use wire::messages::{
     DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     DescribedGroup, ListGroupsRequest, ListGroupsResponse, OffsetCommitPartition,

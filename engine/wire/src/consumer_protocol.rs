@@ -1,11 +1,8 @@
-//! What ordinary consumers say to each other through their group: subscriptions, assignments, and
-//! the range assignor (KIP-429's version 0 of both, which every client reads).
+//! What ordinary consumers say to each other through their group: subscriptions and assignments.
+//! Written in version 0, which every client reads; later versions only add behind what is read here.
 
+use crate::primitives::{Reader, put_count, put_string};
 use std::collections::BTreeMap;
-use wire::primitives::{Reader, put_count, put_string};
-
-/// Kafka's name of the assignor.
-pub const RANGE: &str = "range";
 
 /// The metadata of a member that is subscribed to `topics`.
 #[must_use]
@@ -58,24 +55,6 @@ pub fn partitions_of(assignment: &[u8]) -> Option<BTreeMap<String, Vec<i32>>> {
     Some(found)
 }
 
-/// The range assignor for one topic: members in order get neighbouring partitions, the first ones
-/// one more where it does not come out even.
-#[must_use]
-pub fn assign_range(members: &[String], partitions: i32) -> Vec<(String, Vec<i32>)> {
-    let mut sorted = members.to_vec();
-    sorted.sort();
-    let count = sorted.len().max(1) as i32;
-    let (each, more) = (partitions / count, partitions % count);
-    let mut next = 0;
-    let assign = |(number, member): (usize, String)| {
-        let take = each + i32::from((number as i32) < more);
-        let theirs = (next..next + take).collect();
-        next += take;
-        (member, theirs)
-    };
-    sorted.into_iter().enumerate().map(assign).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,20 +63,15 @@ mod tests {
     fn what_is_written_reads_back() {
         assert_eq!(topics_of(&subscription(&["a", "b"])).unwrap(), ["a", "b"]);
         let partitions = BTreeMap::from([("t".to_owned(), vec![0, 3]), ("u".to_owned(), vec![])]);
+        assert_eq!(topics_of(b"\0\0\0\0\0\x01\0\x01t\xff").unwrap(), ["t"]);
+        for garbage in [&b""[..], b"\0", b"\0\0\x7f\xff\xff\xff", b"\0\0\0\0\0\x01\0\x09t"] {
+            assert_eq!(topics_of(garbage), None);
+        }
         let bytes = assignment(&partitions);
         assert_eq!(partitions_of(&bytes), Some(partitions));
         assert_eq!(partitions_of(&[]), Some(BTreeMap::new()));
         for cut in 1..bytes.len() - 4 {
             assert_eq!(partitions_of(&bytes[..cut]), None);
         }
-    }
-
-    #[test]
-    fn ranges_cover_every_partition_once() {
-        let members = ["c", "a", "b"].map(str::to_owned);
-        let assigned = assign_range(&members, 7);
-        let expected = [("a", vec![0, 1, 2]), ("b", vec![3, 4]), ("c", vec![5, 6])];
-        assert_eq!(assigned, expected.map(|(m, p)| (m.to_owned(), p)));
-        assert_eq!(assign_range(&members, 2)[2], ("c".to_owned(), vec![]));
     }
 }
