@@ -5,20 +5,51 @@ use crate::topics::{self, Refusal};
 use model::ErrorCode;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use wire::messages::AlterConfigsResourceResponse;
 
 pub(crate) const RESOURCE_TOPIC: i8 = 2;
 pub(crate) const RESOURCE_BROKER: i8 = 4;
 
-/// What a result looks like in a response.
-pub(crate) fn outcome(result: Result<(), Refusal>) -> (i16, Option<String>) {
-    match result {
-        Ok(()) => (0, None),
-        Err((error, why)) => (error.code(), Some(why)),
+/// A resource as a request names it: its type and name.
+pub(crate) type Resource = (i8, String);
+
+/// Changes each resource by `change`, which is given its place in the request, and tells what became
+/// of it. Only topics can be changed, and each only once in a request.
+pub(crate) async fn change_each<F>(
+    shard: &Rc<Shard>,
+    resources: &[Resource],
+    validate_only: bool,
+    change: impl Fn(usize) -> F,
+) -> Vec<AlterConfigsResourceResponse>
+where
+    F: FnOnce(&mut BTreeMap<String, String>) -> Result<(), Refusal> + Send + 'static,
+{
+    let mut responses = Vec::new();
+    for (place, resource) in resources.iter().enumerate() {
+        let (resource_type, resource_name) = resource.clone();
+        let changed = if resources.iter().filter(|other| *other == resource).count() > 1 {
+            Err((ErrorCode::InvalidRequest, "the request names this resource twice".to_owned()))
+        } else if resource_type != RESOURCE_TOPIC {
+            Err(not_a_topic(resource_type))
+        } else {
+            change_topic(shard, &resource_name, validate_only, change(place)).await
+        };
+        let (error_code, error_message) = match changed {
+            Ok(()) => (0, None),
+            Err((error, why)) => (error.code(), Some(why)),
+        };
+        responses.push(AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type,
+            resource_name,
+        });
     }
+    responses
 }
 
 /// Why a resource that is no topic is not changed.
-pub(crate) fn not_a_topic(resource_type: i8) -> Refusal {
+fn not_a_topic(resource_type: i8) -> Refusal {
     if resource_type == RESOURCE_BROKER {
         let why = "the broker's settings come from its file and flags, and change with a restart";
         return (ErrorCode::InvalidConfig, why.to_owned());
@@ -27,7 +58,7 @@ pub(crate) fn not_a_topic(resource_type: i8) -> Refusal {
 }
 
 /// Changes a topic's settings, or only checks whether it could be done.
-pub(crate) async fn change_topic(
+async fn change_topic(
     shard: &Rc<Shard>,
     name: &str,
     validate_only: bool,

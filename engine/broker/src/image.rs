@@ -1,11 +1,12 @@
 //! What every shard knows of the cluster: topics by name and id. Replaced as a whole.
 
 use crate::topic_settings::{Durability, WriteRules};
-use model::{PartitionIndex, TopicId, TopicPartition};
+use model::{ErrorCode, PartitionIndex, TopicId, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::catalog::{Catalog, CatalogTopic};
 use storage::{LogSettings, Retention};
+use wire::fetch::TopicRef;
 
 /// A topic as all shards see it.
 #[derive(Debug)]
@@ -54,6 +55,24 @@ impl MetadataImage {
     /// Whether there is such a partition.
     pub(crate) fn has(&self, topic: &str, partition: i32) -> bool {
         self.by_name.get(topic).is_some_and(|topic| topic.partition(partition).is_some())
+    }
+
+    /// The partition that a request names.
+    ///
+    /// # Errors
+    /// There is no such topic or partition; the code depends on how the topic was named.
+    pub(crate) fn resolve(
+        &self,
+        topic: TopicRef<'_>,
+        partition: i32,
+    ) -> Result<(&TopicImage, TopicPartition), ErrorCode> {
+        let (topic, missing) = match topic {
+            TopicRef::Name(name) => (self.by_name.get(name), ErrorCode::UnknownTopicOrPartition),
+            TopicRef::Id(id) => (self.by_id.get(&id), ErrorCode::UnknownTopicId),
+        };
+        let topic = topic.ok_or(missing)?;
+        let id = topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        Ok((topic, id))
     }
 
     pub(crate) fn new(catalog: &Catalog, config: &crate::config::Config) -> Arc<Self> {

@@ -6,7 +6,7 @@
 
 use crate::dispatch::Outcome;
 use crate::fetch_sessions::Part;
-use crate::image::{MetadataImage, TopicImage};
+use crate::image::MetadataImage;
 use crate::requests::{OpenRequest, Token};
 use crate::shard::{Message, Request, Shard, remedy};
 use model::{ErrorCode, Offset, TopicPartition};
@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Read;
-use wire::fetch::{FetchHead, FetchPartition, FetchRequest, FetchResult, TopicRef, put_response};
+use wire::fetch::{FetchHead, FetchPartition, FetchRequest, FetchResult, put_response};
 use wire::{ApiKey, WireError, header};
 
 const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
@@ -141,7 +141,7 @@ async fn gather(
     let image = shard.image();
     let mut owners = 0u64;
     for (index, asked) in fetch.partitions().enumerate() {
-        match resolve(&image, &asked) {
+        match image.resolve(asked.topic, asked.partition) {
             Ok((_, id)) => owners |= 1 << (shard.owner_of(id) % 64),
             Err(error) => share.push(index as u32, FetchResult::refused(error), 0),
         }
@@ -196,19 +196,6 @@ pub(crate) fn read_owned(
         read_with_disk(&shard, &image, &fetch, reading, &mut share).await;
         shard.mailbox.send(to, Message::Fetched { token, share });
     });
-}
-
-fn resolve<'i>(
-    image: &'i MetadataImage,
-    asked: &FetchPartition<'_>,
-) -> Result<(&'i TopicImage, TopicPartition), ErrorCode> {
-    let (topic, missing) = match asked.topic {
-        TopicRef::Name(name) => (image.by_name.get(name), ErrorCode::UnknownTopicOrPartition),
-        TopicRef::Id(id) => (image.by_id.get(&id), ErrorCode::UnknownTopicId),
-    };
-    let topic = topic.ok_or(missing)?;
-    let id = topic.partition(asked.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    Ok((topic, id))
 }
 
 /// Reads owned partitions from memory; false (and nothing kept of them) if the disk is needed.
@@ -293,7 +280,7 @@ fn owned(
     image: &MetadataImage,
     asked: &FetchPartition<'_>,
 ) -> Option<(TopicPartition, Option<Slot>)> {
-    let (_, id) = resolve(image, asked).ok()?;
+    let (_, id) = image.resolve(asked.topic, asked.partition).ok()?;
     (shard.owner_of(id) == shard.id()).then(|| (id, shard.slot(id)))
 }
 

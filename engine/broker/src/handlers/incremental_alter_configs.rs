@@ -1,7 +1,8 @@
 //! IncrementalAlterConfigs 0-1 (KIP-339): v1 flexible. Sets, deletes, appends to and subtracts from
 //! single settings.
 
-use crate::config_changes::{self, RESOURCE_TOPIC};
+use crate::config::Config;
+use crate::config_changes::change_each;
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use crate::topic_settings::{self, Kind, value_of};
@@ -9,10 +10,10 @@ use crate::topics::Refusal;
 use model::ErrorCode;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use wire::WireError;
 use wire::messages::{
-    AlterConfigsResourceResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    IncrementalConfig, IncrementalConfigsResource,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, IncrementalConfig,
 };
 
 const SET: i8 = 0;
@@ -22,54 +23,35 @@ const SUBTRACT: i8 = 3;
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<IncrementalAlterConfigsRequest>(request)?;
-    let mut responses = Vec::new();
-    for resource in &asked.resources {
-        let same = |other: &&IncrementalConfigsResource| {
-            other.resource_type == resource.resource_type
-                && other.resource_name == resource.resource_name
-        };
-        let altered = if asked.resources.iter().filter(same).count() > 1 {
-            Err((ErrorCode::InvalidRequest, "the request names this resource twice".to_owned()))
-        } else {
-            alter(shard, resource, asked.validate_only).await
-        };
-        let (error_code, error_message) = config_changes::outcome(altered);
-        responses.push(AlterConfigsResourceResponse {
-            error_code,
-            error_message,
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-        });
-    }
+    let resources: Vec<_> =
+        asked.resources.iter().map(|r| (r.resource_type, r.resource_name.clone())).collect();
+    let change = |place: usize| {
+        let (changes, node) = (asked.resources[place].configs.clone(), Arc::clone(&shard.node));
+        move |set: &mut BTreeMap<String, String>| apply_all(&changes, set, &node.config)
+    };
+    let responses = change_each(shard, &resources, asked.validate_only, change).await;
     let response = IncrementalAlterConfigsResponse { responses, ..Default::default() };
     Ok(respond(shard, request, &response))
 }
 
-async fn alter(
-    shard: &Rc<Shard>,
-    resource: &IncrementalConfigsResource,
-    validate_only: bool,
+fn apply_all(
+    changes: &[IncrementalConfig],
+    set: &mut BTreeMap<String, String>,
+    config: &Config,
 ) -> Result<(), Refusal> {
-    if resource.resource_type != RESOURCE_TOPIC {
-        return Err(config_changes::not_a_topic(resource.resource_type));
-    }
-    let names = |config: &IncrementalConfig| config.name.clone();
-    let all: Vec<String> = resource.configs.iter().map(names).collect();
-    if let Some(twice) = all.iter().find(|name| all.iter().filter(|n| n == name).count() > 1) {
-        let why = format!("{twice} is named twice");
-        return Err((ErrorCode::InvalidRequest, why));
-    }
-    let (changes, node) = (resource.configs.clone(), shard.node.clone());
-    let change = move |set: &mut BTreeMap<String, String>| {
-        changes.iter().try_for_each(|change| apply(change, set, &node.config))
+    let twice = |change: &&IncrementalConfig| {
+        changes.iter().filter(|other| other.name == change.name).count() > 1
     };
-    config_changes::change_topic(shard, &resource.resource_name, validate_only, change).await
+    if let Some(change) = changes.iter().find(twice) {
+        return Err((ErrorCode::InvalidRequest, format!("{} is named twice", change.name)));
+    }
+    changes.iter().try_for_each(|change| apply(change, set, config))
 }
 
 fn apply(
     change: &IncrementalConfig,
     set: &mut BTreeMap<String, String>,
-    config: &crate::config::Config,
+    config: &Config,
 ) -> Result<(), Refusal> {
     let invalid = |why: String| (ErrorCode::InvalidConfig, why);
     let name = &change.name;

@@ -11,7 +11,6 @@ use crate::shard::{Message, Request, Shard};
 use model::{Compression, ErrorCode, RecordBatch, TopicPartition};
 use runtime::clock;
 use std::rc::Rc;
-use wire::fetch::TopicRef;
 use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_response};
 use wire::{ApiKey, WireError, header};
 
@@ -142,20 +141,15 @@ fn append_one(
     }
 }
 
+/// Internal topics are the broker's own to write.
 fn resolve<'i>(
     image: &'i MetadataImage,
     asked: &ProducePartition<'_>,
 ) -> Result<(&'i TopicImage, TopicPartition), ErrorCode> {
-    let (topic, missing) = match asked.topic {
-        TopicRef::Name(name) => (image.by_name.get(name), ErrorCode::UnknownTopicOrPartition),
-        TopicRef::Id(id) => (image.by_id.get(&id), ErrorCode::UnknownTopicId),
-    };
-    let topic = topic.ok_or(missing)?;
-    if topic.is_internal() {
-        return Err(ErrorCode::InvalidTopicException);
+    match image.resolve(asked.topic, asked.partition) {
+        Ok((topic, _)) if topic.is_internal() => Err(ErrorCode::InvalidTopicException),
+        resolved => resolved,
     }
-    let id = topic.partition(asked.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    Ok((topic, id))
 }
 
 fn validate<'a>(
