@@ -2,7 +2,7 @@
 //! leave. Eager rebalancing, range assignor.
 
 use crate::args::Args;
-use client::{Connection, find_coordinator};
+use client::{Connection, committed_offsets, find_coordinator};
 use model::ErrorCode;
 use runtime::timer;
 use std::collections::BTreeMap;
@@ -12,9 +12,8 @@ use wire::consumer_protocol::{assignment, partitions_of, subscription, topics_of
 use wire::messages::{
     HeartbeatRequest, HeartbeatResponse, JoinGroupProtocol, JoinGroupRequest, JoinGroupResponse,
     LeaveGroupRequest, LeaveGroupResponse, LeavingMember, OffsetCommitPartition,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopic, OffsetFetchGroup,
-    OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopic, SyncGroupAssignment,
-    SyncGroupRequest, SyncGroupResponse,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopic, OffsetFetchTopic,
+    SyncGroupAssignment, SyncGroupRequest, SyncGroupResponse,
 };
 
 /// Kafka's name of the assignor.
@@ -190,30 +189,12 @@ impl Member {
 
     /// Where the group goes on in these partitions; -1 where it has not been yet.
     pub(crate) async fn committed(&mut self, partitions: &[i32]) -> Result<Vec<i64>, String> {
-        let topics = Some(vec![OffsetFetchTopic {
-            name: self.topic.clone(),
-            partition_indexes: partitions.to_vec(),
-        }]);
-        let group = OffsetFetchGroup {
-            group_id: self.group_id.clone(),
-            topics: topics.clone(),
-            ..Default::default()
-        };
-        let request = OffsetFetchRequest {
-            group_id: self.group_id.clone(),
-            topics,
-            groups: vec![group],
-            ..Default::default()
-        };
+        let topic =
+            OffsetFetchTopic { name: self.topic.clone(), partition_indexes: partitions.to_vec() };
+        let group = self.group_id.clone();
         let connection = self.coordinator().await.map_err(said)?;
-        let mut response: OffsetFetchResponse = connection.ask(&request).await?;
-        let (topics, error) = match response.groups.pop() {
-            Some(group) => (group.topics, group.error_code),
-            None => (response.topics, response.error_code),
-        };
-        if error != 0 {
-            return Err(format!("offset fetch {}", ErrorCode::from_code(error).name()));
-        }
+        let found = committed_offsets(connection, &group, Some(vec![topic])).await?;
+        let topics = found.map_err(|error| format!("offset fetch {}", error.name()))?;
         let found = topics.iter().flat_map(|topic| &topic.partitions);
         let by_index: BTreeMap<i32, i64> =
             found.map(|p| (p.partition_index, p.committed_offset)).collect();

@@ -353,6 +353,13 @@ impl Config {
             offset_metadata_bytes_max: number("offset.metadata.max.bytes", 0..=32_000)? as usize,
             offsets_retention_ms: number("offsets.retention.minutes", 1..=INT_MAX)? * 60_000,
         };
+        if groups.session_timeout_ms_min > groups.session_timeout_ms_max {
+            return Err(format!(
+                "group.min.session.timeout.ms={} is above group.max.session.timeout.ms={}: no \
+                 member could join",
+                groups.session_timeout_ms_min, groups.session_timeout_ms_max
+            ));
+        }
         let config = Self {
             data_dirs,
             journal_bytes,
@@ -477,6 +484,8 @@ mod tests {
             ("log.dirs", "a,,b", "different directories"),
             ("weir.journal.bytes", "5", "at least"),
             ("weir.durability", "ram", "memory"),
+            ("group.min.session.timeout.ms", "1800001", "group.max.session.timeout.ms"),
+            ("compression.type", "brotli", "zstd"),
             ("no.such.thing", "1", "unknown setting"),
         ] {
             let error = config(&[(name, value)]).unwrap_err();

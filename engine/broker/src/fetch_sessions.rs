@@ -17,8 +17,10 @@ use wire::fetch::{FetchPartition, FetchRequest, FetchResult, TopicRef, put_full_
 /// A session that was used within this time is not thrown out for a new one (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).
 const KEPT_FOR: Duration = Duration::from_secs(120);
-/// Most partitions of a session: what it may hold in memory is bounded.
+/// Most partitions of one session, and of all sessions of a shard: what clients may hold in memory
+/// (about 100 bytes each) is bounded.
 const PARTITIONS_MAX: usize = 100_000;
+const PARTITIONS_OF_ALL_MAX: usize = 1_000_000;
 
 /// A topic as the session's client names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,10 +107,7 @@ impl Session {
                 known.fetch_offset = asked.fetch_offset;
                 known.partition_max_bytes = asked.partition_max_bytes;
             }
-            Err(at) if self.partitions.len() < PARTITIONS_MAX => {
-                self.partitions.insert(at, SessionPartition::new(asked));
-            }
-            Err(_) => {}
+            Err(at) => self.partitions.insert(at, SessionPartition::new(asked)),
         }
     }
 
@@ -117,6 +116,11 @@ impl Session {
             self.partitions.remove(at);
         }
     }
+}
+
+/// Partitions that all sessions hold together.
+fn held(sessions: &BTreeMap<i32, Session>) -> usize {
+    sessions.values().map(|session| session.partitions.len()).sum()
 }
 
 /// What a request is to its session.
@@ -170,8 +174,16 @@ impl FetchSessions {
                 }
                 session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
                 session.last_used = clock::now();
+                let before = session.partitions.len();
                 fetch.forgotten(|topic, partition| session.forget(topic, partition));
                 fetch.partitions().for_each(|asked| session.set(asked));
+                let now = session.partitions.len();
+                if now > before && (now > PARTITIONS_MAX || held(&sessions) > PARTITIONS_OF_ALL_MAX)
+                {
+                    // The client asks in full from now on, or for less.
+                    sessions.remove(&id);
+                    return Err(ErrorCode::FetchSessionIdNotFound);
+                }
                 Ok(Part::Goes(id))
             }
         }
@@ -201,7 +213,10 @@ impl FetchSessions {
         results: impl Iterator<Item = FetchResult>,
     ) -> i32 {
         let mut sessions = self.sessions.borrow_mut();
-        if self.slots == 0 || fetch.partitions().next().is_none() {
+        let partitions = fetch.partitions().count();
+        let fits =
+            partitions <= PARTITIONS_MAX && held(&sessions) + partitions <= PARTITIONS_OF_ALL_MAX;
+        if self.slots == 0 || partitions == 0 || !fits {
             return 0;
         }
         if sessions.len() >= self.slots {
@@ -227,9 +242,6 @@ impl FetchSessions {
                 partition.log_start_offset = result.log_start_offset;
             }
             session.partitions.push(partition);
-        }
-        if session.partitions.len() > PARTITIONS_MAX {
-            return 0;
         }
         session.partitions.sort_by(|a, b| a.place(b.topic.as_ref(), b.partition));
         session.partitions.dedup_by(|a, b| a.topic == b.topic && a.partition == b.partition);

@@ -40,10 +40,18 @@ enum State {
     Loaded,
 }
 
+/// Where the log ended after a step, and how often it had failed by then: what the step's answers
+/// wait for.
+#[derive(Clone, Copy)]
+struct Written {
+    end: Offset,
+    failures: u64,
+}
+
 /// A join or sync whose answer is awaited.
 enum Parked {
     Waiting(Option<Waker>),
-    Done(Result<(Answer, Offset), ErrorCode>),
+    Done(Result<(Answer, Written), ErrorCode>),
 }
 
 /// The groups of one partition of `__consumer_offsets`.
@@ -196,8 +204,8 @@ impl GroupPartition {
         step: impl FnOnce(&Shard, &mut GroupCoordinator, Now) -> T,
     ) -> Result<T, ErrorCode> {
         self.until_loaded(shard).await?;
-        let (value, end) = self.step(shard, step)?;
-        self.until_durable(end).await?;
+        let (value, written) = self.step(shard, step)?;
+        self.until_durable(written).await?;
         Ok(value)
     }
 
@@ -213,7 +221,7 @@ impl GroupPartition {
         self.parked.borrow_mut().insert(ticket, Parked::Waiting(None));
         let place = Place { partition: self, ticket };
         self.step(shard, |_, coordinator, now| step(coordinator, now, ticket))?;
-        let (answer, end) = poll_fn(|cx| {
+        let (answer, written) = poll_fn(|cx| {
             let mut parked = self.parked.borrow_mut();
             let entry = parked.get_mut(&place.ticket).expect("ours until dropped");
             if let Parked::Waiting(waker) = entry {
@@ -226,12 +234,12 @@ impl GroupPartition {
             Poll::Ready(result)
         })
         .await?;
-        self.until_durable(end).await?;
+        self.until_durable(written).await?;
         Ok(answer)
     }
 
-    async fn until_durable(&self, end: Offset) -> Result<(), ErrorCode> {
-        let durable = self.slot.until_committed(end, self.failures.get()).await;
+    async fn until_durable(&self, written: Written) -> Result<(), ErrorCode> {
+        let durable = self.slot.until_committed(written.end, written.failures).await;
         durable.map_err(|_| ErrorCode::CoordinatorNotAvailable)
     }
 
@@ -240,7 +248,7 @@ impl GroupPartition {
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         step: impl FnOnce(&Shard, &mut GroupCoordinator, Now) -> T,
-    ) -> Result<(T, Offset), ErrorCode> {
+    ) -> Result<(T, Written), ErrorCode> {
         let (value, effects, deadline) = {
             let mut coordinator = self.coordinator.borrow_mut();
             let value = step(shard, &mut coordinator, now());
@@ -254,8 +262,9 @@ impl GroupPartition {
                 return Err(ErrorCode::CoordinatorNotAvailable);
             }
         };
+        let written = Written { end, failures: self.failures.get() };
         for (ticket, answer) in answers {
-            self.answer(ticket, Ok((answer, end)));
+            self.answer(ticket, Ok((answer, written)));
         }
         if deadline != self.armed_for.get() {
             self.changed.notify();
@@ -269,10 +278,10 @@ impl GroupPartition {
                 me.rewriting.set(false);
             });
         }
-        Ok((value, end))
+        Ok((value, written))
     }
 
-    fn answer(&self, ticket: Ticket, result: Result<(Answer, Offset), ErrorCode>) {
+    fn answer(&self, ticket: Ticket, result: Result<(Answer, Written), ErrorCode>) {
         let mut parked = self.parked.borrow_mut();
         // Whoever gave up is not there any more.
         if let Some(entry) = parked.get_mut(&ticket)
@@ -311,7 +320,7 @@ impl GroupPartition {
         if self.state.get() != State::Loaded {
             return;
         }
-        warning!("groups of {OFFSETS_TOPIC} {}: {why}; read again from the log", self.slot.id);
+        self.slot.complain(&format!("groups: {why}; they are read again from the log"));
         self.state.set(State::Unloaded { retry_at: Nanos::default() });
         let tickets: Vec<Ticket> = self.parked.borrow().keys().copied().collect();
         for ticket in tickets {
@@ -353,7 +362,8 @@ impl GroupPartition {
         match self.replay(&mut coordinator).await {
             Ok(bytes) => {
                 let groups = coordinator.group_ids().count();
-                if groups > 0 {
+                // Told once: on a full disk it is read again for each commit that fails.
+                if groups > 0 && !self.keeper_runs.get() {
                     info!(
                         "groups of {OFFSETS_TOPIC} {}: {groups} read from {bytes} bytes in {} ms",
                         self.slot.id,
@@ -407,8 +417,16 @@ impl GroupPartition {
                     continue;
                 }
                 let base = batch.base_offset();
-                for record in batch.records(&mut scratch).into_iter().flatten() {
-                    let Ok(record) = record else { break };
+                let Ok(records) = batch.records(&mut scratch) else {
+                    let why = format!("{}: the batch at {base} cannot be read", self.slot.id);
+                    return Err(StorageError::Unusable(why));
+                };
+                for record in records {
+                    let Ok(record) = record else {
+                        let why =
+                            format!("{}: a record behind {base} cannot be read", self.slot.id);
+                        return Err(StorageError::Unusable(why));
+                    };
                     if base.plus(i64::from(record.offset_delta)) < offset {
                         continue;
                     }

@@ -9,6 +9,7 @@ use model::{TopicId, crc32c};
 use runtime::fs::TemporaryDir;
 use std::time::Duration;
 use wire::ApiKey;
+use wire::api_key::APIS;
 use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, Message, MetadataRequest, MetadataRequestTopic,
@@ -53,6 +54,34 @@ fn malformed_frames_close_their_connection_and_no_other() {
         assert!(client.receive().is_none(), "{what}: closed");
         let (error, _) = bystander.produce("t", 1, &batch(1, 10)).expect(what);
         assert_eq!(error, 0, "{what}: others go on");
+    }
+}
+
+#[test]
+fn garbage_to_any_api_disturbs_nobody() {
+    let broker = Broker::start(&[]);
+    let mut bystander = broker.client();
+    bystander.create("t", 1);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state >> 33
+    };
+    for api in APIS {
+        for version in api.version_min..=api.version_max {
+            for _ in 0..5 {
+                let mut client = broker.client();
+                // Small numbers are plausible counts and lengths: they get further than noise.
+                let body: Vec<u8> = (0..random() % 120)
+                    .map(|_| if random() % 3 == 0 { random() as u8 } else { (random() % 4) as u8 })
+                    .collect();
+                let frame = client.frame(api.key, version, |out| out.extend_from_slice(&body));
+                client.send(&frame);
+                // It hangs up without a look at what became of it.
+            }
+        }
+        let (error, _) = bystander.produce("t", 1, &batch(1, 10)).expect(api.name);
+        assert_eq!(error, 0, "{}: others go on", api.name);
     }
 }
 

@@ -4,10 +4,11 @@
 
 mod common;
 
-use common::{Broker, Client, batch};
+use common::{Broker, Client, Mounted, batch};
 use coordinator::{StoredRecord, read_record};
 use model::{Compression, ErrorCode, RecordBatch};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
 use wire::ApiKey;
 use wire::fetch::{self, FetchAsk, FetchLimits};
@@ -364,6 +365,73 @@ fn the_offsets_log_is_written_anew_before_it_grows() {
     let mut client = broker.client();
     for index in [0, 77, 499] {
         assert_eq!(committed(&mut client, "g", "t", index).0, 399_000 + i64::from(index));
+    }
+}
+
+#[test]
+fn a_commit_that_was_answered_outlives_a_kill_9_in_that_moment() {
+    let mut broker = Broker::start(&[]);
+    broker.client().create("t", 1);
+    let mut offset = 0;
+    for cycle in 0..8 {
+        let mut client = broker.client();
+        let until = Instant::now() + Duration::from_millis(20 + 13 * cycle);
+        while Instant::now() < until {
+            offset += 1;
+            let kept: OffsetCommitResponse = client.ask(&commit_of("g", &[("t", 0, offset)]), 7);
+            assert_eq!(errors(&kept), [ErrorCode::None]);
+        }
+        broker.kill_and_start_again();
+        assert_eq!(committed(&mut broker.client(), "g", "t", 0).0, offset, "cycle {cycle}");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_commits_and_loses_none() {
+    let Some(disk) = Mounted::tmpfs(64 << 20) else {
+        println!("skipped: no tmpfs may be mounted here");
+        return;
+    };
+    let args = "--weir.shards 1 --weir.journal.bytes 0 --offsets.topic.num.partitions 1";
+    let args: Vec<_> = args.split(' ').collect();
+    let mut broker = Broker::start_under(disk.0.path(), &args);
+    let mut client = broker.client();
+    client.create("t", 500);
+    let commit = |client: &mut Client, round: i64| {
+        let offsets: Vec<_> = (0..500).map(|p| ("t", p, round)).collect();
+        let response: OffsetCommitResponse = client.ask(&commit_of("g", &offsets), 7);
+        let errors = errors(&response);
+        assert!(errors.iter().all(|error| *error == errors[0]), "all or nothing");
+        errors[0]
+    };
+    assert_eq!(commit(&mut client, 1), ErrorCode::None);
+    let ballast = disk.0.path().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while file.write_all(&[1; 1 << 20]).is_ok() {}
+    drop(file);
+    let mut round = 1;
+    let error = loop {
+        match commit(&mut client, round + 1) {
+            ErrorCode::None => round += 1,
+            error => break error,
+        }
+        assert!(round < 5_000, "the disk fills up");
+    };
+    assert_eq!(error, ErrorCode::CoordinatorNotAvailable);
+    for _ in 0..3 {
+        // Refused, not half done; and what there was can be read.
+        assert_eq!(commit(&mut client, round + 1), ErrorCode::CoordinatorNotAvailable);
+        assert_eq!(committed(&mut client, "g", "t", 499).0, round);
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while commit(&mut client, round + 1) != ErrorCode::None {
+        assert!(Instant::now() < deadline, "it recovers by itself");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    broker.kill_and_start_again();
+    for partition in [0, 250, 499] {
+        assert_eq!(committed(&mut broker.client(), "g", "t", partition).0, round + 1);
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Client, batch};
+use common::{Client, Mounted, batch};
 use model::record_batch::BatchBuilder;
 use model::{Compression, crc32c};
 use runtime::fs::TemporaryDir;
@@ -292,27 +292,6 @@ fn retention_and_delete_records_delete_and_what_is_deleted_stays_so() {
     let broker = Broker::start(&path, &more);
     assert_eq!(earliest(&mut broker.client(), 0), 1000, "also after a clean stop");
     broker.stop();
-}
-
-/// A file system of its own, if this machine lets us mount one.
-struct Mounted(TemporaryDir);
-
-impl Mounted {
-    fn tmpfs(bytes: u64) -> Option<Self> {
-        let dir = temporary("weir-full");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(dir.path())
-            .stderr(Stdio::null())
-            .status();
-        mounted.is_ok_and(|status| status.success()).then_some(Self(dir))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 #[test]

@@ -10,7 +10,8 @@ use wire::messages::{
     CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
     DeleteTopicsRequest, DeleteTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic, Message,
-    MetadataRequest, MetadataRequestTopic, MetadataResponse,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetFetchGroup, OffsetFetchRequest,
+    OffsetFetchResponse, OffsetFetchTopic, OffsetFetchTopicResponse,
 };
 
 /// A broker.
@@ -94,6 +95,18 @@ impl Cluster {
         self.any().await?.ask(request).await
     }
 
+    /// A group's committed offsets, asked of its coordinator.
+    ///
+    /// # Errors
+    /// As `committed_offsets`, or there is no coordinator.
+    pub async fn committed_offsets(
+        &mut self,
+        group: &str,
+    ) -> Result<Result<Vec<OffsetFetchTopicResponse>, ErrorCode>, String> {
+        let address = self.coordinator_of(group).await?;
+        committed_offsets(self.connection(&address).await?, group, None).await
+    }
+
     /// Asks the broker at an address.
     ///
     /// # Errors
@@ -174,6 +187,38 @@ impl Cluster {
         }
         Err(format!("group {group} has no coordinator: {last}"))
     }
+}
+
+/// A group's committed offsets of these topics (`None`: of all), or the error to act on. Older
+/// brokers are asked for one group, newer ones for a list of one (KIP-709).
+///
+/// # Errors
+/// As `Connection::ask`.
+pub async fn committed_offsets(
+    coordinator: &mut Connection,
+    group: &str,
+    topics: Option<Vec<OffsetFetchTopic>>,
+) -> Result<Result<Vec<OffsetFetchTopicResponse>, ErrorCode>, String> {
+    let asked = OffsetFetchGroup {
+        group_id: group.to_owned(),
+        topics: topics.clone(),
+        ..Default::default()
+    };
+    let request = OffsetFetchRequest {
+        group_id: group.to_owned(),
+        topics,
+        groups: vec![asked],
+        ..Default::default()
+    };
+    let mut response: OffsetFetchResponse = coordinator.ask(&request).await?;
+    let (topics, error) = match response.groups.pop() {
+        Some(group) => (group.topics, group.error_code),
+        None => (response.topics, response.error_code),
+    };
+    Ok(match ErrorCode::from_code(error) {
+        ErrorCode::None => Ok(topics),
+        error => Err(error),
+    })
 }
 
 /// Asks who coordinates a group: HOST:PORT, or the error to act on.

@@ -7,6 +7,7 @@ mod cluster;
 mod connection;
 
 pub use cluster::{
-    Cluster, Node, TopicView, create, delete, describe, end_offsets, find_coordinator,
+    Cluster, Node, TopicView, committed_offsets, create, delete, describe, end_offsets,
+    find_coordinator,
 };
 pub use connection::{Connection, receive_frame, within};

@@ -300,7 +300,7 @@ impl Rig {
                 Event::Durable { end, log } => {
                     if log == self.log_number {
                         self.durable = self.durable.max(end);
-                        self.release(chaos);
+                        self.release();
                     }
                 }
                 Event::Fault => self.fault(),
@@ -597,10 +597,10 @@ impl Rig {
             let log = self.log_number;
             self.at(at, Event::Durable { end, log });
         }
-        self.release(false);
+        self.release();
     }
 
-    fn release(&mut self, _chaos: bool) {
+    fn release(&mut self) {
         while self.held.front().is_some_and(|(end, ..)| *end <= self.durable) {
             let (_, member, request, response) = self.held.pop_front().expect("looked at above");
             if let Response::Commit(offsets, ErrorCode::None) = &response {

@@ -13,8 +13,7 @@ use wire::messages::{
     DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     DescribedGroup, ListGroupsRequest, ListGroupsResponse, OffsetCommitPartition,
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopic, OffsetDeletePartition,
-    OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteTopic, OffsetFetchGroup,
-    OffsetFetchRequest, OffsetFetchResponse,
+    OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteTopic,
 };
 
 #[derive(Subcommand)]
@@ -169,21 +168,8 @@ async fn described(cluster: &mut Cluster, group: &str) -> Result<DescribedGroup,
 }
 
 async fn committed(cluster: &mut Cluster, group: &str) -> Result<BTreeMap<Partition, i64>, String> {
-    let address = cluster.coordinator_of(group).await?;
-    let asked = OffsetFetchGroup { group_id: group.to_owned(), ..Default::default() };
-    let request = OffsetFetchRequest {
-        group_id: group.to_owned(),
-        groups: vec![asked],
-        ..Default::default()
-    };
-    let mut response: OffsetFetchResponse = cluster.ask_at(&address, &request).await?;
-    let (topics, error) = match response.groups.pop() {
-        Some(group) => (group.topics, group.error_code),
-        None => (response.topics, response.error_code),
-    };
-    if error != 0 {
-        return Err(refused(group, error, None));
-    }
+    let found = cluster.committed_offsets(group).await?;
+    let topics = found.map_err(|error| refused(group, error.code(), None))?;
     let mut offsets = BTreeMap::new();
     for topic in topics {
         for partition in topic.partitions.iter().filter(|p| p.committed_offset >= 0) {

@@ -7,6 +7,7 @@ use runtime::fs::TemporaryDir;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use wire::ApiKey;
@@ -182,7 +183,12 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start(args: &[&str]) -> Self {
-        let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-test").unwrap();
+        Self::start_under(&std::env::temp_dir(), args)
+    }
+
+    /// With its directory under `parent`.
+    pub(crate) fn start_under(parent: &Path, args: &[&str]) -> Self {
+        let dir = TemporaryDir::new(parent, "weir-test").unwrap();
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let (child, address) = Self::spawn(&dir, &args);
         Self { child, address, dir, args }
@@ -213,5 +219,26 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A file system of its own, if this machine lets us mount one.
+pub(crate) struct Mounted(pub(crate) TemporaryDir);
+
+impl Mounted {
+    pub(crate) fn tmpfs(bytes: u64) -> Option<Self> {
+        let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-full").unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(dir.path())
+            .stderr(Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
