@@ -1,21 +1,79 @@
-//! The options, by the names of Kafka's own tools where they have one.
+//! The options, by the names of Kafka's own tools where they have one; a scenario file has the same.
 
-use crate::{Ending, Failure};
-use clap::{Parser, ValueEnum};
+use crate::assertions::Assertion;
+use crate::faults::Fault;
+use crate::load::keys::Keys;
+use crate::load::payload::PayloadKind;
+use crate::load::schedule::{Arrivals, Plan, Profile};
+use crate::load::sizes::Sizes;
+use crate::load::{Rate, number, seconds};
+use crate::{Ending, Failure, scenario};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use model::Compression;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Offers a load on schedule (open loop), consumes it, verifies it, and reports latency from the
 /// planned send time.
 ///
-/// Exit codes: 0 fine, 1 bad usage, 3 records lost, repeated, reordered or damaged, 4 invalid run
-/// (the generator was the bottleneck or the rate was not reached), 5 broker unreachable, 130
-/// interrupted.
-#[derive(Parser, Clone, Debug, serde::Serialize)]
-#[command(name = "loadgen", version, max_term_width = 110)]
+/// Exit codes: 0 fine; 1 bad usage; 2 an objective (--assert) missed; 3 records lost, repeated,
+/// reordered or damaged; 4 invalid run (the generator was the bottleneck, or the rate was not
+/// reached); 5 cluster unreachable or refusing; 6 a comparison found a regression; 7 an objective
+/// cannot be judged; 130 interrupted.
+#[derive(Parser, Debug)]
+#[command(
+    name = "loadgen",
+    version,
+    max_term_width = 110,
+    args_override_self = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_precedence_over_arg = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: Args,
+}
+
+/// What to do; without a command: one run.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Find the highest rate that keeps an objective, by doubling, bisection and confirmation
+    Search(crate::search::SearchArgs),
+    /// Run every combination of some options, and show what each costs
+    Sweep(crate::sweep::SweepArgs),
+    /// Run A and B interleaved, and say with confidence intervals what differs
+    Compare(crate::compare::CompareArgs),
+    /// acks x durability x keys: throughput, latency, and what kill -9 loses of acknowledged records
+    Durability(crate::durability::DurabilityArgs),
+    /// Size a cluster from measurements of this machine, and check the prediction
+    Plan(crate::plan::PlanArgs),
+    /// Write a run's reports again, from its result.json
+    Report(crate::report::ReportArgs),
+    /// Offer a share of a run that another loadgen conducts (--agents)
+    Agent(crate::agent::AgentArgs),
+    /// How fast this generator is against a broker that only answers
+    Selftest(crate::selftest::SelftestArgs),
+    /// Print the JSON schema of result.json
+    Schema,
+}
+
+/// One run.
+#[derive(ClapArgs, Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct Args {
+    /// Scenario: a TOML file of these options by the same names; flags win over it
+    #[arg(long, value_name = "FILE", help_heading = "Scenario")]
+    #[serde(skip)]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Workload file of the OpenMessaging Benchmark (YAML), read as options; flags win over it
+    #[arg(long, value_name = "FILE", conflicts_with = "scenario", help_heading = "Scenario")]
+    #[serde(skip)]
+    pub(crate) workload: Option<PathBuf>,
+
     /// Brokers to start from, HOST:PORT[,..]; without it an embedded broker is started
     #[arg(
         long,
@@ -27,44 +85,83 @@ pub(crate) struct Args {
     /// Topic; made if absent [default: loadgen-RUN, deleted afterwards]
     #[arg(long, help_heading = "Cluster")]
     pub(crate) topic: Option<String>,
-    /// Partitions of a topic that is made
+    /// Topics; with more than one, their names end in -0, -1, ..
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Cluster")]
+    pub(crate) topics: u32,
+    /// Partitions of each topic that is made
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100_000), help_heading = "Cluster")]
     pub(crate) partitions: i32,
     /// Replicas of a topic that is made; -1: the broker's default
     #[arg(long, default_value_t = -1, allow_negative_numbers = true, help_heading = "Cluster")]
     pub(crate) replication_factor: i16,
-    /// Keep the topic even if this run made it
+    /// Setting of a topic that is made; an existing topic must have it already
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, help_heading = "Cluster")]
+    pub(crate) topic_config: Vec<String>,
+    /// Keep the topics and groups even if this run made them
     #[arg(long, help_heading = "Cluster")]
     pub(crate) keep_topic: bool,
     /// Where the embedded broker keeps its data [default: a temporary directory]
     #[arg(long, value_name = "DIR", help_heading = "Cluster")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Setting of the embedded broker, as `weir serve --help` lists them
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, help_heading = "Cluster")]
+    pub(crate) broker_config: Vec<String>,
     /// Name in requests
     #[arg(long, default_value = "loadgen", help_heading = "Cluster")]
     pub(crate) client_id: String,
+    /// Load machines that run `loadgen agent`, HOST:PORT[,..]; this process then only conducts
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Cluster")]
+    pub(crate) agents: Option<String>,
 
-    /// Records per second over all producers; 0: as fast as it goes (then latency is not open-loop)
-    #[arg(long, visible_alias = "throughput", default_value = "10000", value_parser = parse_rate, allow_negative_numbers = true, help_heading = "Load")]
-    pub(crate) rate: u64,
-    /// Bytes of each record's value
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(40..=16_777_216), help_heading = "Load")]
-    pub(crate) record_size: u32,
-    /// Bytes of each record's key; 0: no key
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536), help_heading = "Load")]
+    /// Records (100000, 100k) or bytes (50MB) per second over all producers; max: as fast as it goes
+    /// (then latency is not open-loop)
+    #[arg(
+        long,
+        visible_alias = "throughput",
+        default_value = "10000",
+        allow_negative_numbers = true,
+        help_heading = "Load"
+    )]
+    pub(crate) rate: Rate,
+    /// How the rate moves over the measured time: constant, ramp:FROM..TO, steps:A,B,..,
+    /// burst:BASE,PEAK,ON,PERIOD or diurnal:LOW..HIGH,PERIOD, in records per second (instead of --rate)
+    #[arg(long, default_value = "constant", help_heading = "Load")]
+    pub(crate) rate_profile: Profile,
+    /// Records come evenly, or by chance with that mean (as independent users do)
+    #[arg(long, value_enum, default_value = "constant", help_heading = "Load")]
+    pub(crate) arrivals: Arrivals,
+    /// Bytes of each record's value: N, uniform:A..B, lognormal:MEAN,SIGMA[,MAX], zipf:MIN..MAX,S,
+    /// weighted:256=60,1k=30 or file:PATH (the lengths of its lines)
+    #[arg(long, default_value = "1024", help_heading = "Load")]
+    pub(crate) record_size: Sizes,
+    /// Keys: none, sequential, fixed, uniform:N, zipf:N,S, lognormal:N,SIGMA or file:PATH
+    #[arg(long, default_value = "none", help_heading = "Load")]
+    pub(crate) key: Keys,
+    /// Bytes of each key
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Load")]
     pub(crate) key_size: u32,
+    /// What records are filled with: random, text or file:PATH
+    #[arg(long, default_value = "random", help_heading = "Load")]
+    pub(crate) payload: PayloadKind,
+    /// Share of a random payload that repeats, and so compresses away: 0 to 1
+    #[arg(long, default_value_t = 0.0, value_parser = parse_share, help_heading = "Load")]
+    pub(crate) compressibility: f64,
     /// How long to measure, after the warm-up: 30s, 5m, 500ms
     #[arg(long, default_value = "30s", value_parser = parse_duration, help_heading = "Load")]
+    #[serde(serialize_with = "duration_text")]
     pub(crate) duration: Duration,
     /// Stop after so many records instead of after --duration
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub(crate) num_records: Option<u64>,
     /// How long to run before measuring
     #[arg(long, default_value = "5s", value_parser = parse_duration, help_heading = "Load")]
+    #[serde(serialize_with = "duration_text")]
     pub(crate) warmup: Duration,
     /// How long to wait at the end until everything is consumed
     #[arg(long, default_value = "30s", value_parser = parse_duration, help_heading = "Load")]
+    #[serde(serialize_with = "duration_text")]
     pub(crate) drain_timeout: Duration,
-    /// Seed of payloads and keys [default: random, reported]
+    /// Of schedule, sizes, keys and payloads [default: random, reported]
     #[arg(long, help_heading = "Load")]
     pub(crate) seed: Option<u64>,
 
@@ -84,6 +181,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "none", value_parser = parse_codec, help_heading = "Producers")]
     #[serde(serialize_with = "codec_name")]
     pub(crate) compression_type: Compression,
+    /// Where records go: round-robin, sticky (a batch to one partition, the next to another) or
+    /// murmur2 (by key, as the Java client) [default: murmur2 with keys, else sticky]
+    #[arg(long, value_enum, help_heading = "Producers")]
+    pub(crate) partitioner: Option<Partitioner>,
     /// Requests in flight per connection
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Producers")]
     pub(crate) max_in_flight: u32,
@@ -93,6 +194,10 @@ pub(crate) struct Args {
     /// A connection whose oldest request waits longer is given up
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Producers")]
     pub(crate) request_timeout_ms: u64,
+    /// A batch that may yet succeed is sent again for so long; 0: never. Without idempotence that can
+    /// repeat or reorder records; the report tells such apart
+    #[arg(long, default_value_t = 120_000, help_heading = "Producers")]
+    pub(crate) delivery_timeout_ms: u64,
 
     /// Members of each consumer group; 0: do not consume [default: as --producers]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000), help_heading = "Consumers")]
@@ -103,6 +208,20 @@ pub(crate) struct Args {
     /// Members come one after the other until half-time, and leave one after the other after it
     #[arg(long, help_heading = "Consumers")]
     pub(crate) scale_consumers: bool,
+    /// So many of the groups come late
+    #[arg(long, default_value_t = 0, help_heading = "Consumers")]
+    pub(crate) late_groups: u32,
+    /// When late groups come, counted from the first record
+    #[arg(long, default_value = "10s", value_parser = parse_duration, help_heading = "Consumers")]
+    #[serde(serialize_with = "duration_text")]
+    pub(crate) late_after: Duration,
+    /// Where late groups begin: at the start of the run (a replay), or at what is new
+    #[arg(long, value_enum, default_value = "earliest", help_heading = "Consumers")]
+    pub(crate) auto_offset_reset: OffsetReset,
+    /// Time that a member takes for each record, one after the other: 0, 50us, 1ms
+    #[arg(long, default_value = "0", value_parser = parse_delay, help_heading = "Consumers")]
+    #[serde(serialize_with = "delay_text")]
+    pub(crate) consumer_delay: Duration,
     /// A member not heard of for so long is out of its group
     #[arg(long, default_value_t = 45_000, value_parser = clap::value_parser!(i32).range(1..), help_heading = "Consumers")]
     pub(crate) session_timeout_ms: i32,
@@ -125,25 +244,56 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1_048_576, help_heading = "Consumers")]
     pub(crate) max_partition_fetch_bytes: i32,
 
-    /// Directory for the report, JSON and histogram logs [default: loadgen-results/TIME-RUN]
+    /// How often end offsets, positions and commits are compared
+    #[arg(long, default_value = "1s", value_parser = parse_duration, help_heading = "Measurement")]
+    #[serde(serialize_with = "duration_text")]
+    pub(crate) lag_interval: Duration,
+    /// Check each record's checksum besides its number and order
+    #[arg(long, value_enum, default_value = "full", help_heading = "Measurement")]
+    pub(crate) verify: Verify,
+    /// Do not time records (to see what timing costs): no latencies, no lateness
+    #[arg(long, help_heading = "Measurement")]
+    pub(crate) without_timing: bool,
+    /// Process whose CPU and memory to report as the broker's, when it runs on this machine
+    #[arg(long, value_name = "PID", help_heading = "Measurement")]
+    pub(crate) broker_pid: Option<u32>,
+
+    /// Trouble to make, counted from the measured time's start: kill@20s[+DOWN] (kill -9 of the
+    /// embedded broker, up again after 1 s), pause@20s[+LONG] (also of --broker-pid), exec@20s=COMMAND
+    #[arg(long, value_name = "FAULT", help_heading = "Faults and objectives")]
+    pub(crate) fault: Vec<Fault>,
+    /// Objective, as 'e2e.p99<=25ms', 'rate>=99%', 'lag.max<100k', 'lost==0' (repeatable)
+    #[arg(long, value_name = "OBJECTIVE", help_heading = "Faults and objectives")]
+    pub(crate) assert: Vec<Assertion>,
+
+    /// Directory for reports and raw data [default: loadgen-results/TIME-RUN]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[serde(skip)]
     pub(crate) output: Option<PathBuf>,
+    /// A word on this run for its report, as KEY=VALUE (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, help_heading = "Output")]
+    pub(crate) tag: Vec<String>,
+    /// Also write the OpenMessaging Benchmark's JSON
+    #[arg(long, help_heading = "Output")]
+    #[serde(skip)]
+    pub(crate) omb_json: bool,
     /// Show no progress
     #[arg(long, help_heading = "Output")]
+    #[serde(skip)]
     pub(crate) quiet: bool,
-    /// Process whose CPU and memory to report as the broker's, when it runs on this machine
-    #[arg(long, value_name = "PID", help_heading = "Output")]
-    pub(crate) broker_pid: Option<u32>,
 }
 
 /// Kafka's acks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 pub(crate) enum Acks {
     #[value(name = "0")]
+    #[serde(rename = "0")]
     None,
     #[value(name = "1")]
+    #[serde(rename = "1")]
     Leader,
     #[value(name = "all", alias = "-1")]
+    #[serde(rename = "all")]
     All,
 }
 
@@ -157,10 +307,35 @@ impl Acks {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Partitioner {
+    RoundRobin,
+    Sticky,
+    Murmur2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OffsetReset {
+    Earliest,
+    Latest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verify {
+    /// Number, order and checksum
+    Full,
+    /// Number and order
+    Sequence,
+}
+
 impl Args {
     pub(crate) fn producer_count(&self) -> usize {
         let cores = runtime::thread::cpus().len();
-        self.producers.map_or(cores.min(self.partitions as usize), |n| n as usize)
+        let slots = self.partitions as usize * self.topics as usize;
+        self.producers.map_or(cores.min(slots), |n| n as usize)
     }
 
     pub(crate) fn consumer_count(&self) -> usize {
@@ -172,10 +347,104 @@ impl Args {
     pub(crate) fn member_count(&self) -> usize {
         self.consumer_count() * self.groups as usize
     }
+
+    pub(crate) fn is_late(&self, group: usize) -> bool {
+        group >= (self.groups - self.late_groups.min(self.groups)) as usize
+    }
+
+    pub(crate) fn partitioner(&self) -> Partitioner {
+        let default =
+            if self.key == Keys::None { Partitioner::Sticky } else { Partitioner::Murmur2 };
+        self.partitioner.unwrap_or(default)
+    }
+
+    /// Bytes of a key, as far as they are known before.
+    pub(crate) fn key_bytes(&self) -> u32 {
+        if self.key == Keys::None { 0 } else { self.key_size }
+    }
+
+    /// Records per second where the rate is constant; `None`: as fast as it goes.
+    pub(crate) fn records_per_s(&self) -> Option<f64> {
+        match self.rate {
+            Rate::Max => None,
+            Rate::Records(rate) => Some(rate),
+            Rate::Bytes(rate) => {
+                Some(rate / (self.record_size.mean() + f64::from(self.key_bytes())))
+            }
+        }
+    }
+
+    /// The planned rate over time; `None`: as fast as it goes.
+    pub(crate) fn plan(&self) -> Option<Arc<Plan>> {
+        let rate = match self.rate_profile {
+            Profile::Constant => self.records_per_s()?,
+            _ => 0.0,
+        };
+        let (warmup, seconds) = (self.warmup.as_secs_f64(), self.duration.as_secs_f64());
+        Some(Arc::new(Plan::new(&self.rate_profile, rate, warmup, seconds)))
+    }
+
+    /// What contradicts itself, in words.
+    fn check(&self) -> Result<(), String> {
+        let wrong = |why: &str| Err(why.to_owned());
+        if self.partitioner == Some(Partitioner::Murmur2) && self.key == Keys::None {
+            return wrong("--partitioner murmur2 needs keys: give --key, as uniform:1000000");
+        }
+        if self.late_groups > self.groups {
+            return wrong("--late-groups is larger than --groups: at most all groups come late");
+        }
+        if self.consumer_count() == 0 && (self.late_groups > 0 || self.scale_consumers) {
+            return wrong(
+                "--late-groups and --scale-consumers need consumers, but --consumers is 0",
+            );
+        }
+        if self.compressibility > 0.0 && self.payload != PayloadKind::Random {
+            return wrong("--compressibility is of random payloads: leave out --payload");
+        }
+        if self.duration < Duration::from_millis(10) {
+            return wrong("--duration is too short to measure anything: give at least 10ms");
+        }
+        let killed = self.fault.iter().any(|fault| fault.needs_embedded());
+        if killed && self.bootstrap_server.is_some() {
+            return wrong(
+                "--fault kill is for the embedded broker; for a cluster of yours use exec@20s=COMMAND",
+            );
+        }
+        let paused = self.fault.iter().any(|fault| fault.needs_process());
+        if paused && self.bootstrap_server.is_some() && self.broker_pid.is_none() {
+            return wrong("--fault pause needs --broker-pid, or the embedded broker");
+        }
+        if self.bootstrap_server.is_some() && !self.broker_config.is_empty() {
+            return wrong(
+                "--broker-config is for the embedded broker, but --bootstrap-server is given",
+            );
+        }
+        if self.fault.iter().any(|fault| fault.at() >= self.duration) {
+            return wrong(
+                "a --fault comes after the end: it counts from the measured time's start",
+            );
+        }
+        if self.agents.is_some() && self.bootstrap_server.is_none() {
+            return wrong("--agents need a broker they can reach: give --bootstrap-server");
+        }
+        for assertion in &self.assert {
+            if self.consumer_count() == 0 && assertion.needs_consumers() {
+                return Err(format!("--assert {assertion} needs consumers, but --consumers is 0"));
+            }
+            if self.acks == Acks::None && assertion.needs_acks() {
+                return Err(format!(
+                    "--assert {assertion} needs acknowledgements, but --acks is 0"
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Failure> {
-    Args::try_parse_from(args).map_err(|error| {
+/// Reads the command line, with its scenario or workload file put in front of its flags.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Failure> {
+    let args = scenario::expand(args.into_iter().collect()).map_err(Failure::usage)?;
+    let cli = Cli::try_parse_from(args).map_err(|error| {
         if !error.use_stderr() {
             let _ = error.print();
             std::process::exit(0);
@@ -183,37 +452,56 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Fa
         let text = error.render().to_string();
         let why = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
         Failure { ending: Ending::BadUsage, why }
-    })
-}
-
-/// `100000`, `100k`, `1.5M`; -1 and 0 mean as fast as it goes.
-fn parse_rate(text: &str) -> Result<u64, String> {
-    let (number, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(number) => (number, 1e3),
-        None => text.strip_suffix('M').map_or((text, 1.0), |number| (number, 1e6)),
+    })?;
+    let run = match &cli.command {
+        None => Some(&cli.run),
+        Some(Command::Search(args)) => Some(&args.run),
+        Some(Command::Sweep(args)) => Some(&args.run),
+        Some(Command::Compare(args)) => Some(&args.run),
+        Some(Command::Durability(args)) => Some(&args.run),
+        Some(Command::Plan(args)) => Some(&args.run),
+        Some(_) => None,
     };
-    match number.parse::<f64>() {
-        Ok(-1.0) => Ok(0),
-        Ok(rate) if (0.0..=1e9).contains(&(rate * unit)) => Ok((rate * unit) as u64),
-        _ => Err("expected records per second, as 100000, 100k or 0 for as fast as it goes".into()),
-    }
+    run.map_or(Ok(()), Args::check).map_err(Failure::usage)?;
+    Ok(cli)
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let found = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
-    let (number, seconds) = found.unwrap_or((text, &1.0));
-    match number.parse::<f64>() {
-        Ok(value) if (0.0..=1e7).contains(&(value * seconds)) => {
-            Ok(Duration::from_secs_f64(value * seconds))
-        }
-        _ => Err("expected a duration, as 30s, 5m or 500ms".into()),
+/// One run's options with these flags put behind; errors name the flag.
+pub(crate) fn with_flags(args: &Args, flags: &[String]) -> Result<Args, Failure> {
+    let mut line = vec!["loadgen".to_owned()];
+    line.extend(scenario::flags_of(args));
+    line.extend_from_slice(flags);
+    let mut cli = parse(line.into_iter().map(OsString::from))?;
+    cli.run.quiet = args.quiet;
+    Ok(cli.run)
+}
+
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    seconds(text).map(Duration::from_secs_f64)
+}
+
+/// As a duration, but microseconds too.
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let micros = text.strip_suffix("us").and_then(|digits| digits.parse::<f64>().ok());
+    match micros {
+        Some(micros) if (0.0..=1e9).contains(&micros) => Ok(Duration::from_secs_f64(micros / 1e6)),
+        _ => parse_duration(text),
     }
 }
 
 fn parse_linger(text: &str) -> Result<f64, String> {
     let parsed = text.parse().ok().filter(|ms| (0.0..=60_000.0).contains(ms));
     parsed.ok_or_else(|| "expected milliseconds from 0 to 60000".to_owned())
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let parsed = number(text).filter(|share| *share <= 1.0);
+    parsed.ok_or_else(|| "expected a share from 0 to 1".to_owned())
+}
+
+fn parse_setting(text: &str) -> Result<String, String> {
+    let good = text.split_once('=').is_some_and(|(key, _)| !key.is_empty());
+    if good { Ok(text.to_owned()) } else { Err("expected KEY=VALUE".to_owned()) }
 }
 
 fn parse_codec(text: &str) -> Result<Compression, String> {
@@ -225,28 +513,73 @@ fn codec_name<S: serde::Serializer>(codec: &Compression, serializer: S) -> Resul
     serializer.serialize_str(codec.name())
 }
 
+fn duration_text<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{}s", value.as_secs_f64()))
+}
+
+fn delay_text<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{}us", value.as_secs_f64() * 1e6))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parsed(line: &str) -> Result<Args, Failure> {
+        parse(std::iter::once("loadgen").chain(line.split_whitespace()).map(OsString::from))
+            .map(|cli| cli.run)
+    }
+
     #[test]
-    fn rates_and_durations_are_read_as_people_write_them() {
-        assert_eq!(parse_rate("100k"), Ok(100_000));
-        assert_eq!(parse_rate("1.5M"), Ok(1_500_000));
-        assert_eq!(parse_rate("-1"), Ok(0));
-        assert!(parse_rate("fast").is_err() && parse_rate("-5").is_err());
+    fn durations_are_read_as_people_write_them() {
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_delay("50us"), Ok(Duration::from_micros(50)));
         assert!(parse_duration("soon").is_err());
     }
 
     #[test]
-    fn nonsense_is_refused_with_its_own_exit_code() {
-        for bad in [&["--rate", "x"][..], &["--partitions", "0"], &["--acks", "2"], &["--nope"]] {
-            let args = ["loadgen"].iter().chain(bad).map(OsString::from);
-            let failure = parse(args).expect_err("refused");
+    fn nonsense_and_contradictions_are_refused_with_their_own_exit_code() {
+        for (bad, named) in [
+            ("--rate x", "--rate"),
+            ("--partitions 0", "--partitions"),
+            ("--acks 2", "--acks"),
+            ("--nope", "--nope"),
+            ("--partitioner murmur2", "--key"),
+            ("--late-groups 2", "--late-groups"),
+            ("--consumers 0 --scale-consumers", "--consumers"),
+            ("--compressibility 0.5 --payload text", "--payload"),
+            ("--fault kill@5s --bootstrap-server x:1", "--fault"),
+            ("--fault kill@50s", "--fault"),
+            ("--consumers 0 --assert e2e.p99<=5ms", "--consumers"),
+            ("--acks 0 --assert produce.p99<=5ms", "--acks"),
+            ("--agents a:1", "--bootstrap-server"),
+            ("--topic-config x", "KEY=VALUE"),
+        ] {
+            let failure = parsed(bad).expect_err(bad);
             assert_eq!(failure.ending, Ending::BadUsage);
-            assert!(failure.why.contains(bad[0]), "{}", failure.why);
+            assert!(failure.why.contains(named), "{bad}: {}", failure.why);
         }
+    }
+
+    #[test]
+    fn options_become_flags_and_come_back_the_same() {
+        let line = "--rate-profile burst:1k,5k,1s,4s --arrivals poisson --record-size uniform:100..900 \
+                    --key zipf:1000,1.1 --topic-config retention.ms=1 --topic-config a=b --acks 1 \
+                    --fault pause@5s+2s --assert e2e.p99<=25ms --compression-type zstd --duration 90s \
+                    --scale-consumers --seed 4 --consumer-delay 20us --partitioner round-robin";
+        let first = parsed(line).unwrap();
+        let again = with_flags(&first, &[]).unwrap();
+        let json = |args: &Args| serde_json::to_value(args).unwrap();
+        assert_eq!(json(&first), json(&again));
+        let changed = with_flags(&first, &["--acks=all".to_owned()]).unwrap();
+        assert_eq!(changed.acks, Acks::All);
+        assert_eq!(changed.topic_config.len(), 2);
+    }
+
+    #[test]
+    fn bytes_per_second_become_records() {
+        let args = parsed("--rate 50MB --record-size 984 --key uniform:5").unwrap();
+        assert_eq!(args.records_per_s(), Some(50_000.0));
     }
 }

@@ -1,5 +1,6 @@
 //! What every record's value begins with: whose it is, its number, and when it was planned.
 
+use model::crc32c;
 use runtime::clock::Nanos;
 
 /// Bytes of the envelope.
@@ -25,7 +26,8 @@ impl Envelope {
         out[16..24].copy_from_slice(&self.sequence.to_be_bytes());
         out[24..32].copy_from_slice(&self.planned.0.to_be_bytes());
         out[32..36].copy_from_slice(&length.to_be_bytes());
-        out[36..40].copy_from_slice(&[0; 4]);
+        let crc = checksum(out);
+        out[36..40].copy_from_slice(&crc.to_be_bytes());
     }
 
     /// The envelope at the front of a value; `None` if it is not one, or the value was cut.
@@ -47,6 +49,16 @@ impl Envelope {
     }
 }
 
+/// Over everything but the checksum itself: who, which and when, and the payload.
+fn checksum(value: &[u8]) -> u32 {
+    crc32c::checksum(&value[..36]) ^ crc32c::checksum(&value[ENVELOPE_BYTES..]).rotate_left(1)
+}
+
+/// Whether a value that begins with an envelope is what was written.
+pub(crate) fn is_intact(value: &[u8]) -> bool {
+    value[36..ENVELOPE_BYTES] == checksum(value).to_be_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +71,11 @@ mod tests {
         assert_eq!(Envelope::read(&value), Some(envelope));
         assert_eq!(Envelope::read(&value[..99]), None);
         assert_eq!(Envelope::read(b"short"), None);
+        assert!(is_intact(&value));
+        for at in [4, 20, 30, 37, 99] {
+            let mut bent = value.clone();
+            bent[at] ^= 1;
+            assert!(!is_intact(&bent), "byte {at}");
+        }
     }
 }

@@ -2,10 +2,12 @@
 //! leave. Eager rebalancing, range assignor.
 
 use crate::args::Args;
+use crate::layout::Layout;
 use client::{Connection, committed_offsets, find_coordinator};
 use model::ErrorCode;
 use runtime::timer;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use wire::ApiKey;
 use wire::consumer_protocol::{assignment, partitions_of, subscription, topics_of};
@@ -25,8 +27,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A member and its connection to the group's coordinator.
 pub(crate) struct Member {
     pub(crate) group_id: String,
-    topic: String,
-    partitions: i32,
+    layout: Arc<Layout>,
     bootstrap: String,
     client_id: String,
     session_timeout_ms: i32,
@@ -51,13 +52,11 @@ impl Member {
         args: &Args,
         bootstrap: String,
         group_id: String,
-        topic: &str,
-        partitions: i32,
+        layout: Arc<Layout>,
     ) -> Self {
         Self {
             group_id,
-            topic: topic.to_owned(),
-            partitions,
+            layout,
             bootstrap,
             client_id: args.client_id.clone(),
             session_timeout_ms: args.session_timeout_ms,
@@ -101,10 +100,10 @@ impl Member {
         &mut self,
         errors: &mut BTreeMap<String, u64>,
         stopping: impl Fn() -> bool,
-    ) -> Result<Option<Vec<i32>>, String> {
+    ) -> Result<Option<Vec<usize>>, String> {
         while !stopping() {
             match self.try_join().await {
-                Ok(partitions) => return Ok(Some(partitions)),
+                Ok(slots) => return Ok(Some(slots)),
                 Err(Stop::Rejoin) => {}
                 Err(Stop::Lost(why)) => {
                     *errors.entry(why).or_default() += 1;
@@ -117,8 +116,9 @@ impl Member {
         Ok(None)
     }
 
-    async fn try_join(&mut self) -> Result<Vec<i32>, Stop> {
-        let metadata = subscription(&[&self.topic]);
+    async fn try_join(&mut self) -> Result<Vec<usize>, Stop> {
+        let topics: Vec<&str> = self.layout.topics.iter().map(String::as_str).collect();
+        let metadata = subscription(&topics);
         let request = JoinGroupRequest {
             group_id: self.group_id.clone(),
             session_timeout_ms: self.session_timeout_ms,
@@ -147,7 +147,8 @@ impl Member {
         if joined.leader == self.member_id && !joined.skip_assignment {
             // Whoever is subscribed to something else is none of ours.
             let ours = |metadata: &[u8]| {
-                topics_of(metadata).is_some_and(|topics| topics.contains(&self.topic))
+                let theirs = topics_of(metadata).unwrap_or_default();
+                self.layout.topics.iter().all(|topic| theirs.contains(topic))
             };
             let members: Vec<String> = joined
                 .members
@@ -155,8 +156,7 @@ impl Member {
                 .filter(|member| ours(&member.metadata))
                 .map(|member| member.member_id.clone())
                 .collect();
-            for (member_id, partitions) in assign_range(&members, self.partitions) {
-                let by_topic = BTreeMap::from([(self.topic.clone(), partitions)]);
+            for (member_id, by_topic) in assign_range(&members, &self.layout) {
                 assignments
                     .push(SyncGroupAssignment { member_id, assignment: assignment(&by_topic) });
             }
@@ -181,31 +181,44 @@ impl Member {
                 let assigned = partitions_of(&synced.assignment);
                 let assigned = assigned
                     .ok_or_else(|| Stop::Fatal("the assignment cannot be read".to_owned()))?;
-                Ok(assigned.get(&self.topic).cloned().unwrap_or_default())
+                let layout = &self.layout;
+                let slots = assigned.iter().flat_map(|(topic, partitions)| {
+                    partitions.iter().filter_map(move |index| layout.slot_of(topic, *index))
+                });
+                Ok(slots.collect())
             }
             error => Err(self.stop(error)),
         }
     }
 
     /// Where the group goes on in these partitions; -1 where it has not been yet.
-    pub(crate) async fn committed(&mut self, partitions: &[i32]) -> Result<Vec<i64>, String> {
-        let topic =
-            OffsetFetchTopic { name: self.topic.clone(), partition_indexes: partitions.to_vec() };
+    pub(crate) async fn committed(&mut self, slots: &[usize]) -> Result<Vec<i64>, String> {
+        let by_topic = by_topic(&self.layout, slots.iter().map(|slot| (*slot, ())));
+        let asked = by_topic.into_iter().map(|(name, partitions)| OffsetFetchTopic {
+            name: name.to_owned(),
+            partition_indexes: partitions.into_iter().map(|(index, ())| index).collect(),
+        });
+        let asked = Some(asked.collect());
         let group = self.group_id.clone();
         let connection = self.coordinator().await.map_err(said)?;
-        let found = committed_offsets(connection, &group, Some(vec![topic])).await?;
+        let found = committed_offsets(connection, &group, asked).await?;
         let topics = found.map_err(|error| format!("offset fetch {}", error.name()))?;
-        let found = topics.iter().flat_map(|topic| &topic.partitions);
-        let by_index: BTreeMap<i32, i64> =
-            found.map(|p| (p.partition_index, p.committed_offset)).collect();
-        Ok(partitions.iter().map(|index| by_index.get(index).copied().unwrap_or(-1)).collect())
+        let mut offsets: BTreeMap<usize, i64> = BTreeMap::new();
+        for topic in &topics {
+            for partition in &topic.partitions {
+                if let Some(slot) = self.layout.slot_of(&topic.name, partition.partition_index) {
+                    offsets.insert(slot, partition.committed_offset);
+                }
+            }
+        }
+        Ok(slots.iter().map(|slot| offsets.get(slot).copied().unwrap_or(-1)).collect())
     }
 
     /// Keeps these positions. An error is told; the next commit tries again.
-    pub(crate) async fn commit(&mut self, positions: &[(i32, i64)]) -> Result<(), String> {
-        let partition = |(index, offset): &(i32, i64)| OffsetCommitPartition {
-            partition_index: *index,
-            committed_offset: *offset,
+    pub(crate) async fn commit(&mut self, positions: &[(usize, i64)]) -> Result<(), String> {
+        let partition = |(index, offset): (i32, i64)| OffsetCommitPartition {
+            partition_index: index,
+            committed_offset: offset,
             committed_metadata: Some(String::new()),
             ..Default::default()
         };
@@ -216,10 +229,13 @@ impl Member {
             group_id: self.group_id.clone(),
             generation_id: self.generation_id,
             member_id: self.member_id.clone(),
-            topics: vec![OffsetCommitTopic {
-                name: self.topic.clone(),
-                partitions: positions.iter().map(partition).collect(),
-            }],
+            topics: by_topic(&self.layout, positions.iter().copied())
+                .into_iter()
+                .map(|(name, partitions)| OffsetCommitTopic {
+                    name: name.to_owned(),
+                    partitions: partitions.into_iter().map(partition).collect(),
+                })
+                .collect(),
             ..Default::default()
         };
         let connection = self.coordinator().await.map_err(said)?;
@@ -292,33 +308,58 @@ fn said(stop: Stop) -> String {
     }
 }
 
-/// The range assignor for one topic: members in order get neighbouring partitions, the first ones
+/// What belongs to slots, by topic and partition.
+fn by_topic<T>(
+    layout: &Layout,
+    slots: impl Iterator<Item = (usize, T)>,
+) -> BTreeMap<&str, Vec<(i32, T)>> {
+    let mut by_topic: BTreeMap<&str, Vec<(i32, T)>> = BTreeMap::new();
+    for (slot, what) in slots {
+        let (topic, partition) = layout.place(slot);
+        by_topic.entry(topic).or_default().push((partition, what));
+    }
+    by_topic
+}
+
+/// The range assignor: in each topic, members in order get neighbouring partitions, the first ones
 /// one more where it does not come out even.
-fn assign_range(members: &[String], partitions: i32) -> Vec<(String, Vec<i32>)> {
+fn assign_range(members: &[String], layout: &Layout) -> Vec<(String, BTreeMap<String, Vec<i32>>)> {
     let mut sorted = members.to_vec();
     sorted.sort();
     let count = sorted.len().max(1) as i32;
-    let (each, more) = (partitions / count, partitions % count);
-    let mut next = 0;
-    let assign = |(number, member): (usize, String)| {
-        let take = each + i32::from((number as i32) < more);
-        let theirs = (next..next + take).collect();
-        next += take;
-        (member, theirs)
-    };
-    sorted.into_iter().enumerate().map(assign).collect()
+    let mut assigned: Vec<_> = sorted.into_iter().map(|member| (member, BTreeMap::new())).collect();
+    for (number, topic) in layout.topics.iter().enumerate() {
+        let partitions = layout.span_of(number).1 as i32;
+        let (each, more) = (partitions / count, partitions % count);
+        let mut next = 0;
+        for (number, (_, topics)) in assigned.iter_mut().enumerate() {
+            let take = each + i32::from((number as i32) < more);
+            let theirs: Vec<i32> = (next..next + take).collect();
+            next += take;
+            topics.insert(topic.clone(), theirs);
+        }
+    }
+    assigned
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use client::TopicView;
 
     #[test]
     fn ranges_cover_every_partition_once() {
         let members = ["c", "a", "b"].map(str::to_owned);
-        let assigned = assign_range(&members, 7);
-        let expected = [("a", vec![0, 1, 2]), ("b", vec![3, 4]), ("c", vec![5, 6])];
-        assert_eq!(assigned, expected.map(|(m, p)| (m.to_owned(), p)));
-        assert_eq!(assign_range(&members, 2)[2], ("c".to_owned(), vec![]));
+        let view = |name: &str, count: usize| TopicView {
+            name: name.to_owned(),
+            leaders: vec![String::new(); count],
+        };
+        let layout = Layout::new(vec![view("x", 7), view("y", 2)]);
+        let assigned = assign_range(&members, &layout);
+        let expected =
+            [("a", vec![0, 1, 2], vec![0]), ("b", vec![3, 4], vec![1]), ("c", vec![5, 6], vec![])];
+        for ((member, topics), (name, x, y)) in assigned.iter().zip(expected) {
+            assert_eq!((member.as_str(), &topics["x"], &topics["y"]), (name, &x, &y));
+        }
     }
 }

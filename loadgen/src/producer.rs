@@ -1,16 +1,21 @@
 //! Producers: records by the schedule into batches, batches to their leaders, answers timed.
 //!
 //! A batch is sent when it is full or has waited `linger`; each request takes one ready batch per
-//! partition. A send that fails is counted and not repeated, so that order holds and nothing is
-//! sent twice by us. When buffers are full the producer falls behind its schedule, and the delay
+//! partition. A send that may yet succeed is repeated until the delivery time-out; where the first
+//! try may have been stored already, its records are remembered as unsure, so that a copy is not held
+//! against the broker. When buffers are full the producer falls behind its schedule, and the delay
 //! shows in the latencies, which count from the plan.
 
-use crate::args::Args;
+use crate::args::{Args, Partitioner};
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::histogram::Latency;
-use crate::run::{INTERVAL, Interval, Progress, Window};
-use crate::schedule::Schedule;
-use client::{Connection, TopicView, receive_frame};
+use crate::layout::Layout;
+use crate::load::keys::{Keys, partition_of};
+use crate::load::payload::Payloads;
+use crate::load::schedule::Schedule;
+use crate::run::{INTERVAL, Interval, Kind, Progress, Window};
+use crate::verifier::Span;
+use client::{Connection, describe, receive_frame};
 use model::record_batch::BatchBuilder;
 use model::{ErrorCode, limits};
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
@@ -35,15 +40,24 @@ use wire::produce;
 
 /// The clock is looked at this often at most: a producer sends everything that became due since.
 const TICK: Duration = Duration::from_micros(250);
-const PAYLOAD_POOL_BYTES: usize = 64 * 1024 * 1024;
 const REQUEST_CHUNK_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of batches in a request, unless one batch alone is larger.
+const REQUEST_BYTES: usize = 1024 * 1024;
 /// Records made before others get a turn.
 const BURST_RECORDS: u64 = 2_000;
+/// Records made between two looks at the clock.
+const CLOCK_RECORDS: u64 = 64;
+/// A lane without its broker tries again after so long; leaders are asked for no more often.
+const RETRY: Duration = Duration::from_millis(100);
+/// What a record takes beyond key and value, at most.
+const RECORD_OVERHEAD: usize = 40;
 
 /// What a producer found, for the report.
-#[derive(Default)]
+#[derive(Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ProducerOutcome {
-    /// From plan to acknowledgement, measured window only.
+    pub(crate) number: usize,
+    /// From plan to acknowledgement, measured window only; what failed or was never sent counts as
+    /// a lower bound.
     pub(crate) ack: Latency,
     /// The part of `ack` since the last interval was sent off.
     ack_interval: Latency,
@@ -51,39 +65,42 @@ pub(crate) struct ProducerOutcome {
     pub(crate) service: Latency,
     /// From plan to hand-over: how late loadgen itself was.
     pub(crate) lateness: Latency,
+    /// The same while buffers were full, or the time so lost was made up for: the cluster's doing.
+    pub(crate) held_back: Latency,
+    /// From hand-over of a batch's first record to its request: linger, and the queue of a client.
+    pub(crate) queue: Latency,
     pub(crate) warmup_ack: Latency,
-    /// Records planned in the window that were handed over, acknowledged, failed.
+    /// Records planned in the window that were handed over, acknowledged, failed, never sent.
     pub(crate) sent: u64,
+    pub(crate) sent_bytes: u64,
     pub(crate) acked: u64,
     pub(crate) failed: u64,
+    pub(crate) unsent: u64,
     /// Acknowledged within the window, whenever planned.
     pub(crate) acked_in_window: u64,
     pub(crate) batches: u64,
     pub(crate) batch_records: u64,
     pub(crate) batch_bytes: u64,
+    /// Of the records in batches, before compression.
+    pub(crate) raw_bytes: u64,
     pub(crate) requests: u64,
+    /// Batches that were sent again.
+    pub(crate) retries: u64,
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Per partition: records numbered, and ranges of numbers that were not acknowledged.
-    pub(crate) sequences: Vec<(u64, Vec<(u64, u64)>)>,
+    /// Per slot: what happened to its numbers.
+    pub(crate) sequences: Vec<SlotNumbers>,
 }
 
-/// Payload bytes shared by the producers of a thread: random, so that no codec can shrink them.
-pub(crate) struct Payloads {
-    pool: Vec<u8>,
-}
-
-impl Payloads {
-    pub(crate) fn new(seed: u64, record_bytes: usize) -> Rc<Self> {
-        let mut pool = vec![0; PAYLOAD_POOL_BYTES + record_bytes];
-        Random::new(seed).fill(&mut pool);
-        Rc::new(Self { pool })
-    }
-
-    fn at(&self, number: u64, len: usize) -> &[u8] {
-        // A stride that is prime to the pool walks all of it before it repeats.
-        let start = (number.wrapping_mul(1_000_003) % PAYLOAD_POOL_BYTES as u64) as usize;
-        &self.pool[start..start + len]
-    }
+/// The numbers of a producer in one partition.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SlotNumbers {
+    pub(crate) sent: u64,
+    /// Not acknowledged in the end.
+    pub(crate) failed: Vec<Span>,
+    /// Sent again though the first try may have been stored.
+    pub(crate) unsure: Vec<Span>,
+    /// How many were acknowledged.
+    pub(crate) acked: u64,
 }
 
 /// A batch being filled.
@@ -97,10 +114,18 @@ struct Filling {
 
 /// A batch on its way.
 struct Sealed {
-    partition: i32,
+    slot: usize,
     bytes: Vec<u8>,
     planned: Vec<Nanos>,
     first_sequence: u64,
+    opened: Nanos,
+    attempts: u32,
+}
+
+impl Sealed {
+    fn span(&self) -> Span {
+        (self.first_sequence, self.first_sequence + self.planned.len() as u64)
+    }
 }
 
 struct InFlight {
@@ -125,22 +150,27 @@ struct Link {
 /// One producer.
 pub(crate) struct Producer {
     pub(crate) args: Arc<Args>,
-    pub(crate) topic: TopicView,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) bootstrap: String,
     pub(crate) run: u64,
+    pub(crate) seed: u64,
     pub(crate) number: usize,
     pub(crate) schedule: Schedule,
     pub(crate) window: Window,
-    pub(crate) payloads: Rc<Payloads>,
+    /// Added to this machine's clock to get the run's.
+    pub(crate) clock_offset: i64,
+    pub(crate) payloads: Arc<Payloads>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) intervals: Sender<Interval>,
 }
 
 struct State {
     producer: Producer,
-    lanes: Vec<Rc<Lane>>,
-    lane_of: Vec<usize>,
+    lanes: RefCell<Vec<Rc<Lane>>>,
+    lane_of: RefCell<Vec<usize>>,
     outcome: RefCell<ProducerOutcome>,
     buffered_bytes: Cell<u64>,
+    refreshing: Cell<bool>,
     changed: Notify,
     spare: RefCell<Vec<(Vec<u8>, Vec<Nanos>)>>,
     chunks: RefCell<ChunkPool>,
@@ -150,38 +180,26 @@ struct State {
 impl Producer {
     /// Runs the schedule to its end and waits for the answers.
     pub(crate) async fn run(self) -> Result<ProducerOutcome, String> {
-        let mut addresses: Vec<String> = self.topic.leaders.clone();
-        addresses.sort();
-        addresses.dedup();
-        let lane_of = self.topic.leaders.iter().map(|leader| {
-            addresses.iter().position(|address| address == leader).expect("every leader is listed")
-        });
-        let lane_of = lane_of.collect();
-        let lanes = addresses.into_iter().map(|address| {
-            Rc::new(Lane {
-                address,
-                link: RefCell::default(),
-                ready: RefCell::default(),
-                in_flight: RefCell::default(),
-                sending: Cell::new(false),
-            })
-        });
-        let partitions = self.topic.leaders.len();
+        let slots = self.layout.slots();
         let state = Rc::new(State {
-            lanes: lanes.collect(),
-            lane_of,
+            lanes: RefCell::default(),
+            lane_of: RefCell::default(),
             outcome: RefCell::new(ProducerOutcome {
-                sequences: vec![(0, Vec::new()); partitions],
+                number: self.number,
+                sequences: vec![SlotNumbers::default(); slots],
                 ..ProducerOutcome::default()
             }),
             buffered_bytes: Cell::new(0),
+            refreshing: Cell::new(false),
             changed: Notify::default(),
             spare: RefCell::default(),
             chunks: RefCell::new(ChunkPool::new(REQUEST_CHUNK_BYTES, 64, 2)),
             scratch: RefCell::default(),
             producer: self,
         });
-        for lane in &state.lanes {
+        state.lead(&state.producer.layout.leaders);
+        let lanes = state.lanes.borrow().clone();
+        for lane in &lanes {
             state.connect(lane).await?;
         }
         let ticking = Rc::clone(&state);
@@ -189,12 +207,13 @@ impl Producer {
             loop {
                 timer::sleep(INTERVAL).await;
                 ticking.send_interval();
+                ticking.give_up_silent();
             }
         });
         state.produce().await;
         state.drain().await;
         state.send_interval();
-        for lane in &state.lanes {
+        for lane in state.lanes.borrow().iter() {
             if let Some(link) = lane.link.borrow_mut().take() {
                 link.connection.socket.shutdown();
             }
@@ -204,13 +223,46 @@ impl Producer {
 }
 
 impl State {
+    /// Gives every partition the lane of its leader.
+    fn lead(&self, leaders: &[String]) {
+        let mut lanes = self.lanes.borrow_mut();
+        let mut lane_of = Vec::with_capacity(leaders.len());
+        for leader in leaders {
+            let known = lanes.iter().position(|lane| lane.address == *leader);
+            lane_of.push(known.unwrap_or_else(|| {
+                lanes.push(Rc::new(Lane {
+                    address: leader.clone(),
+                    link: RefCell::default(),
+                    ready: RefCell::default(),
+                    in_flight: RefCell::default(),
+                    sending: Cell::new(false),
+                }));
+                lanes.len() - 1
+            }));
+        }
+        *self.lane_of.borrow_mut() = lane_of;
+    }
+
     /// Adds what was timed since the last call to the whole, and shows it to the main thread.
     fn send_interval(&self) {
         let mut outcome = self.outcome.borrow_mut();
         let interval = std::mem::take(&mut outcome.ack_interval);
         outcome.ack.add(&interval);
         if interval.count() > 0 {
-            let _ = self.producer.intervals.send(Interval { kind: "ack", latency: interval });
+            let _ =
+                self.producer.intervals.send(Interval { kind: Kind::Produce, latency: interval });
+        }
+    }
+
+    /// Gives up connections whose oldest request waits too long.
+    fn give_up_silent(&self) {
+        let limit = Duration::from_millis(self.producer.args.request_timeout_ms);
+        let lanes = self.lanes.borrow().clone();
+        for lane in &lanes {
+            let oldest = lane.in_flight.borrow().front().map(|request| request.sent_at);
+            if oldest.is_some_and(|sent_at| clock::now() >= sent_at + limit) {
+                self.lose(lane, "no answer within the request time-out");
+            }
         }
     }
 
@@ -218,56 +270,130 @@ impl State {
         let mut connection = Connection::open(&lane.address, &self.producer.args.client_id).await?;
         let version = connection.version(ApiKey::Produce, 11)?;
         let (socket, mut buffer, mut pool) = connection.take_receiver();
+        let mine = Rc::as_ptr(&socket);
         *lane.link.borrow_mut() = Some(Link { connection, version });
         let (state, lane) = (Rc::clone(self), Rc::clone(lane));
         spawn(async move {
-            loop {
-                match receive_frame(&socket, &mut buffer, &mut pool).await {
-                    Ok(frame) => {
-                        if let Err(why) = state.on_response(&lane, &frame, version) {
-                            state.lose(&lane, &why);
-                            return;
-                        }
-                    }
-                    Err(why) => {
-                        state.lose(&lane, &why);
-                        return;
-                    }
+            let why = loop {
+                let received = receive_frame(&socket, &mut buffer, &mut pool).await;
+                match received.and_then(|frame| state.on_response(&lane, &frame, version)) {
+                    Ok(()) => {}
+                    Err(why) => break why,
                 }
+            };
+            // Another connection may have taken the place of a lost one.
+            let still = lane.link.borrow().as_ref().map(|link| Rc::as_ptr(&link.connection.socket));
+            if still == Some(mine) {
+                state.lose(&lane, &why);
+                state.refresh().await;
             }
         });
         Ok(())
     }
 
-    /// The connection is gone: what was in flight is not acknowledged.
+    /// The connection is gone: whether what was in flight was stored is unknown.
     fn lose(&self, lane: &Lane, why: &str) {
         if let Some(link) = lane.link.borrow_mut().take() {
             link.connection.socket.shutdown();
         }
         let lost: Vec<InFlight> = lane.in_flight.borrow_mut().drain(..).collect();
-        for request in lost {
-            for batch in request.batches {
-                self.fail(batch, why);
-            }
+        for batch in lost.into_iter().flat_map(|request| request.batches) {
+            self.retry_or_fail(batch, why, true);
         }
         self.changed.notify();
     }
 
+    /// Asks who leads now, until someone tells, and moves what waits.
+    async fn refresh(self: &Rc<Self>) {
+        if self.refreshing.replace(true) {
+            return;
+        }
+        timer::sleep(RETRY).await;
+        let layout = &self.producer.layout;
+        let known: Vec<String> =
+            self.lanes.borrow().iter().map(|lane| lane.address.clone()).collect();
+        let servers = self.producer.bootstrap.split(',').map(str::to_owned).chain(known);
+        for server in servers {
+            let asked = async {
+                let client_id = &self.producer.args.client_id;
+                let mut connection = Connection::open(server.trim(), client_id).await?;
+                let mut leaders = Vec::new();
+                for topic in &layout.topics {
+                    let view = describe(&mut connection, topic).await?;
+                    leaders.extend(view.ok_or("no leader")?.leaders);
+                }
+                Ok::<_, String>(leaders)
+            };
+            if let Ok(leaders) = asked.await
+                && leaders.len() == layout.slots()
+            {
+                self.lead(&leaders);
+                let lanes = self.lanes.borrow().clone();
+                let waiting: Vec<Sealed> = lanes
+                    .iter()
+                    .flat_map(|lane| std::mem::take(&mut *lane.ready.borrow_mut()))
+                    .collect();
+                waiting.into_iter().for_each(|batch| self.enqueue(batch));
+                break;
+            }
+        }
+        self.refreshing.set(false);
+        self.send_ready();
+        self.changed.notify();
+    }
+
+    /// Puts a batch where it belongs: before later ones of its partition.
+    fn enqueue(&self, batch: Sealed) {
+        let lane = Rc::clone(&self.lanes.borrow()[self.lane_of.borrow()[batch.slot]]);
+        let mut ready = lane.ready.borrow_mut();
+        let later = if batch.attempts == 0 {
+            None
+        } else {
+            ready.iter().position(|other| {
+                other.slot == batch.slot && other.first_sequence > batch.first_sequence
+            })
+        };
+        match later {
+            Some(at) => ready.insert(at, batch),
+            None => ready.push_back(batch),
+        }
+    }
+
+    /// `unsure`: this try may have been stored.
+    fn retry_or_fail(&self, mut batch: Sealed, why: &str, unsure: bool) {
+        let limit = Duration::from_millis(self.producer.args.delivery_timeout_ms);
+        if clock::now() >= batch.opened + limit || self.producer.progress.aborted() {
+            self.fail(batch, why);
+            return;
+        }
+        {
+            let mut outcome = self.outcome.borrow_mut();
+            *outcome.errors.entry(format!("retried: {why}")).or_default() +=
+                batch.planned.len() as u64;
+            outcome.retries += 1;
+            if unsure {
+                let span = batch.span();
+                outcome.sequences[batch.slot].unsure.push(span);
+            }
+        }
+        batch.attempts += 1;
+        self.enqueue(batch);
+    }
+
     fn fail(&self, batch: Sealed, why: &str) {
+        let now = clock::now();
         let records = batch.planned.len() as u64;
         let mut outcome = self.outcome.borrow_mut();
         *outcome.errors.entry(why.to_owned()).or_default() += records;
-        let in_window = self.in_window(&batch.planned);
-        outcome.failed += in_window;
-        let (first, behind) = (batch.first_sequence, batch.first_sequence + records);
-        outcome.sequences[batch.partition as usize].1.push((first, behind));
+        for planned in batch.planned.iter().filter(|at| self.producer.window.contains(**at)) {
+            outcome.failed += 1;
+            // It was never acknowledged: its latency has no end.
+            outcome.ack_interval.record_open(now.since(*planned));
+        }
+        outcome.sequences[batch.slot].failed.push(batch.span());
         drop(outcome);
         self.producer.progress.failed.fetch_add(records, Relaxed);
         self.recycle(batch);
-    }
-
-    fn in_window(&self, planned: &[Nanos]) -> u64 {
-        planned.iter().filter(|at| self.producer.window.contains(**at)).count() as u64
     }
 
     fn recycle(&self, mut batch: Sealed) {
@@ -277,47 +403,70 @@ impl State {
         self.spare.borrow_mut().push((batch.bytes, batch.planned));
     }
 
-    fn on_response(&self, lane: &Lane, frame: &[u8], version: i16) -> Result<(), String> {
+    fn on_response(self: &Rc<Self>, lane: &Lane, frame: &[u8], version: i16) -> Result<(), String> {
         let now = clock::now();
-        let (_, body) = read_response_header(frame, ApiKey::Produce, version)
-            .map_err(|error| format!("malformed produce response: {error}"))?;
+        let malformed = |error| format!("malformed produce response: {error}");
+        let (_, body) = read_response_header(frame, ApiKey::Produce, version).map_err(malformed)?;
         let request = lane.in_flight.borrow_mut().pop_front();
-        let mut request = request.ok_or("a response nobody asked for")?;
-        let read = produce::read_response(body, version, |partition, error, _| {
-            let at = request.batches.iter().position(|batch| batch.partition == partition);
-            let Some(at) = at else { return };
-            let batch = request.batches.swap_remove(at);
+        let request = request.ok_or("a response nobody asked for")?;
+        let mut batches: VecDeque<Sealed> = request.batches.into();
+        let layout = &self.producer.layout;
+        let mut moved = false;
+        let read = produce::read_response(body, version, |topic, partition, error, _| {
+            let TopicRef::Name(topic) = topic else { return };
+            let is_it = |batch: &Sealed| layout.is(batch.slot, topic, partition);
+            // Answers come in the order of the request, where a broker is not odd.
+            let at = if batches.front().is_some_and(is_it) {
+                Some(0)
+            } else {
+                batches.iter().position(is_it)
+            };
+            let Some(batch) = at.and_then(|at| batches.remove(at)) else { return };
             if error == ErrorCode::None {
                 self.acknowledge(batch, request.sent_at, now);
+            } else if error.is_retriable() {
+                moved = true;
+                self.retry_or_fail(batch, &error.name(), error == ErrorCode::RequestTimedOut);
             } else {
                 self.fail(batch, &error.name());
             }
         });
-        for forgotten in request.batches {
+        for forgotten in batches {
             self.fail(forgotten, "the response left it out");
         }
-        read.map_err(|error| format!("malformed produce response: {error}"))?;
+        read.map_err(malformed)?;
+        if moved {
+            spawn({
+                let state = Rc::clone(self);
+                async move { state.refresh().await }
+            });
+        }
         self.changed.notify();
         Ok(())
     }
 
     fn acknowledge(&self, batch: Sealed, sent_at: Nanos, now: Nanos) {
         let window = self.producer.window;
+        let timed = !self.producer.args.without_timing;
         let mut outcome = self.outcome.borrow_mut();
         let outcome = &mut *outcome;
         let mut in_window = 0;
         for planned in &batch.planned {
             if window.contains(*planned) {
-                outcome.ack_interval.record(now.since(*planned), 1);
                 in_window += 1;
-            } else {
+                if timed {
+                    outcome.ack_interval.record(now.since(*planned), 1);
+                }
+            } else if timed {
                 outcome.warmup_ack.record(now.since(*planned), 1);
             }
         }
-        if in_window > 0 {
+        if in_window > 0 && timed {
             outcome.service.record(now.since(sent_at), in_window);
+            outcome.queue.record(sent_at.since(batch.opened), in_window);
         }
         outcome.acked += in_window;
+        outcome.sequences[batch.slot].acked += batch.planned.len() as u64;
         if window.contains(now) {
             outcome.acked_in_window += batch.planned.len() as u64;
         }
@@ -325,38 +474,50 @@ impl State {
         self.recycle(batch);
     }
 
-    fn open_batch(&self, at: Nanos, sequence: u64, number: u64) -> Filling {
-        let (_, planned) = self.spare.borrow_mut().pop().unwrap_or_default();
+    fn open_batch(&self) -> Filling {
         let mut builder = BatchBuilder::default();
         builder.begin(clock::unix_ms());
-        Filling { builder, planned, first_sequence: sequence, opened: at, number }
+        let planned = Vec::new();
+        Filling { builder, planned, first_sequence: 0, opened: Nanos(0), number: 0 }
     }
 
     async fn produce(self: &Rc<Self>) {
         let producer = &self.producer;
         let args = &producer.args;
-        let partitions = self.lane_of.len();
+        let (window, layout) = (producer.window, &producer.layout);
+        let slots = layout.slots();
         let linger = Duration::from_secs_f64(args.linger_ms / 1000.0);
-        let mut filling: Vec<Filling> =
-            (0..partitions).map(|_| self.open_batch(Nanos(0), 0, 0)).collect();
+        let partitioner = args.partitioner();
+        let (timed, keyed) = (!args.without_timing, args.key != Keys::None);
+        let mut schedule = producer.schedule.clone();
+        let mut random = Random::new(producer.seed ^ ((producer.number as u64 + 1) << 32));
+        let mut filling: Vec<Filling> = (0..slots).map(|_| self.open_batch()).collect();
         let mut lingering: VecDeque<(Nanos, usize, u64)> = VecDeque::new();
-        let mut value = vec![0; args.record_size as usize];
-        let mut key = vec![0; args.key_size as usize];
-        // Producers begin at different partitions, so that they do not move in step.
-        let mut partition = producer.number % partitions;
+        let mut value = vec![0; args.record_size.max()];
+        let mut key = Vec::new();
+        // Producers begin at different places, so that they do not move in step.
+        let mut cursor = producer.payloads.start_of(producer.number, args.producer_count());
+        let mut slot = producer.number * slots / args.producer_count().max(1) % slots;
         let (mut made, mut batch_number) = (0u64, 0u64);
-        let record_bytes = value.len() + key.len() + 40;
+        let mut held_back = false;
+        let batch_size = (args.batch_size as usize).max(limits::BATCH_HEADER_BYTES);
+        // What could not be handed over by then is counted as never sent.
+        let grace = Duration::from_secs_f64((window.seconds() / 10.0).max(2.0));
+        let over_at = window.end() + grace;
         loop {
-            let now = clock::now();
-            let mut burst = 0;
+            let mut now = clock::now();
+            let (mut burst, mut bytes_made) = (0, 0u64);
             let mut next_due = None;
+            let mut unix_ms = clock::unix_ms();
+            let mut outcome = self.outcome.borrow_mut();
             while !producer.progress.stopping() {
-                let planned = if producer.schedule.is_open_loop() {
-                    producer.schedule.planned(made)
-                } else {
-                    now
-                };
-                let over = !producer.window.is_before_end(planned)
+                if burst % CLOCK_RECORDS == CLOCK_RECORDS - 1 {
+                    now = clock::now();
+                    unix_ms = clock::unix_ms();
+                }
+                let planned = schedule.due(now);
+                let over = !window.is_before_end(planned)
+                    || now >= over_at
                     || producer.progress.records_max.is_some_and(|max| {
                         made * args.producer_count() as u64 + producer.number as u64 >= max
                     });
@@ -364,68 +525,97 @@ impl State {
                     break;
                 }
                 next_due = Some(planned);
-                if planned > now
-                    || burst >= BURST_RECORDS
-                    || self.buffered_bytes.get() >= args.buffer_memory
-                {
+                if planned > now {
+                    held_back = false;
                     break;
                 }
-                let batch = &mut filling[partition];
-                if batch.builder.record_count() > 0
-                    && batch.builder.len() + record_bytes
-                        > (args.batch_size as usize).max(record_bytes + limits::BATCH_HEADER_BYTES)
-                {
-                    self.seal(partition, batch);
+                if self.buffered_bytes.get() >= args.buffer_memory {
+                    held_back = true;
+                    break;
                 }
+                if burst >= BURST_RECORDS {
+                    break;
+                }
+                let size = args.record_size.next(&mut random);
+                let has_key = keyed
+                    && args.key.next(
+                        &mut random,
+                        producer.number,
+                        made,
+                        args.key_size as usize,
+                        &mut key,
+                    );
+                if partitioner == Partitioner::Murmur2 {
+                    let (first, partitions) = layout.span_of(made as usize % layout.topics.len());
+                    slot = first + partition_of(&key, partitions);
+                }
+                let key_bytes = if has_key { key.len() } else { 0 };
+                let batch = &mut filling[slot];
+                if !batch.builder.is_empty()
+                    && batch.builder.len() + size + key_bytes + RECORD_OVERHEAD > batch_size
+                {
+                    self.seal(slot, batch, &mut outcome);
+                    if partitioner == Partitioner::Sticky {
+                        slot = (slot + 1) % slots;
+                    }
+                }
+                let batch = &mut filling[slot];
                 if batch.builder.is_empty() {
                     batch_number += 1;
                     (batch.opened, batch.number) = (now, batch_number);
-                    batch.builder.begin(clock::unix_ms());
-                    lingering.push_back((now + linger, partition, batch_number));
+                    batch.builder.begin(unix_ms);
+                    lingering.push_back((now + linger, slot, batch_number));
                 }
-                let sequence = batch.first_sequence + batch.planned.len() as u64;
                 let identity = Envelope {
                     run: producer.run,
                     producer: producer.number as u32,
-                    sequence,
-                    planned,
+                    sequence: batch.first_sequence + batch.planned.len() as u64,
+                    planned: Nanos(planned.0.wrapping_add_signed(producer.clock_offset)),
                 };
-                value[ENVELOPE_BYTES..].copy_from_slice(
-                    producer.payloads.at(made, args.record_size as usize - ENVELOPE_BYTES),
-                );
-                identity.write(&mut value);
-                let key = if key.is_empty() {
-                    None
-                } else {
-                    let bytes = producer.payloads.at(made ^ 0x5555, key.len());
-                    key.copy_from_slice(bytes);
-                    Some(&key[..])
-                };
-                let unix_ms = clock::unix_ms();
-                batch.builder.push(unix_ms, key, Some(&value), &[]);
+                let value = &mut value[..size];
+                value[ENVELOPE_BYTES..]
+                    .copy_from_slice(producer.payloads.take(&mut cursor, size - ENVELOPE_BYTES));
+                identity.write(value);
+                batch.builder.push(unix_ms, has_key.then_some(&key[..]), Some(value), &[]);
                 batch.planned.push(planned);
-                if producer.window.contains(planned) {
-                    let mut outcome = self.outcome.borrow_mut();
-                    outcome.lateness.record(now.since(planned), 1);
+                if window.contains(planned) {
+                    if timed {
+                        let late = now.since(planned);
+                        if held_back {
+                            outcome.held_back.record(late, 1);
+                        } else {
+                            outcome.lateness.record(late, 1);
+                        }
+                    }
                     outcome.sent += 1;
+                    outcome.sent_bytes += (size + key_bytes) as u64;
                 }
+                schedule.advance();
                 made += 1;
                 burst += 1;
-                partition = (partition + 1) % partitions;
+                bytes_made += (size + key_bytes) as u64;
+                if partitioner == Partitioner::RoundRobin {
+                    slot = (slot + 1) % slots;
+                }
             }
+            outcome.raw_bytes += bytes_made;
             producer.progress.sent.fetch_add(burst, Relaxed);
             let now = clock::now();
-            while let Some(&(due, partition, number)) = lingering.front() {
-                let batch = &mut filling[partition];
+            while let Some(&(due, at, number)) = lingering.front() {
+                let batch = &mut filling[at];
                 let gone = batch.number != number || batch.builder.is_empty();
                 if !gone && due > now && next_due.is_some() {
                     break;
                 }
                 lingering.pop_front();
                 if !gone {
-                    self.seal(partition, batch);
+                    self.seal(at, batch, &mut outcome);
+                    if partitioner == Partitioner::Sticky && at == slot {
+                        slot = (slot + 1) % slots;
+                    }
                 }
             }
+            drop(outcome);
             self.send_ready();
             let Some(next_due) = next_due else { break };
             let full = self.buffered_bytes.get() >= args.buffer_memory;
@@ -433,8 +623,7 @@ impl State {
                 runtime::yield_now().await;
                 continue;
             }
-            let mut wake_at =
-                if full { now + Duration::from_millis(100) } else { next_due.max(now + TICK) };
+            let mut wake_at = if full { now + RETRY } else { next_due.max(now + TICK) };
             if let Some((due, ..)) = lingering.front() {
                 wake_at = wake_at.min((*due).max(now + TICK));
             }
@@ -445,8 +634,22 @@ impl State {
             }
         }
         let mut outcome = self.outcome.borrow_mut();
-        for (partition, batch) in filling.iter().enumerate() {
-            outcome.sequences[partition].0 = batch.first_sequence + batch.planned.len() as u64;
+        for (slot, batch) in filling.iter().enumerate() {
+            outcome.sequences[slot].sent = batch.first_sequence + batch.planned.len() as u64;
+        }
+        // Planned, but its time never came: its latency has no end either.
+        let now = clock::now();
+        let limited = producer.progress.records_max.is_some() || producer.progress.stopping();
+        while schedule.is_open_loop() && !limited {
+            let planned = schedule.due(now);
+            if !window.is_before_end(planned) {
+                break;
+            }
+            if window.contains(planned) {
+                outcome.unsent += 1;
+                outcome.ack_interval.record_open(now.since(planned));
+            }
+            schedule.advance();
         }
     }
 
@@ -462,31 +665,30 @@ impl State {
         .await;
     }
 
-    fn seal(&self, partition: usize, batch: &mut Filling) {
+    fn seal(&self, slot: usize, batch: &mut Filling, outcome: &mut ProducerOutcome) {
         let args = &self.producer.args;
         let (mut bytes, planned) = self.spare.borrow_mut().pop().unwrap_or_default();
         bytes.extend_from_slice(batch.builder.finish(args.compression_type));
         let records = batch.planned.len() as u64;
-        {
-            let mut outcome = self.outcome.borrow_mut();
-            outcome.batches += 1;
-            outcome.batch_records += records;
-            outcome.batch_bytes += bytes.len() as u64;
-        }
+        outcome.batches += 1;
+        outcome.batch_records += records;
+        outcome.batch_bytes += bytes.len() as u64;
         self.buffered_bytes.set(self.buffered_bytes.get() + bytes.len() as u64);
         let sealed = Sealed {
-            partition: partition as i32,
+            slot,
             bytes,
             planned: std::mem::replace(&mut batch.planned, planned),
             first_sequence: batch.first_sequence,
+            opened: batch.opened,
+            attempts: 0,
         };
         batch.first_sequence += records;
         batch.builder.begin(0);
-        self.lanes[self.lane_of[partition]].ready.borrow_mut().push_back(sealed);
+        self.enqueue(sealed);
     }
 
     fn send_ready(self: &Rc<Self>) {
-        for lane in &self.lanes {
+        for lane in self.lanes.borrow().iter() {
             if !lane.sending.get() && !lane.ready.borrow().is_empty() {
                 lane.sending.set(true);
                 spawn(Rc::clone(self).send(Rc::clone(lane)));
@@ -494,54 +696,90 @@ impl State {
         }
     }
 
+    /// Fails what waits on a lane longer than it may.
+    fn expire(&self, lane: &Lane, why: &str) {
+        let limit = Duration::from_millis(self.producer.args.delivery_timeout_ms);
+        let now = clock::now();
+        let all = std::mem::take(&mut *lane.ready.borrow_mut());
+        for batch in all {
+            if now >= batch.opened + limit || self.producer.progress.aborted() {
+                self.fail(batch, why);
+            } else {
+                lane.ready.borrow_mut().push_back(batch);
+            }
+        }
+    }
+
+    /// One batch per partition, in order: later batches of a partition wait.
+    fn take_ready(&self, lane: &Lane) -> Vec<Sealed> {
+        let mut ready = lane.ready.borrow_mut();
+        let (mut batches, mut kept): (Vec<Sealed>, VecDeque<Sealed>) = Default::default();
+        let mut slots = Vec::with_capacity(16);
+        let mut bytes = 0;
+        while let Some(batch) = ready.pop_front() {
+            if bytes >= REQUEST_BYTES {
+                kept.push_back(batch);
+                kept.append(&mut ready);
+                break;
+            }
+            let fits = bytes + batch.bytes.len() <= REQUEST_BYTES || batches.is_empty();
+            if fits && !slots.contains(&batch.slot) {
+                bytes += batch.bytes.len();
+                slots.push(batch.slot);
+                batches.push(batch);
+            } else {
+                slots.push(batch.slot);
+                kept.push_back(batch);
+            }
+        }
+        *ready = kept;
+        // Neighbours of one topic share its head in the request.
+        if self.producer.layout.topics.len() > 1 {
+            batches.sort_by_key(|batch| batch.slot);
+        }
+        batches
+    }
+
     /// Sends what is ready on a lane while requests may be in flight.
     async fn send(self: Rc<Self>, lane: Rc<Lane>) {
         let args = &self.producer.args;
+        let layout = &self.producer.layout;
         let mut pieces: Vec<SharedBytes> = Vec::new();
         while !lane.ready.borrow().is_empty() {
             let in_flight = || lane.in_flight.borrow().len() < args.max_in_flight as usize;
             self.changed.until(|| in_flight().then_some(())).await;
-            if lane.link.borrow().is_none() && self.connect(&lane).await.is_err() {
-                // Away for now: what is due until it comes back fails.
-                timer::sleep(Duration::from_millis(100)).await;
-                let due: Vec<Sealed> = lane.ready.borrow_mut().drain(..).collect();
-                for batch in due {
-                    self.fail(batch, "broker unreachable");
-                }
+            if lane.link.borrow().is_none()
+                && let Err(why) = self.connect(&lane).await
+            {
+                self.expire(&lane, &why);
+                timer::sleep(RETRY).await;
+                self.refresh().await;
                 continue;
             }
-            // One batch per partition, in order: later batches of a partition wait.
-            let mut batches: Vec<Sealed> = Vec::new();
-            {
-                let mut ready = lane.ready.borrow_mut();
-                let mut kept = VecDeque::with_capacity(ready.len());
-                let mut bytes = 0;
-                while let Some(batch) = ready.pop_front() {
-                    let fits = bytes + batch.bytes.len() <= 1024 * 1024 || batches.is_empty();
-                    let taken = batches.iter().any(|b| b.partition == batch.partition)
-                        || kept.iter().any(|b: &Sealed| b.partition == batch.partition);
-                    if fits && !taken {
-                        bytes += batch.bytes.len();
-                        batches.push(batch);
-                    } else {
-                        kept.push_back(batch);
-                    }
-                }
-                *ready = kept;
+            let batches = self.take_ready(&lane);
+            if batches.is_empty() {
+                continue;
             }
             let socket: Rc<Socket> = {
                 let mut link = lane.link.borrow_mut();
-                let Some(link) = link.as_mut() else { continue };
+                let Some(link) = link.as_mut() else {
+                    drop(link);
+                    batches.into_iter().for_each(|batch| self.enqueue(batch));
+                    continue;
+                };
                 let mut out = self.scratch.borrow_mut();
                 out.clear();
                 link.connection.begin(&mut out, ApiKey::Produce, link.version);
-                produce::put_request(
+                let parts = batches.iter().map(|batch| {
+                    let (topic, partition) = layout.place(batch.slot);
+                    (TopicRef::Name(topic), partition, &batch.bytes[..])
+                });
+                produce::put_topics_request(
                     &mut out,
                     link.version,
                     args.acks.code(),
                     args.request_timeout_ms as i32,
-                    TopicRef::Name(&self.producer.topic.name),
-                    batches.iter().map(|batch| (batch.partition, &batch.bytes[..])),
+                    parts,
                 );
                 finish_frame(&mut out, 0, 0);
                 pieces.push(self.keep(&out));
@@ -589,7 +827,7 @@ impl State {
                     && lane.in_flight.borrow().is_empty()
                     && !lane.sending.get()
             };
-            if self.lanes.iter().all(idle) {
+            if self.lanes.borrow().iter().all(idle) {
                 return;
             }
             let now = clock::now();
@@ -599,12 +837,17 @@ impl State {
             self.send_ready();
             self.until_changed_or(now + Duration::from_millis(20)).await;
         }
-        for lane in &self.lanes {
-            self.lose(lane, "no answer in time");
-            let due: Vec<Sealed> = lane.ready.borrow_mut().drain(..).collect();
-            for batch in due {
-                self.fail(batch, "not sent in time");
+        let lanes = self.lanes.borrow().clone();
+        for lane in &lanes {
+            if let Some(link) = lane.link.borrow_mut().take() {
+                link.connection.socket.shutdown();
             }
+            let requests: Vec<InFlight> = lane.in_flight.borrow_mut().drain(..).collect();
+            for batch in requests.into_iter().flat_map(|request| request.batches) {
+                self.fail(batch, "no answer in time");
+            }
+            let due: Vec<Sealed> = lane.ready.borrow_mut().drain(..).collect();
+            due.into_iter().for_each(|batch| self.fail(batch, "not sent in time"));
         }
     }
 }

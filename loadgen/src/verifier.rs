@@ -2,12 +2,53 @@
 
 use std::collections::BTreeMap;
 
+/// Numbers from the first to the one behind the last.
+pub(crate) type Span = (u64, u64);
+
 /// What was seen of one producer's records in one partition, by sequence number from 0.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Seen {
     next: u64,
     /// Gaps below `next`: first number to the number behind the last.
     gaps: BTreeMap<u64, u64>,
+    /// Seen more than once.
+    pub(crate) repeated: Vec<Span>,
+    /// Seen after a later one.
+    pub(crate) late: Vec<Span>,
+}
+
+/// Adds one number to spans that mostly grow at their end.
+fn note(spans: &mut Vec<Span>, number: u64) {
+    match spans.last_mut() {
+        Some(last) if last.1 == number => last.1 += 1,
+        _ => spans.push((number, number + 1)),
+    }
+}
+
+/// How many numbers of `spans` lie in one of `others`, which do not overlap.
+pub(crate) fn shared(spans: &[Span], others: &[Span]) -> u64 {
+    let of = |&(first, behind): &Span| -> u64 {
+        others.iter().map(|&(f, b)| behind.min(b).saturating_sub(first.max(f))).sum()
+    };
+    spans.iter().map(of).sum()
+}
+
+/// How many numbers there are in `spans`.
+pub(crate) fn length(spans: &[Span]) -> u64 {
+    spans.iter().map(|(first, behind)| behind - first).sum()
+}
+
+/// The spans in order, joined where they touch or overlap.
+pub(crate) fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_unstable();
+    let mut all: Vec<Span> = Vec::with_capacity(spans.len());
+    for (first, behind) in spans {
+        match all.last_mut() {
+            Some(last) if first <= last.1 => last.1 = last.1.max(behind),
+            _ => all.push((first, behind)),
+        }
+    }
+    all
 }
 
 /// What one record tells.
@@ -29,12 +70,12 @@ impl Seen {
             self.next = sequence + 1;
             return Verdict::InOrder;
         }
-        let Some((&first, &behind)) = self.gaps.range(..=sequence).next_back() else {
+        let gap = self.gaps.range(..=sequence).next_back().map(|(first, behind)| (*first, *behind));
+        let Some((first, behind)) = gap.filter(|(_, behind)| sequence < *behind) else {
+            note(&mut self.repeated, sequence);
             return Verdict::Duplicate;
         };
-        if sequence >= behind {
-            return Verdict::Duplicate;
-        }
+        note(&mut self.late, sequence);
         self.gaps.remove(&first);
         if first < sequence {
             self.gaps.insert(first, sequence);
@@ -46,7 +87,7 @@ impl Seen {
     }
 
     /// What was seen, as ranges in order: first number to the number behind the last.
-    fn ranges(&self) -> Vec<(u64, u64)> {
+    fn ranges(&self) -> Vec<Span> {
         let mut ranges = Vec::new();
         let mut from = 0;
         for (&first, &behind) in &self.gaps {
@@ -64,39 +105,46 @@ impl Seen {
     /// Adds what another consumer of the same group saw; returns how many numbers both did.
     pub(crate) fn join(&mut self, other: &Self) -> u64 {
         let mut all = self.ranges();
-        all.extend(other.ranges());
-        all.sort_unstable();
-        let (mut twice, mut joined): (u64, Vec<(u64, u64)>) = (0, Vec::new());
-        for (first, behind) in all {
-            match joined.last_mut() {
-                Some(last) if first <= last.1 => {
-                    twice += last.1.min(behind) - first;
-                    last.1 = last.1.max(behind);
-                }
-                _ => joined.push((first, behind)),
-            }
-        }
-        self.next = joined.last().map_or(0, |(_, behind)| *behind);
+        let mine = length(&all);
+        let theirs = other.ranges();
+        let sum = mine + length(&theirs);
+        all.extend(theirs);
+        let all = joined(all);
+        self.next = all.last().map_or(0, |(_, behind)| *behind);
         self.gaps.clear();
         let mut from = 0;
-        for (first, behind) in joined {
+        for &(first, behind) in &all {
             if from < first {
                 self.gaps.insert(from, first);
             }
             from = behind;
         }
-        twice
+        self.repeated.extend_from_slice(&other.repeated);
+        self.late.extend_from_slice(&other.late);
+        sum - length(&all)
     }
 
-    /// Numbers below `sent` that were not seen and are not in `failed` (ranges whose send was not
-    /// acknowledged, so that nothing was promised).
-    pub(crate) fn lost(&self, sent: u64, failed: &[(u64, u64)]) -> u64 {
+    /// Numbers below `sent` that were not seen, but for those in `failed` (joined spans whose send
+    /// was not acknowledged, so that nothing was promised).
+    pub(crate) fn lost(&self, sent: u64, failed: &[Span]) -> Vec<Span> {
         let tail = (self.next < sent).then_some((self.next, sent));
         let missing = self.gaps.iter().map(|(&first, &behind)| (first, behind)).chain(tail);
-        let overlap = |first: u64, behind: u64| -> u64 {
-            failed.iter().map(|&(f, b)| behind.min(b).saturating_sub(first.max(f))).sum()
-        };
-        missing.map(|(first, behind)| behind - first - overlap(first, behind)).sum()
+        let mut lost = Vec::new();
+        for (mut first, behind) in missing {
+            for &(f, b) in failed {
+                if b <= first || f >= behind {
+                    continue;
+                }
+                if first < f {
+                    lost.push((first, f));
+                }
+                first = first.max(b);
+            }
+            if first < behind {
+                lost.push((first, behind));
+            }
+        }
+        lost
     }
 }
 
@@ -114,9 +162,11 @@ mod tests {
             [InOrder, InOrder, InOrder, OutOfOrder, Duplicate, InOrder, Duplicate]
         );
         // Missing: 3, 5 to 8, and 10, 11.
-        assert_eq!(seen.lost(12, &[]), 7);
-        assert_eq!(seen.lost(12, &[(5, 7), (11, 12)]), 4);
-        assert_eq!(Seen::default().lost(3, &[]), 3);
+        assert_eq!(length(&seen.lost(12, &[])), 7);
+        assert_eq!(seen.lost(12, &[(5, 7), (11, 12)]), [(3, 4), (7, 9), (10, 11)]);
+        assert_eq!((seen.repeated.len(), length(&seen.late)), (2, 1));
+        assert_eq!(shared(&seen.repeated, &[(0, 2)]), 1);
+        assert_eq!(Seen::default().lost(3, &[]), [(0, 3)]);
     }
 
     #[test]
@@ -131,9 +181,9 @@ mod tests {
         let mut seen = see(&[0, 1, 2, 3, 8]);
         assert_eq!(seen.join(&see(&[2, 3, 4, 5])), 2);
         assert_eq!(seen.join(&see(&[])), 0);
-        assert_eq!(seen.lost(10, &[]), 3);
+        assert_eq!(length(&seen.lost(10, &[])), 3);
         assert_eq!(seen.join(&see(&[6, 7, 8, 9])), 1);
-        assert_eq!(seen.lost(10, &[]), 0);
+        assert_eq!(seen.lost(10, &[]), []);
         assert_eq!(seen.see(9), Verdict::Duplicate);
         assert_eq!(seen.see(10), Verdict::InOrder);
     }

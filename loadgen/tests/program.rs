@@ -42,8 +42,8 @@ fn one_command_runs_verifies_and_reports() {
             "500ms",
             "--compression-type",
             codec,
-            "--key-size",
-            "8",
+            "--key",
+            "uniform:1000",
             "--seed",
             "7",
             "--quiet",
@@ -63,9 +63,17 @@ fn one_command_runs_verifies_and_reports() {
         assert_eq!(json["throughput"]["sent_records"], 10_000, "{text}");
         assert_eq!(json["latency"]["end_to_end"]["count"], 10_000, "{text}");
         assert!(json["resources"]["broker"]["resident_peak_bytes"].as_u64().unwrap() > 1 << 20);
-        for file in ["report.txt", "ack.hlog", "e2e.hlog"] {
+        for file in [
+            "report.txt",
+            "report.md",
+            "report.html",
+            "scenario.toml",
+            "produce.hlog",
+            "end_to_end.hlog",
+            "lag.csv",
+        ] {
             let bytes = std::fs::read(dir.path().join("result").join(file)).unwrap();
-            assert!(bytes.len() > 100, "{file}");
+            assert!(bytes.len() > 40, "{file}");
         }
         assert!(text.contains("verified: 0 lost, 0 duplicated"), "{text}");
     }

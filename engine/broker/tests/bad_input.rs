@@ -162,7 +162,7 @@ fn pipelined_requests_are_answered_in_order_across_shards() {
         wire::produce::read_response(
             body(&payload, ApiKey::Produce, 9),
             9,
-            |partition, error, base| {
+            |_, partition, error, base| {
                 assert_eq!(error.code(), 0);
                 assert_eq!(base, ends[partition as usize], "arrival order in each partition");
                 ends[partition as usize] += 2;

@@ -7,11 +7,12 @@ use runtime::timer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::messages::{
-    CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
-    DeleteTopicsRequest, DeleteTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic, Message,
-    MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetFetchGroup, OffsetFetchRequest,
-    OffsetFetchResponse, OffsetFetchTopic, OffsetFetchTopicResponse,
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopic, Message, MetadataRequest, MetadataRequestTopic, MetadataResponse,
+    OffsetFetchGroup, OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopic,
+    OffsetFetchTopicResponse,
 };
 
 /// A broker.
@@ -283,11 +284,13 @@ pub async fn create(
     topic: &str,
     partitions: i32,
     replication_factor: i16,
+    configs: Vec<CreatableTopicConfig>,
 ) -> Result<TopicView, String> {
     let new = CreatableTopic {
         name: topic.to_owned(),
         num_partitions: partitions,
         replication_factor,
+        configs,
         ..Default::default()
     };
     let request =
@@ -321,7 +324,8 @@ pub async fn delete(connection: &mut Connection, topic: &str) -> Result<(), Stri
     connection.ask::<_, DeleteTopicsResponse>(&request).await.map(drop)
 }
 
-/// The end offset of each of these partitions, asked of their leader.
+/// The end offset of each of these partitions, asked of their leader; those with an error are left
+/// out.
 ///
 /// # Errors
 /// The broker does not answer.
@@ -342,5 +346,6 @@ pub async fn end_offsets(
     let request = ListOffsetsRequest { topics: vec![asked], ..Default::default() };
     let response: ListOffsetsResponse = connection.ask(&request).await?;
     let found = response.topics.iter().flat_map(|topic| &topic.partitions);
-    Ok(found.map(|p| (p.partition_index, p.offset.max(0))).collect())
+    let good = found.filter(|p| p.error_code == 0 && p.offset >= 0);
+    Ok(good.map(|p| (p.partition_index, p.offset)).collect())
 }

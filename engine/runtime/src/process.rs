@@ -52,8 +52,27 @@ impl Drop for StopSignals {
 
 /// Asks a process to stop (SIGTERM).
 pub fn terminate(pid: u32) {
+    signal(pid, libc::SIGTERM);
+}
+
+/// Ends a process at once (SIGKILL).
+pub fn kill(pid: u32) {
+    signal(pid, libc::SIGKILL);
+}
+
+/// Makes a process stand still (SIGSTOP).
+pub fn pause(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+}
+
+/// Lets a paused process go on (SIGCONT).
+pub fn resume(pid: u32) {
+    signal(pid, libc::SIGCONT);
+}
+
+fn signal(pid: u32, number: libc::c_int) {
     // SAFETY: a plain system call.
-    unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
+    unsafe { libc::kill(pid as libc::pid_t, number) };
 }
 
 /// Makes the kernel end this process when its parent dies, so that no child is left behind.

@@ -360,8 +360,10 @@ pub fn put_full_request<'p>(
     out.extend_from_slice(&request.min_bytes.to_be_bytes());
     out.extend_from_slice(&request.max_bytes.to_be_bytes());
     out.push(request.isolation_level as u8);
-    out.extend_from_slice(&request.session_id.to_be_bytes());
-    out.extend_from_slice(&request.session_epoch.to_be_bytes());
+    if version >= 7 {
+        out.extend_from_slice(&request.session_id.to_be_bytes());
+        out.extend_from_slice(&request.session_epoch.to_be_bytes());
+    }
     // Neighbours of one topic share its head.
     let mut topics = 0;
     let mut last = None;
@@ -396,7 +398,9 @@ pub fn put_full_request<'p>(
         }
         put_no_tags(out, flexible);
     }
-    put_count(out, Some(0), flexible);
+    if version >= 7 {
+        put_count(out, Some(0), flexible);
+    }
     if version >= 11 {
         put_string(out, Some(""), flexible);
     }
@@ -434,54 +438,45 @@ pub fn put_request(
     topic_id: TopicId,
     partitions: &[FetchAsk],
 ) {
-    let flexible = version >= 12;
-    if version <= 14 {
-        out.extend_from_slice(&(-1i32).to_be_bytes());
-    }
-    out.extend_from_slice(&limits.max_wait_ms.to_be_bytes());
-    out.extend_from_slice(&limits.min_bytes.to_be_bytes());
-    out.extend_from_slice(&limits.max_bytes.to_be_bytes());
-    out.push(0);
-    if version >= 7 {
-        out.extend_from_slice(&0i32.to_be_bytes());
-        out.extend_from_slice(&(-1i32).to_be_bytes());
-    }
-    put_count(out, Some(1), flexible);
-    if version >= 13 {
-        out.extend_from_slice(&topic_id.0);
-    } else {
-        put_string(out, Some(topic), flexible);
-    }
-    put_count(out, Some(partitions.len()), flexible);
-    for ask in partitions {
-        out.extend_from_slice(&ask.partition.to_be_bytes());
-        if version >= 9 {
-            out.extend_from_slice(&(-1i32).to_be_bytes());
-        }
-        out.extend_from_slice(&ask.offset.to_be_bytes());
-        if version >= 12 {
-            out.extend_from_slice(&(-1i32).to_be_bytes());
-        }
-        if version >= 5 {
-            out.extend_from_slice(&(-1i64).to_be_bytes());
-        }
-        out.extend_from_slice(&limits.partition_max_bytes.to_be_bytes());
-        put_no_tags(out, flexible);
-    }
-    put_no_tags(out, flexible);
-    if version >= 7 {
-        put_count(out, Some(0), flexible);
-    }
-    if version >= 11 {
-        put_string(out, Some(""), flexible);
-    }
-    put_no_tags(out, flexible);
+    let topic = if version >= 13 { TopicRef::Id(topic_id) } else { TopicRef::Name(topic) };
+    put_topics_request(out, version, limits, partitions.iter().map(|ask| (topic, *ask)));
+}
+
+/// The client's side: as `put_request`, of several topics. Neighbours of one topic share its head.
+pub fn put_topics_request<'t>(
+    out: &mut Vec<u8>,
+    version: i16,
+    limits: FetchLimits,
+    partitions: impl Iterator<Item = (TopicRef<'t>, FetchAsk)> + Clone,
+) {
+    let request = FetchRequest {
+        replica_id: -1,
+        max_wait_ms: limits.max_wait_ms,
+        min_bytes: limits.min_bytes,
+        max_bytes: limits.max_bytes,
+        isolation_level: 0,
+        session_id: 0,
+        session_epoch: -1,
+        topics: Reader::new(&[]),
+        forgotten: Reader::new(&[]),
+        version,
+    };
+    let asked = partitions.map(|(topic, ask)| FetchPartition {
+        topic,
+        partition: ask.partition,
+        current_leader_epoch: -1,
+        fetch_offset: ask.offset,
+        partition_max_bytes: limits.partition_max_bytes,
+    });
+    put_full_request(out, version, &request, asked);
 }
 
 /// The client's side: one partition's part of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Fetched<'a> {
-    /// The partition.
+    /// The topic.
+    pub topic: TopicRef<'a>,
+    /// The partition in it.
     pub partition: i32,
     /// None, or why there are no records.
     pub error: ErrorCode,
@@ -508,7 +503,7 @@ pub fn read_response<'a>(
         reader.i32()?;
     }
     for _ in 0..reader.count(flexible)?.unwrap_or(0) {
-        topic_ref(&mut reader, version)?;
+        let topic = topic_ref(&mut reader, version)?;
         for _ in 0..reader.count(flexible)?.unwrap_or(0) {
             let partition = reader.i32()?;
             let error = ErrorCode::from_code(reader.i16()?);
@@ -527,7 +522,7 @@ pub fn read_response<'a>(
             }
             let records = reader.byte_string(flexible)?.unwrap_or_default();
             reader.skip_tags(flexible)?;
-            visit(Fetched { partition, error, high_watermark, records });
+            visit(Fetched { topic, partition, error, high_watermark, records });
         }
         reader.skip_tags(flexible)?;
     }

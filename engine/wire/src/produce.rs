@@ -211,22 +211,42 @@ pub fn put_request<'b>(
     acks: i16,
     timeout_ms: i32,
     topic: TopicRef<'_>,
-    partitions: impl ExactSizeIterator<Item = (i32, &'b [u8])>,
+    partitions: impl Iterator<Item = (i32, &'b [u8])> + Clone,
+) {
+    let parts = partitions.map(|(partition, batch)| (topic, partition, batch));
+    put_topics_request(out, version, acks, timeout_ms, parts);
+}
+
+/// The client's side: as `put_request`, to several topics. Neighbours of one topic share its head.
+pub fn put_topics_request<'t, 'b>(
+    out: &mut Vec<u8>,
+    version: i16,
+    acks: i16,
+    timeout_ms: i32,
+    parts: impl Iterator<Item = (TopicRef<'t>, i32, &'b [u8])> + Clone,
 ) {
     let flexible = version >= 9;
     put_string(out, None, flexible);
     out.extend_from_slice(&acks.to_be_bytes());
     out.extend_from_slice(&timeout_ms.to_be_bytes());
-    put_count(out, Some(1), flexible);
-    put_topic(out, topic, version);
-    put_count(out, Some(partitions.len()), flexible);
-    for (index, batch) in partitions {
-        out.extend_from_slice(&index.to_be_bytes());
-        put_count(out, Some(batch.len()), flexible);
-        out.extend_from_slice(batch);
+    let (mut topics, mut last) = (0, None);
+    for (topic, ..) in parts.clone() {
+        topics += usize::from(last.replace(topic) != Some(topic));
+    }
+    put_count(out, Some(topics), flexible);
+    let mut rest = parts.peekable();
+    while let Some((topic, ..)) = rest.peek().copied() {
+        put_topic(out, topic, version);
+        let same = rest.clone().take_while(|(other, ..)| *other == topic).count();
+        put_count(out, Some(same), flexible);
+        for (_, index, batch) in rest.by_ref().take(same) {
+            out.extend_from_slice(&index.to_be_bytes());
+            put_count(out, Some(batch.len()), flexible);
+            out.extend_from_slice(batch);
+            put_no_tags(out, flexible);
+        }
         put_no_tags(out, flexible);
     }
-    put_no_tags(out, flexible);
     put_no_tags(out, flexible);
 }
 
@@ -234,14 +254,14 @@ pub fn put_request<'b>(
 ///
 /// # Errors
 /// Malformed bytes.
-pub fn read_response(
-    mut reader: Reader<'_>,
+pub fn read_response<'a>(
+    mut reader: Reader<'a>,
     version: i16,
-    mut visit: impl FnMut(i32, ErrorCode, i64),
+    mut visit: impl FnMut(TopicRef<'a>, i32, ErrorCode, i64),
 ) -> Result<(), WireError> {
     let flexible = version >= 9;
     for _ in 0..reader.count(flexible)?.unwrap_or(0) {
-        topic_ref(&mut reader, version)?;
+        let topic = topic_ref(&mut reader, version)?;
         for _ in 0..reader.count(flexible)?.unwrap_or(0) {
             let (index, error, base) = (reader.i32()?, reader.i16()?, reader.i64()?);
             reader.i64()?;
@@ -257,7 +277,7 @@ pub fn read_response(
                 reader.string(flexible)?;
             }
             reader.skip_tags(flexible)?;
-            visit(index, ErrorCode::from_code(error), base);
+            visit(topic, index, ErrorCode::from_code(error), base);
         }
         reader.skip_tags(flexible)?;
     }
@@ -305,7 +325,7 @@ mod tests {
             response.encode(&mut bytes, version).unwrap();
             assert_eq!(bytes, ours, "v{version}");
             let mut seen = Vec::new();
-            read_response(Reader::new(&ours), version, |p, e, o| seen.push((p, e, o))).unwrap();
+            read_response(Reader::new(&ours), version, |_, p, e, o| seen.push((p, e, o))).unwrap();
             assert_eq!(
                 seen,
                 [

@@ -101,7 +101,7 @@ impl Client {
         let payload = self.receive()?;
         let (_, body) = read_response_header(&payload, ApiKey::Produce, 9).unwrap();
         let mut results = Vec::new();
-        produce::read_response(body, 9, |p, error, base| results.push((p, error.code(), base)))
+        produce::read_response(body, 9, |_, p, error, base| results.push((p, error.code(), base)))
             .unwrap();
         Some(results)
     }

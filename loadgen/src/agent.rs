@@ -1,0 +1,559 @@
+//! Load from several machines: `loadgen agent` takes a share of a run that another loadgen conducts.
+//! Counts and histograms come back whole and are merged as those of threads are; percentiles never.
+//!
+//! One connection per run, frames of JSON behind their length. The run's clock is the conductor's;
+//! an agent learns how far its own is from it by the shortest of many round trips, at the start and
+//! again at the end, and the report tells how well that is known.
+
+use crate::args::{Args, with_flags};
+use crate::consumer::ConsumerOutcome;
+use crate::crew::{Crew, Job};
+use crate::layout::Layout;
+use crate::load::payload::Payloads;
+use crate::producer::ProducerOutcome;
+use crate::result::AgentClock;
+use crate::run::{Interval, Progress, Session, Window};
+use crate::{Ending, Failure, scenario};
+use client::{receive_frame, within};
+use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
+use runtime::clock::{self, Nanos};
+use runtime::socket::{Listener, Socket};
+use runtime::{spawn, timer};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::net::ToSocketAddrs;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+/// Round trips by which a clock is learnt.
+const PINGS: u64 = 40;
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How often an agent tells how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// `loadgen agent`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct AgentArgs {
+    /// Address to listen on for conductors. Whoever reaches it can make this machine send load:
+    /// keep it inside your network
+    #[arg(long, default_value = "127.0.0.1:9400", value_name = "HOST:PORT")]
+    listen: String,
+}
+
+/// What a conductor says.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Ask {
+    Ping(u64),
+    Prepare(Box<Share>),
+    Produce { start_ns: u64, window: Window },
+    Stop,
+    StopConsumers,
+}
+
+/// An agent's part of a run.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Share {
+    version: String,
+    flags: Vec<String>,
+    layout: Layout,
+    run: u64,
+    seed: u64,
+    servers: String,
+    starts: Vec<i64>,
+    number: usize,
+    of: usize,
+    clock_offset: i64,
+}
+
+/// What an agent says.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Tell {
+    Pong(u64, u64),
+    Prepared,
+    Progress(Box<Told>),
+    Produced(Vec<ProducerOutcome>),
+    Consumed(Vec<ConsumerOutcome>),
+    Failed(String),
+}
+
+/// How far an agent is.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Told {
+    sent: u64,
+    acked: u64,
+    failed: u64,
+    consumed: u64,
+    ready: u64,
+    /// What moved: place, position, planned time of the last record on the run's clock.
+    places: Vec<(usize, i64, u64)>,
+    intervals: Vec<Interval>,
+}
+
+/// A connection that carries JSON.
+struct Wire {
+    socket: Rc<Socket>,
+}
+
+impl Wire {
+    async fn send<T: serde::Serialize>(&self, what: &T) -> Result<(), String> {
+        let json = serde_json::to_vec(what).map_err(|error| error.to_string())?;
+        let length = u32::try_from(json.len()).map_err(|_| "a message is too long")?;
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&json);
+        let sent = self.socket.send(&mut vec![SharedBytes::copy_of(&bytes)]).await;
+        sent.map_err(|error| error.to_string())
+    }
+}
+
+/// Messages that came, and whether the other side is gone.
+type Inbox<T> = Rc<RefCell<(VecDeque<T>, Option<String>)>>;
+
+fn listen<T: serde::de::DeserializeOwned + 'static>(socket: &Rc<Socket>) -> Inbox<T> {
+    let inbox: Inbox<T> = Rc::default();
+    let (socket, filled) = (Rc::clone(socket), Rc::clone(&inbox));
+    spawn(async move {
+        let mut pool = ChunkPool::new(CHUNK_BYTES, 4, 1);
+        let mut buffer = ReceiveBuffer::new(&mut pool);
+        let why = loop {
+            let received = receive_frame(&socket, &mut buffer, &mut pool).await;
+            let read = received.and_then(|frame| {
+                serde_json::from_slice(&frame).map_err(|error| format!("not understood: {error}"))
+            });
+            match read {
+                Ok(message) => filled.borrow_mut().0.push_back(message),
+                Err(why) => break why,
+            }
+        };
+        filled.borrow_mut().1 = Some(why);
+    });
+    inbox
+}
+
+/// The next message; an error if there will be none.
+async fn next<T>(inbox: &Inbox<T>) -> Result<T, String> {
+    loop {
+        let (message, gone) = {
+            let mut inbox = inbox.borrow_mut();
+            (inbox.0.pop_front(), inbox.1.clone())
+        };
+        match (message, gone) {
+            (Some(message), _) => return Ok(message),
+            (None, Some(why)) => return Err(why),
+            (None, None) => timer::sleep(Duration::from_micros(200)).await,
+        }
+    }
+}
+
+/// Serves conductors, one after the other, until interrupted.
+pub(crate) async fn serve(args: AgentArgs, session: Session) -> Result<Ending, Failure> {
+    let usage = |why: String| Failure::usage(format!("--listen {}: {why}", args.listen));
+    let resolved = args.listen.to_socket_addrs().map_err(|error| usage(error.to_string()))?;
+    let address = resolved.into_iter().next().ok_or_else(|| usage("no address".to_owned()))?;
+    let listener = Listener::bind(address, false).map_err(|error| usage(error.to_string()))?;
+    let local = listener.local_address().map_err(|error| usage(error.to_string()))?;
+    let say = |text: String| {
+        let _ = writeln!(std::io::stdout(), "{text}");
+        let _ = std::io::stdout().flush();
+    };
+    say(format!("listening on {local}"));
+    loop {
+        let accepted = timer::before(Some(clock::now() + TELL_EVERY), listener.accept()).await;
+        if session.is_interrupted() {
+            return Ok(Ending::Fine);
+        }
+        let Some(Ok(socket)) = accepted else { continue };
+        let peer = socket.peer_address().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+        say(format!("{peer} conducts"));
+        match take_share(Rc::new(socket), &session).await {
+            Ok(()) => say(format!("{peer} is done")),
+            Err(why) => say(format!("{peer}: {why}")),
+        }
+    }
+}
+
+async fn take_share(socket: Rc<Socket>, session: &Session) -> Result<(), String> {
+    let inbox = listen::<Ask>(&socket);
+    let wire = Wire { socket };
+    let share = loop {
+        match next(&inbox).await? {
+            Ask::Ping(number) => wire.send(&Tell::Pong(number, clock::now().0)).await?,
+            Ask::Prepare(share) => break *share,
+            _ => return Err("expected to be prepared first".to_owned()),
+        }
+    };
+    let prepared = prepare(share);
+    let (job, payloads, received) = match prepared {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            wire.send(&Tell::Failed(why.clone())).await?;
+            return Err(why);
+        }
+    };
+    let progress = Arc::clone(&job.progress);
+    let offset = job.clock_offset;
+    let mut crew = Crew::start(job).map_err(|failure| failure.why)?;
+    wire.send(&Tell::Prepared).await?;
+    let mut told: Vec<(i64, u64)> = vec![(-1, 0); progress.places.len()];
+    let (mut producing, mut consuming) = (false, true);
+    let here = |run_ns: u64| Nanos(run_ns.wrapping_add_signed(-offset));
+    let mut tell_at = clock::now();
+    loop {
+        let message = inbox.borrow_mut().0.pop_front();
+        match message {
+            Some(Ask::Ping(number)) => wire.send(&Tell::Pong(number, clock::now().0)).await?,
+            Some(Ask::Produce { start_ns, window }) => {
+                let window = Window::new(here(window.start().0), here(window.end().0));
+                progress.begin(here(start_ns), window);
+                crew.produce(&payloads, here(start_ns), window).map_err(|failure| failure.why)?;
+                producing = true;
+            }
+            Some(Ask::Stop) => progress.stop(),
+            Some(Ask::StopConsumers) => progress.stop_consumers(),
+            Some(Ask::Prepare(_)) => return Err("prepared twice".to_owned()),
+            None => {
+                let gone = inbox.borrow().1.clone();
+                if gone.is_some() || session.is_interrupted() {
+                    // Nobody asks any more: let the threads end.
+                    progress.stop();
+                    progress.stop_consumers();
+                    let _ = crew.produced().await;
+                    let _ = crew.consumed().await;
+                    return match gone {
+                        Some(why) if consuming => Err(why),
+                        _ => Ok(()),
+                    };
+                }
+                timer::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        if clock::now() >= tell_at && consuming {
+            tell_at = clock::now() + TELL_EVERY;
+            let mut places = Vec::new();
+            for (at, place) in progress.places.iter().enumerate() {
+                let planned = place.last_planned.load(Relaxed);
+                let now = (place.position.load(Relaxed), planned);
+                if std::mem::replace(&mut told[at], now) != now {
+                    places.push((at, now.0, planned.wrapping_add_signed(offset)));
+                }
+            }
+            wire.send(&Tell::Progress(Box::new(Told {
+                sent: progress.sent.load(Relaxed),
+                acked: progress.acked.load(Relaxed),
+                failed: progress.failed.load(Relaxed),
+                consumed: progress.consumed.load(Relaxed),
+                ready: progress.members_ready.load(Relaxed),
+                places,
+                intervals: received.try_iter().collect(),
+            })))
+            .await?;
+        }
+        if producing && !crew.is_producing() {
+            producing = false;
+            let produced = crew.produced().await.map_err(|failure| failure.why);
+            match produced {
+                Ok(outcomes) => wire.send(&Tell::Produced(outcomes)).await?,
+                Err(why) => wire.send(&Tell::Failed(why)).await?,
+            }
+        }
+        if consuming && progress.consumers_stopping() {
+            consuming = false;
+            let consumed = crew.consumed().await.map_err(|failure| failure.why);
+            match consumed {
+                Ok(outcomes) => wire.send(&Tell::Consumed(outcomes)).await?,
+                Err(why) => wire.send(&Tell::Failed(why)).await?,
+            }
+        }
+    }
+}
+
+type Prepared = (Job, Arc<Payloads>, std::sync::mpsc::Receiver<Interval>);
+
+fn prepare(share: Share) -> Result<Prepared, String> {
+    if share.version != env!("CARGO_PKG_VERSION") {
+        return Err(format!(
+            "the conductor is loadgen {}, this agent {}: use the same",
+            share.version,
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    let line = std::iter::once("loadgen".to_owned()).chain(share.flags).map(Into::into);
+    let mut args = crate::args::parse(line).map_err(|failure| failure.why)?.run;
+    args.quiet = true;
+    let payloads =
+        Payloads::new(&args.payload, args.compressibility, share.seed, args.record_size.max())?;
+    let progress = Arc::new(Progress::new(&args, share.starts.clone()));
+    let (intervals, received) = channel();
+    let job = Job {
+        args: Arc::new(args),
+        layout: Arc::new(share.layout),
+        run: share.run,
+        seed: share.seed,
+        servers: share.servers,
+        starts: Arc::new(share.starts),
+        progress,
+        intervals,
+        share: (share.number, share.of),
+        clock_offset: share.clock_offset,
+    };
+    Ok((job, payloads, received))
+}
+
+/// What is known of an agent.
+#[derive(Default)]
+struct Known {
+    counts: [u64; 5],
+    producing: bool,
+    produced: Option<Vec<ProducerOutcome>>,
+    consumed: Option<Vec<ConsumerOutcome>>,
+    pong: Option<(u64, u64)>,
+    lost: Option<String>,
+}
+
+struct Link {
+    address: String,
+    wire: Wire,
+    known: Rc<RefCell<Known>>,
+    offset: i64,
+    error_ns: u64,
+}
+
+/// Conducts a run on agents.
+pub(crate) struct Conductor {
+    links: Vec<Link>,
+}
+
+/// How far a clock is from this one, by the shortest round trip, and half of that.
+async fn learn_clock(wire: &Wire, known: &RefCell<Known>) -> Result<(i64, u64), String> {
+    let mut best: Option<(u64, i64)> = None;
+    for number in 0..PINGS {
+        known.borrow_mut().pong = None;
+        let sent = clock::now();
+        wire.send(&Ask::Ping(number)).await?;
+        let theirs = loop {
+            if let Some((_, theirs)) = known.borrow().pong.filter(|pong| pong.0 == number) {
+                break theirs;
+            }
+            if let Some(why) = &known.borrow().lost {
+                return Err(why.clone());
+            }
+            if clock::now() > sent + ANSWER_WITHIN {
+                return Err("no answer in time".to_owned());
+            }
+            timer::sleep(Duration::from_micros(50)).await;
+        };
+        let took = clock::now().since(sent);
+        let middle = sent.0 + took / 2;
+        let offset = middle.wrapping_sub(theirs) as i64;
+        if best.is_none_or(|(shortest, _)| took < shortest) {
+            best = Some((took, offset));
+        }
+    }
+    let (took, offset) = best.expect("there was a ping");
+    Ok((offset, took / 2))
+}
+
+impl Conductor {
+    /// Connects to all agents, learns their clocks, and has their consumers start.
+    pub(crate) async fn start(job: Job, agents: &str) -> Result<Self, Failure> {
+        let addresses: Vec<String> =
+            agents.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
+        let mut links = Vec::new();
+        let of = addresses.len();
+        for (number, address) in addresses.into_iter().enumerate() {
+            let cannot = |why: String| Failure::unreachable(format!("agent {address}: {why}"));
+            let resolved =
+                address.to_socket_addrs().map_err(|error| cannot(error.to_string()))?.next();
+            let resolved = resolved.ok_or_else(|| cannot("no address".to_owned()))?;
+            let connected = within(ANSWER_WITHIN, Socket::connect(resolved)).await;
+            let socket = connected
+                .ok_or_else(|| cannot("no answer in time".to_owned()))?
+                .map_err(|error| cannot(error.to_string()))?;
+            let socket = Rc::new(socket);
+            let known: Rc<RefCell<Known>> = Rc::default();
+            let inbox = listen::<Tell>(&socket);
+            spawn(hear(inbox, Rc::clone(&known), Arc::clone(&job.progress), job.intervals.clone()));
+            let wire = Wire { socket };
+            let (offset, error_ns) = learn_clock(&wire, &known).await.map_err(cannot)?;
+            let mut args = Args::clone(&job.args);
+            (args.agents, args.seed) = (None, Some(job.seed));
+            // What an agent's share is follows from the whole.
+            args.producers = Some(job.args.producer_count() as u32);
+            args.consumers = Some(job.args.consumer_count() as u32);
+            let share = Share {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                flags: scenario::flags_of(&with_flags(&args, &[])?),
+                layout: Layout::clone(&job.layout),
+                run: job.run,
+                seed: job.seed,
+                servers: job.servers.clone(),
+                starts: job.starts.to_vec(),
+                number,
+                of,
+                clock_offset: offset,
+            };
+            wire.send(&Ask::Prepare(Box::new(share))).await.map_err(cannot)?;
+            links.push(Link { address, wire, known, offset, error_ns });
+        }
+        if links.is_empty() {
+            return Err(Failure::usage("--agents names no agent, as HOST:PORT does"));
+        }
+        Ok(Self { links })
+    }
+
+    /// The first agent that is gone, if one is.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.links.iter().find_map(|link| {
+            let known = link.known.borrow();
+            known.lost.as_ref().map(|why| format!("agent {}: {why}", link.address))
+        })
+    }
+
+    pub(crate) async fn produce(&mut self, start: Nanos, window: Window) -> Result<(), Failure> {
+        if let Some(why) = self.lost() {
+            return Err(Failure::unreachable(why));
+        }
+        for link in &self.links {
+            link.known.borrow_mut().producing = true;
+            let ask = Ask::Produce { start_ns: start.0, window };
+            let sent = link.wire.send(&ask).await;
+            sent.map_err(|why| Failure::unreachable(format!("agent {}: {why}", link.address)))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_producing(&self) -> bool {
+        self.links.iter().any(|link| link.known.borrow().producing)
+    }
+
+    fn tell_all(&self, ask: fn() -> Ask) {
+        for link in &self.links {
+            let wire = Wire { socket: Rc::clone(&link.wire.socket) };
+            spawn(async move {
+                let _ = wire.send(&ask()).await;
+            });
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.tell_all(|| Ask::Stop);
+    }
+
+    pub(crate) fn stop_consumers(&self) {
+        self.tell_all(|| Ask::StopConsumers);
+    }
+
+    /// What the producers of all agents found.
+    pub(crate) async fn produced(&mut self) -> Result<Vec<ProducerOutcome>, Failure> {
+        let mut all = Vec::new();
+        for link in &self.links {
+            loop {
+                if let Some(outcomes) = link.known.borrow_mut().produced.take() {
+                    all.extend(outcomes);
+                    break;
+                }
+                link.still_there()?;
+                timer::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(all)
+    }
+
+    /// What the consumers of all agents found. The clocks are looked at once more.
+    pub(crate) async fn consumed(&mut self) -> Result<Vec<ConsumerOutcome>, Failure> {
+        let mut all = Vec::new();
+        for link in &mut self.links {
+            loop {
+                if let Some(outcomes) = link.known.borrow_mut().consumed.take() {
+                    all.extend(outcomes);
+                    break;
+                }
+                link.still_there()?;
+                timer::sleep(Duration::from_millis(5)).await;
+            }
+            if let Ok((offset, error_ns)) = learn_clock(&link.wire, &link.known).await {
+                // Clocks that ran apart meanwhile were off by that as well.
+                let apart = offset.abs_diff(link.offset);
+                link.error_ns = link.error_ns.max(error_ns) + apart;
+            }
+            link.wire.socket.shutdown();
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn clocks(&self) -> Vec<AgentClock> {
+        let clock = |link: &Link| AgentClock {
+            address: link.address.clone(),
+            clock_error_ms: link.error_ns as f64 / 1e6,
+        };
+        self.links.iter().map(clock).collect()
+    }
+}
+
+impl Link {
+    fn still_there(&self) -> Result<(), Failure> {
+        match &self.known.borrow().lost {
+            Some(why) => Err(Failure::unreachable(format!("agent {}: {why}", self.address))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes in what an agent tells: counts are added to the run's own.
+async fn hear(
+    inbox: Inbox<Tell>,
+    known: Rc<RefCell<Known>>,
+    progress: Arc<Progress>,
+    intervals: Sender<Interval>,
+) {
+    loop {
+        match next(&inbox).await {
+            Err(why) => {
+                let mut known = known.borrow_mut();
+                known.producing = false;
+                known.lost = Some(why);
+                return;
+            }
+            Ok(Tell::Pong(number, now)) => known.borrow_mut().pong = Some((number, now)),
+            Ok(Tell::Prepared) => {}
+            Ok(Tell::Failed(why)) => {
+                let mut known = known.borrow_mut();
+                known.producing = false;
+                known.lost = Some(why);
+            }
+            Ok(Tell::Produced(outcomes)) => {
+                let mut known = known.borrow_mut();
+                known.produced = Some(outcomes);
+                known.producing = false;
+            }
+            Ok(Tell::Consumed(outcomes)) => known.borrow_mut().consumed = Some(outcomes),
+            Ok(Tell::Progress(told)) => {
+                let now = [told.sent, told.acked, told.failed, told.consumed, told.ready];
+                let before = std::mem::replace(&mut known.borrow_mut().counts, now);
+                let counters = [
+                    &progress.sent,
+                    &progress.acked,
+                    &progress.failed,
+                    &progress.consumed,
+                    &progress.members_ready,
+                ];
+                for (at, counter) in counters.into_iter().enumerate() {
+                    counter.fetch_add(now[at].wrapping_sub(before[at]), Relaxed);
+                }
+                for (at, position, planned) in told.places {
+                    if let Some(place) = progress.places.get(at) {
+                        place.position.fetch_max(position, Relaxed);
+                        place.last_planned.fetch_max(planned, Relaxed);
+                    }
+                }
+                for interval in told.intervals {
+                    let _ = intervals.send(interval);
+                }
+            }
+        }
+    }
+}

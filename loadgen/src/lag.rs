@@ -1,0 +1,308 @@
+//! Consumer lag, sampled: end offsets against the consumers' positions, and against what they have
+//! committed. The two are kept apart: the first is how far work is behind, the second what would be
+//! done again.
+
+use crate::args::Args;
+use crate::consumer::group_id;
+use crate::layout::Layout;
+use crate::result::{GroupLag, PartitionFound};
+use crate::run::Progress;
+use crate::statistics::theil_sen;
+use client::{Connection, committed_offsets, end_offsets, find_coordinator, within};
+use runtime::clock::{self, Nanos};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Partitions of all groups up to which every sample is written to `lag.csv`.
+const PLACES_WRITTEN_MAX: usize = 2_000;
+/// A broker that does not answer a sample by then is asked anew.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// One look at all groups.
+pub(crate) struct LagSample {
+    pub(crate) at: Nanos,
+    /// Per group, records behind by position and by commit.
+    pub(crate) behind: Vec<i64>,
+    pub(crate) committed: Vec<Option<i64>>,
+    /// Per group, the largest of a partition, and of its time.
+    max_partition: Vec<i64>,
+    max_time_ms: Vec<f64>,
+}
+
+/// Looks at lag again and again.
+pub(crate) struct LagSampler {
+    args: Arc<Args>,
+    layout: Arc<Layout>,
+    servers: String,
+    run: u64,
+    progress: Arc<Progress>,
+    connections: BTreeMap<String, Connection>,
+    coordinators: BTreeMap<usize, String>,
+    pub(crate) samples: Vec<LagSample>,
+    pub(crate) errors: u64,
+    /// Largest lag of each partition, over groups.
+    max_of_slot: Vec<i64>,
+    csv: Option<(PathBuf, String)>,
+    start: Nanos,
+}
+
+impl LagSampler {
+    pub(crate) fn new(
+        args: &Arc<Args>,
+        layout: &Arc<Layout>,
+        servers: &str,
+        run: u64,
+        progress: &Arc<Progress>,
+        csv: PathBuf,
+        start: Nanos,
+    ) -> Self {
+        let written = layout.slots() * args.groups as usize <= PLACES_WRITTEN_MAX;
+        let head = "at_s,group,topic,partition,end_offset,position,committed\n".to_owned();
+        Self {
+            args: Arc::clone(args),
+            layout: Arc::clone(layout),
+            servers: servers.to_owned(),
+            run,
+            progress: Arc::clone(progress),
+            connections: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
+            samples: Vec::new(),
+            errors: 0,
+            max_of_slot: vec![0; layout.slots()],
+            csv: written.then_some((csv, head)),
+            start,
+        }
+    }
+
+    async fn connection(&mut self, address: &str) -> Result<&mut Connection, String> {
+        if !self.connections.contains_key(address) {
+            let connection = Connection::open(address, &self.args.client_id).await?;
+            self.connections.insert(address.to_owned(), connection);
+        }
+        Ok(self.connections.get_mut(address).expect("inserted above"))
+    }
+
+    /// Where every partition ends.
+    pub(crate) async fn ends(&mut self) -> Result<Vec<i64>, String> {
+        let mut asks: BTreeMap<(String, usize), Vec<i32>> = BTreeMap::new();
+        let layout = Arc::clone(&self.layout);
+        for topic in 0..layout.topics.len() {
+            let (first, partitions) = layout.span_of(topic);
+            for partition in 0..partitions {
+                let leader = layout.leaders[first + partition].clone();
+                asks.entry((leader, topic)).or_default().push(partition as i32);
+            }
+        }
+        let mut ends = vec![-1; layout.slots()];
+        for ((leader, topic), partitions) in asks {
+            let asked = async {
+                let connection = self.connection(&leader).await?;
+                end_offsets(connection, &layout.topics[topic], &partitions).await
+            };
+            let found = within(ANSWER_WITHIN, asked).await;
+            let found = found.unwrap_or_else(|| Err("no answer in time".to_owned()));
+            if found.is_err() {
+                self.connections.remove(&leader);
+            }
+            for (partition, end) in found? {
+                ends[layout.span_of(topic).0 + partition as usize] = end;
+            }
+        }
+        if ends.contains(&-1) { Err("an end offset is not known".to_owned()) } else { Ok(ends) }
+    }
+
+    /// What a group has committed, per slot; -1: nothing.
+    async fn committed(&mut self, group: usize) -> Result<Vec<i64>, String> {
+        let id = group_id(self.run, group);
+        if !self.coordinators.contains_key(&group) {
+            let server = self.servers.split(',').next().unwrap_or_default().trim().to_owned();
+            let first = self.connection(&server).await?;
+            let found = find_coordinator(first, &id).await?;
+            let address = found.map_err(|error| error.name())?;
+            self.coordinators.insert(group, address);
+        }
+        let address = self.coordinators[&group].clone();
+        let topics = committed_offsets(self.connection(&address).await?, &id, None).await?;
+        let topics = topics.map_err(|error| error.name())?;
+        let mut offsets = vec![-1; self.layout.slots()];
+        for topic in &topics {
+            for partition in &topic.partitions {
+                if let Some(slot) = self.layout.slot_of(&topic.name, partition.partition_index) {
+                    offsets[slot] = partition.committed_offset;
+                }
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// Looks once. Commits first, then positions, then ends: what moves meanwhile makes lag larger,
+    /// never negative.
+    pub(crate) async fn sample(&mut self) -> Result<(), String> {
+        let groups = if self.args.consumer_count() == 0 { 0 } else { self.args.groups as usize };
+        if groups == 0 {
+            return Ok(());
+        }
+        let slots = self.layout.slots();
+        let mut committed = Vec::with_capacity(groups);
+        for group in 0..groups {
+            let found = within(ANSWER_WITHIN, self.committed(group)).await;
+            match found.unwrap_or_else(|| Err("no answer in time".to_owned())) {
+                Ok(offsets) => committed.push(Some(offsets)),
+                Err(_) => {
+                    // Asked anew next time, wherever it is then.
+                    if let Some(address) = self.coordinators.remove(&group) {
+                        self.connections.remove(&address);
+                    }
+                    self.errors += 1;
+                    committed.push(None);
+                }
+            }
+        }
+        let places = &self.progress.places;
+        let position = |place: usize| places[place].position.load(Relaxed);
+        let positions: Vec<i64> = (0..groups * slots).map(position).collect();
+        let planned = |place: usize| places[place].last_planned.load(Relaxed);
+        let planned: Vec<u64> = (0..groups * slots).map(planned).collect();
+        let ends = match self.ends().await {
+            Ok(ends) => ends,
+            Err(why) => {
+                self.errors += 1;
+                return Err(why);
+            }
+        };
+        let at = clock::now();
+        let mut sample = LagSample {
+            at,
+            behind: Vec::new(),
+            committed: Vec::new(),
+            max_partition: Vec::new(),
+            max_time_ms: Vec::new(),
+        };
+        for group in 0..groups {
+            let (mut sum, mut sum_committed, mut max, mut max_ms) = (0, 0, 0, 0.0f64);
+            for slot in 0..slots {
+                let place = group * slots + slot;
+                let behind = (ends[slot] - positions[place]).max(0);
+                sum += behind;
+                max = max.max(behind);
+                if behind > 0 && planned[place] > 0 {
+                    max_ms = max_ms.max(at.since(Nanos(planned[place])) as f64 / 1e6);
+                }
+                self.max_of_slot[slot] = self.max_of_slot[slot].max(behind);
+                let kept = committed[group].as_ref().map(|offsets| offsets[slot]);
+                // Where nothing is committed yet the group began at its start.
+                let from = self.progress.starts.get(slot).copied().unwrap_or(0);
+                sum_committed +=
+                    kept.map_or(0, |kept| (ends[slot] - if kept < 0 { from } else { kept }).max(0));
+                if let Some((_, csv)) = &mut self.csv {
+                    let (topic, partition) = self.layout.place(slot);
+                    let at_s = (at.0 as f64 - self.start.0 as f64) / 1e9;
+                    let kept =
+                        kept.filter(|kept| *kept >= 0).map_or(String::new(), |k| k.to_string());
+                    let (end, position) = (ends[slot], positions[place]);
+                    let _ = writeln!(
+                        csv,
+                        "{at_s:.3},{group},{topic},{partition},{end},{position},{kept}"
+                    );
+                }
+            }
+            sample.behind.push(sum);
+            sample.committed.push(committed[group].as_ref().map(|_| sum_committed));
+            sample.max_partition.push(max);
+            sample.max_time_ms.push(max_ms);
+        }
+        self.samples.push(sample);
+        Ok(())
+    }
+
+    /// Whether every group has read to where the partitions end now. Asks; errors say no.
+    pub(crate) async fn is_drained(&mut self) -> Result<bool, String> {
+        let groups = self.args.groups as usize;
+        let ends = self.ends().await?;
+        let read = |group: usize, slot: usize| {
+            let place = &self.progress.places[group * ends.len() + slot];
+            place.position.load(Relaxed) >= ends[slot]
+        };
+        Ok((0..groups).all(|group| (0..ends.len()).all(|slot| read(group, slot))))
+    }
+
+    /// Each group's lag between two times.
+    pub(crate) fn groups(&self, from: Nanos, to: Nanos) -> Vec<GroupLag> {
+        let groups = if self.args.consumer_count() == 0 { 0 } else { self.args.groups as usize };
+        let inside: Vec<&LagSample> =
+            self.samples.iter().filter(|sample| sample.at >= from && sample.at <= to).collect();
+        let of = |group: usize| {
+            let points: Vec<(f64, f64)> = inside
+                .iter()
+                .map(|s| (s.at.since(from) as f64 / 1e9, s.behind[group] as f64))
+                .collect();
+            let slope = theil_sen(&points);
+            let max = points.iter().map(|(_, lag)| *lag).fold(0.0, f64::max);
+            let trend = match slope {
+                None => "unknown",
+                // A slope that over the whole time comes to less than noise is none.
+                Some((_, low, _)) if low > 0.0 && points[points.len() - 1].1 > 0.5 * max => {
+                    "growing"
+                }
+                Some((_, _, high)) if high < 0.0 => "draining",
+                Some(_) => "stable",
+            };
+            GroupLag {
+                group,
+                max_records: max as i64,
+                mean_records: points.iter().map(|(_, lag)| lag).sum::<f64>()
+                    / points.len().max(1) as f64,
+                max_partition_records: inside
+                    .iter()
+                    .map(|s| s.max_partition[group])
+                    .max()
+                    .unwrap_or(0),
+                max_committed_records: inside
+                    .iter()
+                    .filter_map(|s| s.committed[group])
+                    .max()
+                    .unwrap_or(0),
+                max_time_ms: inside.iter().map(|s| s.max_time_ms[group]).fold(0.0, f64::max),
+                slope_per_s: slope,
+                trend: trend.to_owned(),
+            }
+        };
+        (0..groups).map(of).collect()
+    }
+
+    pub(crate) fn last(&self) -> Option<&LagSample> {
+        self.samples.last()
+    }
+
+    pub(crate) fn partitions(&self, acked: &[u64]) -> Vec<PartitionFound> {
+        let of = |slot: usize| {
+            let (topic, partition) = self.layout.place(slot);
+            PartitionFound {
+                topic: topic.to_owned(),
+                partition,
+                leader: self.layout.leaders[slot].clone(),
+                acknowledged_records: acked.get(slot).copied().unwrap_or(0),
+                max_lag_records: self.max_of_slot[slot],
+            }
+        };
+        (0..self.layout.slots()).map(of).collect()
+    }
+
+    /// Writes what was sampled.
+    pub(crate) fn write(&self) -> std::io::Result<()> {
+        match &self.csv {
+            Some((path, csv)) => std::fs::write(path, csv),
+            None => Ok(()),
+        }
+    }
+}
+
+impl LagSample {
+    pub(crate) fn max_time_ms(&self) -> f64 {
+        self.max_time_ms.iter().copied().fold(0.0, f64::max)
+    }
+}
