@@ -182,7 +182,7 @@ impl LagSampler {
             max_partition: Vec::new(),
             max_time_ms: Vec::new(),
         };
-        for group in 0..groups {
+        for (group, kept_of_group) in committed.iter().enumerate() {
             let (mut sum, mut sum_committed, mut max, mut max_ms) = (0, 0, 0, 0.0f64);
             for slot in 0..slots {
                 let place = group * slots + slot;
@@ -193,7 +193,7 @@ impl LagSampler {
                     max_ms = max_ms.max(at.since(Nanos(planned[place])) as f64 / 1e6);
                 }
                 self.max_of_slot[slot] = self.max_of_slot[slot].max(behind);
-                let kept = committed[group].as_ref().map(|offsets| offsets[slot]);
+                let kept = kept_of_group.as_ref().map(|offsets| offsets[slot]);
                 // Where nothing is committed yet the group began at its start.
                 let from = self.progress.starts.get(slot).copied().unwrap_or(0);
                 sum_committed +=
@@ -211,7 +211,7 @@ impl LagSampler {
                 }
             }
             sample.behind.push(sum);
-            sample.committed.push(committed[group].as_ref().map(|_| sum_committed));
+            sample.committed.push(kept_of_group.as_ref().map(|_| sum_committed));
             sample.max_partition.push(max);
             sample.max_time_ms.push(max_ms);
         }

@@ -505,117 +505,121 @@ impl State {
         let grace = Duration::from_secs_f64((window.seconds() / 10.0).max(2.0));
         let over_at = window.end() + grace;
         loop {
-            let mut now = clock::now();
-            let (mut burst, mut bytes_made) = (0, 0u64);
-            let mut next_due = None;
-            let mut unix_ms = clock::unix_ms();
-            let mut outcome = self.outcome.borrow_mut();
-            while !producer.progress.stopping() {
-                if burst % CLOCK_RECORDS == CLOCK_RECORDS - 1 {
-                    now = clock::now();
-                    unix_ms = clock::unix_ms();
-                }
-                let planned = schedule.due(now);
-                let over = !window.is_before_end(planned)
-                    || now >= over_at
-                    || producer.progress.records_max.is_some_and(|max| {
-                        made * args.producer_count() as u64 + producer.number as u64 >= max
-                    });
-                if over {
-                    break;
-                }
-                next_due = Some(planned);
-                if planned > now {
-                    held_back = false;
-                    break;
-                }
-                if self.buffered_bytes.get() >= args.buffer_memory {
-                    held_back = true;
-                    break;
-                }
-                if burst >= BURST_RECORDS {
-                    break;
-                }
-                let size = args.record_size.next(&mut random);
-                let has_key = keyed
-                    && args.key.next(
-                        &mut random,
-                        producer.number,
-                        made,
-                        args.key_size as usize,
-                        &mut key,
-                    );
-                if partitioner == Partitioner::Murmur2 {
-                    let (first, partitions) = layout.span_of(made as usize % layout.topics.len());
-                    slot = first + partition_of(&key, partitions);
-                }
-                let key_bytes = if has_key { key.len() } else { 0 };
-                let batch = &mut filling[slot];
-                if !batch.builder.is_empty()
-                    && batch.builder.len() + size + key_bytes + RECORD_OVERHEAD > batch_size
-                {
-                    self.seal(slot, batch, &mut outcome);
-                    if partitioner == Partitioner::Sticky {
-                        slot = (slot + 1) % slots;
+            let (now, burst, next_due) = {
+                let mut now = clock::now();
+                let (mut burst, mut bytes_made) = (0, 0u64);
+                let mut next_due = None;
+                let mut unix_ms = clock::unix_ms();
+                let mut outcome = self.outcome.borrow_mut();
+                while !producer.progress.stopping() {
+                    if burst % CLOCK_RECORDS == CLOCK_RECORDS - 1 {
+                        now = clock::now();
+                        unix_ms = clock::unix_ms();
                     }
-                }
-                let batch = &mut filling[slot];
-                if batch.builder.is_empty() {
-                    batch_number += 1;
-                    (batch.opened, batch.number) = (now, batch_number);
-                    batch.builder.begin(unix_ms);
-                    lingering.push_back((now + linger, slot, batch_number));
-                }
-                let identity = Envelope {
-                    run: producer.run,
-                    producer: producer.number as u32,
-                    sequence: batch.first_sequence + batch.planned.len() as u64,
-                    planned: Nanos(planned.0.wrapping_add_signed(producer.clock_offset)),
-                };
-                let value = &mut value[..size];
-                value[ENVELOPE_BYTES..]
-                    .copy_from_slice(producer.payloads.take(&mut cursor, size - ENVELOPE_BYTES));
-                identity.write(value);
-                batch.builder.push(unix_ms, has_key.then_some(&key[..]), Some(value), &[]);
-                batch.planned.push(planned);
-                if window.contains(planned) {
-                    if timed {
-                        let late = now.since(planned);
-                        if held_back {
-                            outcome.held_back.record(late, 1);
-                        } else {
-                            outcome.lateness.record(late, 1);
+                    let planned = schedule.due(now);
+                    let over = !window.is_before_end(planned)
+                        || now >= over_at
+                        || producer.progress.records_max.is_some_and(|max| {
+                            made * args.producer_count() as u64 + producer.number as u64 >= max
+                        });
+                    if over {
+                        break;
+                    }
+                    next_due = Some(planned);
+                    if planned > now {
+                        held_back = false;
+                        break;
+                    }
+                    if self.buffered_bytes.get() >= args.buffer_memory {
+                        held_back = true;
+                        break;
+                    }
+                    if burst >= BURST_RECORDS {
+                        break;
+                    }
+                    let size = args.record_size.next(&mut random);
+                    let has_key = keyed
+                        && args.key.next(
+                            &mut random,
+                            producer.number,
+                            made,
+                            args.key_size as usize,
+                            &mut key,
+                        );
+                    if partitioner == Partitioner::Murmur2 {
+                        let (first, partitions) =
+                            layout.span_of(made as usize % layout.topics.len());
+                        slot = first + partition_of(&key, partitions);
+                    }
+                    let key_bytes = if has_key { key.len() } else { 0 };
+                    let batch = &mut filling[slot];
+                    if !batch.builder.is_empty()
+                        && batch.builder.len() + size + key_bytes + RECORD_OVERHEAD > batch_size
+                    {
+                        self.seal(slot, batch, &mut outcome);
+                        if partitioner == Partitioner::Sticky {
+                            slot = (slot + 1) % slots;
                         }
                     }
-                    outcome.sent += 1;
-                    outcome.sent_bytes += (size + key_bytes) as u64;
-                }
-                schedule.advance();
-                made += 1;
-                burst += 1;
-                bytes_made += (size + key_bytes) as u64;
-                if partitioner == Partitioner::RoundRobin {
-                    slot = (slot + 1) % slots;
-                }
-            }
-            outcome.raw_bytes += bytes_made;
-            producer.progress.sent.fetch_add(burst, Relaxed);
-            let now = clock::now();
-            while let Some(&(due, at, number)) = lingering.front() {
-                let batch = &mut filling[at];
-                let gone = batch.number != number || batch.builder.is_empty();
-                if !gone && due > now && next_due.is_some() {
-                    break;
-                }
-                lingering.pop_front();
-                if !gone {
-                    self.seal(at, batch, &mut outcome);
-                    if partitioner == Partitioner::Sticky && at == slot {
+                    let batch = &mut filling[slot];
+                    if batch.builder.is_empty() {
+                        batch_number += 1;
+                        (batch.opened, batch.number) = (now, batch_number);
+                        batch.builder.begin(unix_ms);
+                        lingering.push_back((now + linger, slot, batch_number));
+                    }
+                    let identity = Envelope {
+                        run: producer.run,
+                        producer: producer.number as u32,
+                        sequence: batch.first_sequence + batch.planned.len() as u64,
+                        planned: Nanos(planned.0.wrapping_add_signed(producer.clock_offset)),
+                    };
+                    let value = &mut value[..size];
+                    value[ENVELOPE_BYTES..].copy_from_slice(
+                        producer.payloads.take(&mut cursor, size - ENVELOPE_BYTES),
+                    );
+                    identity.write(value);
+                    batch.builder.push(unix_ms, has_key.then_some(&key[..]), Some(value), &[]);
+                    batch.planned.push(planned);
+                    if window.contains(planned) {
+                        if timed {
+                            let late = now.since(planned);
+                            if held_back {
+                                outcome.held_back.record(late, 1);
+                            } else {
+                                outcome.lateness.record(late, 1);
+                            }
+                        }
+                        outcome.sent += 1;
+                        outcome.sent_bytes += (size + key_bytes) as u64;
+                    }
+                    schedule.advance();
+                    made += 1;
+                    burst += 1;
+                    bytes_made += (size + key_bytes) as u64;
+                    if partitioner == Partitioner::RoundRobin {
                         slot = (slot + 1) % slots;
                     }
                 }
-            }
-            drop(outcome);
+                outcome.raw_bytes += bytes_made;
+                producer.progress.sent.fetch_add(burst, Relaxed);
+                now = clock::now();
+                while let Some(&(due, at, number)) = lingering.front() {
+                    let batch = &mut filling[at];
+                    let gone = batch.number != number || batch.builder.is_empty();
+                    if !gone && due > now && next_due.is_some() {
+                        break;
+                    }
+                    lingering.pop_front();
+                    if !gone {
+                        self.seal(at, batch, &mut outcome);
+                        if partitioner == Partitioner::Sticky && at == slot {
+                            slot = (slot + 1) % slots;
+                        }
+                    }
+                }
+                (now, burst, next_due)
+            };
             self.send_ready();
             let Some(next_due) = next_due else { break };
             let full = self.buffered_bytes.get() >= args.buffer_memory;
