@@ -103,50 +103,56 @@ pub(crate) fn judge(result: &RunResult) -> (Said, String) {
 /// Where the search stands: pure, so that it is tested without a cluster.
 #[derive(Debug)]
 struct Search {
-    /// Highest rate that passed, lowest that failed or could not be offered.
-    passed: Option<f64>,
+    passes: Vec<f64>,
+    /// Lowest rate that failed or could not be offered.
     failed: Option<(f64, Said)>,
     tolerance: f64,
     max: f64,
-    next: f64,
+    from: f64,
+}
+
+/// Rates are round: what is told is what was offered.
+fn round(rate: f64) -> f64 {
+    let step = if rate >= 10_000.0 { 100.0 } else { 1.0 };
+    (rate / step).round() * step
 }
 
 impl Search {
     fn new(from: f64, max: f64, tolerance: f64) -> Self {
-        Self { passed: None, failed: None, tolerance, max, next: from.min(max) }
+        Self { passes: Vec::new(), failed: None, tolerance, max, from: from.min(max) }
+    }
+
+    /// The highest rate that passed, below whatever failed.
+    fn passed(&self) -> Option<f64> {
+        let limit = self.failed.map_or(f64::INFINITY, |(failed, _)| failed);
+        self.passes.iter().copied().filter(|rate| *rate < limit).reduce(f64::max)
     }
 
     /// The rate to try next, or `None` if the bracket is narrow enough.
     fn rate(&self) -> Option<f64> {
-        let narrow = |passed: f64, failed: f64| failed / passed <= 1.0 + self.tolerance;
-        match (self.passed, self.failed) {
-            (Some(passed), Some((failed, _))) if narrow(passed, failed) => None,
+        match (self.passed(), self.failed) {
+            (None, None) => Some(self.from),
             (Some(passed), None) if passed >= self.max => None,
+            (Some(passed), None) => Some(round(passed * 2.0).min(self.max)),
             (None, Some((failed, _))) if failed <= RATE_MIN => None,
-            _ => Some(self.next),
+            (None, Some((failed, _))) => Some(round(failed / 2.0).max(RATE_MIN)),
+            (Some(passed), Some((failed, _))) => {
+                // The middle of rates is the geometric one.
+                let middle = round((passed * failed).sqrt());
+                let narrow = failed / passed <= 1.0 + self.tolerance;
+                (!narrow && passed < middle && middle < failed).then_some(middle)
+            }
         }
     }
 
     fn learn(&mut self, rate: f64, said: Said) {
         if said == Said::Pass {
-            self.passed = Some(self.passed.map_or(rate, |passed| passed.max(rate)));
-            // A pass above a failure: the failure was noise, or this is.
-            if self.failed.is_some_and(|(failed, _)| failed <= rate) {
-                self.failed = None;
-            }
+            self.passes.push(rate);
+            // A pass above a failure: the failure was noise, or this is; confirmation will tell.
+            self.failed = self.failed.filter(|(failed, _)| *failed > rate);
         } else if self.failed.is_none_or(|(failed, _)| rate < failed) {
             self.failed = Some((rate, said));
-            if self.passed.is_some_and(|passed| passed >= rate) {
-                self.passed = None;
-            }
         }
-        self.next = match (self.passed, self.failed) {
-            (Some(passed), None) => (passed * 2.0).min(self.max),
-            (None, Some((failed, _))) => (failed / 2.0).max(RATE_MIN),
-            // The middle of rates is the geometric one.
-            (Some(passed), Some((failed, _))) => (passed * failed).sqrt(),
-            (None, None) => self.next,
-        };
     }
 }
 
@@ -160,7 +166,6 @@ struct Searching<'s> {
 
 impl Searching<'_> {
     async fn trial(&mut self, rate: f64, phase: &'static str) -> Result<Said, Failure> {
-        let rate = if rate >= 1000.0 { (rate / 100.0).round() * 100.0 } else { rate.round() };
         let mut run = self.args.run.clone();
         run.rate = Rate::Records(rate);
         if let (Some(long), "confirm") = (self.args.confirm_duration, phase) {
@@ -226,26 +231,21 @@ pub(crate) async fn run(args: SearchArgs, session: Session) -> Result<Ending, Fa
     let mut confirmed = None;
     loop {
         while let Some(rate) = search.rate() {
-            let phase = if search.passed.is_some() && search.failed.is_some() {
-                "bisect"
-            } else {
-                "bracket"
-            };
+            let both = search.passed().is_some() && search.failed.is_some();
+            let phase = if both { "bisect" } else { "bracket" };
             let said = searching.trial(rate, phase).await?;
             search.learn(rate, said);
             if session.is_interrupted() {
                 break;
             }
         }
-        let Some(rate) = search.passed else { break };
+        let Some(rate) = search.passed() else { break };
         let mut passes = 0;
         while passes < args.confirm && !session.is_interrupted() {
             let said = searching.trial(rate, "confirm").await?;
             if said != Said::Pass {
+                // The bracket is narrowed again below it.
                 search.learn(rate, said);
-                // One step down, and confirmed from there.
-                search.passed = None;
-                search.next = (rate / (1.0 + args.tolerance)).max(RATE_MIN);
                 break;
             }
             passes += 1;
@@ -395,7 +395,7 @@ mod tests {
     fn the_limit_is_bracketed_from_above_and_below() {
         for (limit, from) in [(73_000.0, 10_000.0), (900.0, 10_000.0), (2_500_000.0, 1_000.0)] {
             let (search, trials) = find(limit, f64::INFINITY, from);
-            let (passed, (failed, said)) = (search.passed.unwrap(), search.failed.unwrap());
+            let (passed, (failed, said)) = (search.passed().unwrap(), search.failed.unwrap());
             assert!(passed <= limit && limit < failed && failed / passed <= 1.05, "{search:?}");
             assert_eq!(said, Said::Fail);
             assert!(trials <= 20, "{trials}");
@@ -403,12 +403,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_is_not_confirmed_is_left_for_the_next_lower_one() {
+        let (mut search, _) = find(73_000.0, f64::INFINITY, 10_000.0);
+        let passed = search.passed().unwrap();
+        search.learn(passed, Said::Fail);
+        let lower = search.passed().unwrap();
+        assert!(lower < passed && search.failed.unwrap().0 == passed);
+        assert!(search.rate().is_none_or(|rate| lower < rate && rate < passed));
+    }
+
+    #[test]
     fn a_limit_of_the_generator_is_told_as_that() {
         let (search, _) = find(1e9, 50_000.0, 10_000.0);
         assert_eq!(search.failed.unwrap().1, Said::Invalid);
         let (search, _) = find(5.0, f64::INFINITY, 10_000.0);
-        assert_eq!(search.passed, None);
+        assert_eq!(search.passed(), None);
         let (search, _) = find(1e9, f64::INFINITY, 10_000.0);
-        assert_eq!((search.passed, search.failed), (Some(1e7), None));
+        assert_eq!((search.passed(), search.failed), (Some(1e7), None));
     }
 }

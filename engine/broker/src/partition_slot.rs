@@ -115,6 +115,10 @@ impl PartitionSlot {
             Err(error) => return Some(ProduceResult::refused(error, None)),
         };
         let records = i64::from(batch.last_offset_delta()) + 1;
+        if acks == 0 && level == Level::Durable {
+            // Nobody waits for the sync, but consumers see the records only after it.
+            self.durable_wanted.set(base.plus(records));
+        }
         if acks == 0 || flushing.durability == Durability::Memory {
             let log_start = self.leader.borrow().log_start();
             return Some(ProduceResult::appended(base, log_start, append_time));

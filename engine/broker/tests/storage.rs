@@ -295,6 +295,24 @@ fn retention_and_delete_records_delete_and_what_is_deleted_stays_so() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_synced_too_where_the_topic_asks_for_it() {
+    // With acks=0 no answer waits for the sync; consumers, who see only what is synced, do.
+    let dir = temporary("weir-acks-0");
+    let broker = Broker::start(&dir.path().display().to_string(), &[]);
+    let mut client = broker.client();
+    create(&mut client, "t", 1, &[("weir.durability", "disk")]);
+    let bytes = batch(10, 100);
+    let frame = client.produce_frame("t", 0, &[(0, &bytes)]);
+    client.send(&frame);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while fetch_all(&mut client, 0, 0).is_empty() {
+        assert!(Instant::now() < deadline, "the records are never seen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    broker.stop();
+}
+
+#[test]
 fn a_full_disk_refuses_produce_serves_reads_and_recovers_by_itself() {
     let Some(disk) = Mounted::tmpfs(64 << 20) else {
         println!("skipped: no tmpfs may be mounted here");
