@@ -17,6 +17,7 @@ use crate::{Ending, Failure, scenario};
 use client::{receive_frame, within};
 use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
 use runtime::clock::{self, Nanos};
+use runtime::notify::Notify;
 use runtime::socket::{Listener, Socket};
 use runtime::{spawn, timer};
 use std::cell::RefCell;
@@ -34,6 +35,8 @@ const PINGS: u64 = 40;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How often an agent tells how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+/// An agent looks after its threads this often.
+const TURN: Duration = Duration::from_millis(1);
 const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// `loadgen agent`.
@@ -111,41 +114,54 @@ impl Wire {
 }
 
 /// Messages that came, and whether the other side is gone.
-type Inbox<T> = Rc<RefCell<(VecDeque<T>, Option<String>)>>;
-
-fn listen<T: serde::de::DeserializeOwned + 'static>(socket: &Rc<Socket>) -> Inbox<T> {
-    let inbox: Inbox<T> = Rc::default();
-    let (socket, filled) = (Rc::clone(socket), Rc::clone(&inbox));
-    spawn(async move {
-        let mut pool = ChunkPool::new(CHUNK_BYTES, 4, 1);
-        let mut buffer = ReceiveBuffer::new(&mut pool);
-        let why = loop {
-            let received = receive_frame(&socket, &mut buffer, &mut pool).await;
-            let read = received.and_then(|frame| {
-                serde_json::from_slice(&frame).map_err(|error| format!("not understood: {error}"))
-            });
-            match read {
-                Ok(message) => filled.borrow_mut().0.push_back(message),
-                Err(why) => break why,
-            }
-        };
-        filled.borrow_mut().1 = Some(why);
-    });
-    inbox
+struct Inbox<T> {
+    queue: RefCell<VecDeque<T>>,
+    gone: RefCell<Option<String>>,
+    changed: Notify,
 }
 
-/// The next message; an error if there will be none.
-async fn next<T>(inbox: &Inbox<T>) -> Result<T, String> {
-    loop {
-        let (message, gone) = {
-            let mut inbox = inbox.borrow_mut();
-            (inbox.0.pop_front(), inbox.1.clone())
+impl<T: serde::de::DeserializeOwned + 'static> Inbox<T> {
+    /// Takes in what comes over a socket, until it ends.
+    fn of(socket: &Rc<Socket>) -> Rc<Self> {
+        let inbox = Rc::new(Self {
+            queue: RefCell::default(),
+            gone: RefCell::default(),
+            changed: Notify::default(),
+        });
+        let (socket, filled) = (Rc::clone(socket), Rc::clone(&inbox));
+        spawn(async move {
+            let mut pool = ChunkPool::new(CHUNK_BYTES, 4, 1);
+            let mut buffer = ReceiveBuffer::new(&mut pool);
+            let why = loop {
+                let received = receive_frame(&socket, &mut buffer, &mut pool).await;
+                let read = received.and_then(|frame| {
+                    serde_json::from_slice(&frame)
+                        .map_err(|error| format!("not understood: {error}"))
+                });
+                match read {
+                    Ok(message) => filled.queue.borrow_mut().push_back(message),
+                    Err(why) => break why,
+                }
+                filled.changed.notify();
+            };
+            *filled.gone.borrow_mut() = Some(why);
+            filled.changed.notify();
+        });
+        inbox
+    }
+
+    /// The next message; an error if there will be none.
+    async fn next(&self) -> Result<T, String> {
+        let there = || match self.queue.borrow_mut().pop_front() {
+            Some(message) => Some(Ok(message)),
+            None => self.gone.borrow().clone().map(Err),
         };
-        match (message, gone) {
-            (Some(message), _) => return Ok(message),
-            (None, Some(why)) => return Err(why),
-            (None, None) => timer::sleep(Duration::from_micros(200)).await,
-        }
+        self.changed.until(there).await
+    }
+
+    /// The next message, if one comes by then.
+    async fn next_by(&self, at: Nanos) -> Result<Option<T>, String> {
+        timer::before(Some(at), self.next()).await.transpose()
     }
 }
 
@@ -161,12 +177,24 @@ pub(crate) async fn serve(args: AgentArgs, session: Session) -> Result<Ending, F
         let _ = std::io::stdout().flush();
     };
     say(format!("listening on {local}"));
+    let waiting: Rc<RefCell<VecDeque<Socket>>> = Rc::default();
+    spawn({
+        let waiting = Rc::clone(&waiting);
+        async move {
+            while let Ok(socket) = listener.accept().await {
+                waiting.borrow_mut().push_back(socket);
+            }
+        }
+    });
     loop {
-        let accepted = timer::before(Some(clock::now() + TELL_EVERY), listener.accept()).await;
         if session.is_interrupted() {
             return Ok(Ending::Fine);
         }
-        let Some(Ok(socket)) = accepted else { continue };
+        let next = waiting.borrow_mut().pop_front();
+        let Some(socket) = next else {
+            timer::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
         let peer = socket.peer_address().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
         say(format!("{peer} conducts"));
         match take_share(Rc::new(socket), &session).await {
@@ -177,10 +205,10 @@ pub(crate) async fn serve(args: AgentArgs, session: Session) -> Result<Ending, F
 }
 
 async fn take_share(socket: Rc<Socket>, session: &Session) -> Result<(), String> {
-    let inbox = listen::<Ask>(&socket);
+    let inbox = Inbox::<Ask>::of(&socket);
     let wire = Wire { socket };
     let share = loop {
-        match next(&inbox).await? {
+        match inbox.next().await? {
             Ask::Ping(number) => wire.send(&Tell::Pong(number, clock::now().0)).await?,
             Ask::Prepare(share) => break *share,
             _ => return Err("expected to be prepared first".to_owned()),
@@ -203,33 +231,38 @@ async fn take_share(socket: Rc<Socket>, session: &Session) -> Result<(), String>
     let here = |run_ns: u64| Nanos(run_ns.wrapping_add_signed(-offset));
     let mut tell_at = clock::now();
     loop {
-        let message = inbox.borrow_mut().0.pop_front();
-        match message {
-            Some(Ask::Ping(number)) => wire.send(&Tell::Pong(number, clock::now().0)).await?,
-            Some(Ask::Produce { start_ns, window }) => {
-                let window = Window::new(here(window.start().0), here(window.end().0));
-                progress.begin(here(start_ns), window);
-                crew.produce(&payloads, here(start_ns), window).map_err(|failure| failure.why)?;
-                producing = true;
-            }
-            Some(Ask::Stop) => progress.stop(),
-            Some(Ask::StopConsumers) => progress.stop_consumers(),
-            Some(Ask::Prepare(_)) => return Err("prepared twice".to_owned()),
-            None => {
-                let gone = inbox.borrow().1.clone();
-                if gone.is_some() || session.is_interrupted() {
-                    // Nobody asks any more: let the threads end.
-                    progress.stop();
-                    progress.stop_consumers();
-                    let _ = crew.produced().await;
-                    let _ = crew.consumed().await;
-                    return match gone {
-                        Some(why) if consuming => Err(why),
-                        _ => Ok(()),
-                    };
+        let gone = match inbox.next_by(clock::now() + TURN).await {
+            Err(why) => Some(why),
+            Ok(message) => {
+                match message {
+                    Some(Ask::Ping(number)) => {
+                        wire.send(&Tell::Pong(number, clock::now().0)).await?
+                    }
+                    Some(Ask::Produce { start_ns, window }) => {
+                        let window = Window::new(here(window.start().0), here(window.end().0));
+                        progress.begin(here(start_ns), window);
+                        crew.produce(&payloads, here(start_ns), window)
+                            .map_err(|failure| failure.why)?;
+                        producing = true;
+                    }
+                    Some(Ask::Stop) => progress.stop(),
+                    Some(Ask::StopConsumers) => progress.stop_consumers(),
+                    Some(Ask::Prepare(_)) => return Err("prepared twice".to_owned()),
+                    None => {}
                 }
-                timer::sleep(Duration::from_millis(1)).await;
+                None
             }
+        };
+        if gone.is_some() || session.is_interrupted() {
+            // Nobody asks any more: let the threads end.
+            progress.stop();
+            progress.stop_consumers();
+            let _ = crew.produced().await;
+            let _ = crew.consumed().await;
+            return match gone {
+                Some(why) if consuming => Err(why),
+                _ => Ok(()),
+            };
         }
         if clock::now() >= tell_at && consuming {
             tell_at = clock::now() + TELL_EVERY;
@@ -311,6 +344,8 @@ struct Known {
     produced: Option<Vec<ProducerOutcome>>,
     consumed: Option<Vec<ConsumerOutcome>>,
     pong: Option<(u64, u64)>,
+    /// When the answer to the last ping was read.
+    pong_at: Nanos,
     lost: Option<String>,
 }
 
@@ -334,9 +369,9 @@ async fn learn_clock(wire: &Wire, known: &RefCell<Known>) -> Result<(i64, u64), 
         known.borrow_mut().pong = None;
         let sent = clock::now();
         wire.send(&Ask::Ping(number)).await?;
-        let theirs = loop {
+        let (theirs, read_at) = loop {
             if let Some((_, theirs)) = known.borrow().pong.filter(|pong| pong.0 == number) {
-                break theirs;
+                break (theirs, known.borrow().pong_at);
             }
             if let Some(why) = &known.borrow().lost {
                 return Err(why.clone());
@@ -346,7 +381,7 @@ async fn learn_clock(wire: &Wire, known: &RefCell<Known>) -> Result<(i64, u64), 
             }
             timer::sleep(Duration::from_micros(50)).await;
         };
-        let took = clock::now().since(sent);
+        let took = read_at.since(sent);
         let middle = sent.0 + took / 2;
         let offset = middle.wrapping_sub(theirs) as i64;
         if best.is_none_or(|(shortest, _)| took < shortest) {
@@ -375,7 +410,7 @@ impl Conductor {
                 .map_err(|error| cannot(error.to_string()))?;
             let socket = Rc::new(socket);
             let known: Rc<RefCell<Known>> = Rc::default();
-            let inbox = listen::<Tell>(&socket);
+            let inbox = Inbox::<Tell>::of(&socket);
             spawn(hear(inbox, Rc::clone(&known), Arc::clone(&job.progress), job.intervals.clone()));
             let wire = Wire { socket };
             let (offset, error_ns) = learn_clock(&wire, &known).await.map_err(cannot)?;
@@ -505,20 +540,23 @@ impl Link {
 
 /// Takes in what an agent tells: counts are added to the run's own.
 async fn hear(
-    inbox: Inbox<Tell>,
+    inbox: Rc<Inbox<Tell>>,
     known: Rc<RefCell<Known>>,
     progress: Arc<Progress>,
     intervals: Sender<Interval>,
 ) {
     loop {
-        match next(&inbox).await {
+        match inbox.next().await {
             Err(why) => {
                 let mut known = known.borrow_mut();
                 known.producing = false;
                 known.lost = Some(why);
                 return;
             }
-            Ok(Tell::Pong(number, now)) => known.borrow_mut().pong = Some((number, now)),
+            Ok(Tell::Pong(number, now)) => {
+                let mut known = known.borrow_mut();
+                (known.pong, known.pong_at) = (Some((number, now)), clock::now());
+            }
             Ok(Tell::Prepared) => {}
             Ok(Tell::Failed(why)) => {
                 let mut known = known.borrow_mut();

@@ -5,7 +5,7 @@
 use crate::args::Args;
 use crate::consumer::group_id;
 use crate::layout::Layout;
-use crate::result::{GroupLag, PartitionFound};
+use crate::result::{GroupLag, PartitionFound, PlaceLag};
 use crate::run::Progress;
 use crate::statistics::theil_sen;
 use client::{Connection, committed_offsets, end_offsets, find_coordinator, within};
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Partitions of all groups up to which every sample is written to `lag.csv`.
 const PLACES_WRITTEN_MAX: usize = 2_000;
+/// Partitions whose lag is drawn.
+const PLACES_SHOWN: usize = 5;
 /// A broker that does not answer a sample by then is asked anew.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,8 @@ pub(crate) struct LagSample {
     /// Per group, the largest of a partition, and of its time.
     max_partition: Vec<i64>,
     max_time_ms: Vec<f64>,
+    /// Per group and slot, where they are few enough to be kept.
+    places: Vec<i64>,
 }
 
 /// Looks at lag again and again.
@@ -181,6 +185,7 @@ impl LagSampler {
             committed: Vec::new(),
             max_partition: Vec::new(),
             max_time_ms: Vec::new(),
+            places: Vec::new(),
         };
         for (group, kept_of_group) in committed.iter().enumerate() {
             let (mut sum, mut sum_committed, mut max, mut max_ms) = (0, 0, 0, 0.0f64);
@@ -199,6 +204,7 @@ impl LagSampler {
                 sum_committed +=
                     kept.map_or(0, |kept| (ends[slot] - if kept < 0 { from } else { kept }).max(0));
                 if let Some((_, csv)) = &mut self.csv {
+                    sample.places.push(behind);
                     let (topic, partition) = self.layout.place(slot);
                     let at_s = (at.0 as f64 - self.start.0 as f64) / 1e9;
                     let kept =
@@ -272,6 +278,32 @@ impl LagSampler {
             }
         };
         (0..groups).map(of).collect()
+    }
+
+    /// The partitions that were furthest behind at any time.
+    pub(crate) fn worst(&self) -> Vec<PlaceLag> {
+        let slots = self.layout.slots();
+        let kept: Vec<&LagSample> = self.samples.iter().filter(|s| !s.places.is_empty()).collect();
+        let places = kept.first().map_or(0, |sample| sample.places.len());
+        let largest = |place: usize| kept.iter().map(|s| s.places[place]).max().unwrap_or(0);
+        let mut ranked: Vec<(i64, usize)> = (0..places)
+            .map(|place| (largest(place), place))
+            .filter(|(most, _)| *most > 0)
+            .collect();
+        ranked.sort_by_key(|(most, place)| (-most, *place));
+        let of = |&(_, place): &(i64, usize)| {
+            let (topic, partition) = self.layout.place(place % slots);
+            let point = |s: &&LagSample| {
+                ((s.at.0 as f64 - self.start.0 as f64) / 1e9, s.places[place] as f64)
+            };
+            PlaceLag {
+                group: place / slots,
+                topic: topic.to_owned(),
+                partition,
+                points: kept.iter().map(point).collect(),
+            }
+        };
+        ranked.iter().take(PLACES_SHOWN).map(of).collect()
     }
 
     pub(crate) fn last(&self) -> Option<&LagSample> {

@@ -193,6 +193,18 @@ pub(crate) struct Lag {
     pub(crate) drain_s: Option<f64>,
     /// Records behind at the end, all groups and partitions.
     pub(crate) end_records: i64,
+    /// The partitions that were furthest behind, over time.
+    pub(crate) worst: Vec<PlaceLag>,
+}
+
+/// One partition's lag in one group, over time.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct PlaceLag {
+    pub(crate) group: usize,
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    /// (second of the measured time, records)
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// One group's lag.

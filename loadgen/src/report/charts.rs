@@ -8,6 +8,8 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 40.0;
+/// A logarithmic axis shows no less than this share of its largest value.
+const LOG_SHARE_MIN: f64 = 1e-6;
 /// Points of a line; more are thinned, keeping each stretch's largest.
 const POINTS_MAX: usize = 600;
 
@@ -44,6 +46,8 @@ impl Line {
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Scale {
     Linear,
+    /// Linear, from the first value to the last: time.
+    Exact,
     Log,
     /// Percentiles: equal steps halve or tenth what is left.
     Percentile,
@@ -93,8 +97,12 @@ impl Axis {
                 let to = (high / step).ceil() * step;
                 Self { from, to: if to > from { to } else { from + 1.0 }, scale }
             }
+            Scale::Exact => {
+                Self { from: low, to: if high > low { high } else { low + 1.0 }, scale }
+            }
             Scale::Log => {
-                let from = 10f64.powf(low.log10().floor());
+                // A nanosecond next to a second tells nobody anything.
+                let from = 10f64.powf(low.max(high * LOG_SHARE_MIN).log10().floor());
                 Self { from, to: 10f64.powf(high.log10().ceil()).max(from * 10.0), scale }
             }
             Scale::Percentile => Self { from: 0.0, to: high.min(99.9999), scale },
@@ -104,7 +112,7 @@ impl Axis {
     /// Where a value is, from 0 to 1.
     fn at(&self, value: f64) -> f64 {
         let share = match self.scale {
-            Scale::Linear => (value - self.from) / (self.to - self.from),
+            Scale::Linear | Scale::Exact => (value - self.from) / (self.to - self.from),
             Scale::Log => (value.max(self.from) / self.from).ln() / (self.to / self.from).ln(),
             Scale::Percentile => nines(value) / nines(self.to).max(0.1),
         };
@@ -113,7 +121,7 @@ impl Axis {
 
     fn ticks(&self) -> Vec<(f64, String)> {
         match self.scale {
-            Scale::Linear => {
+            Scale::Linear | Scale::Exact => {
                 let step = nice_step((self.to - self.from) / 5.0);
                 let first = (self.from / step).ceil() as i64;
                 let last = (self.to / step).floor() as i64;
@@ -331,6 +339,8 @@ mod tests {
         let axis = Axis::of([3.0, 97.0].into_iter(), Scale::Linear);
         assert_eq!((axis.from, axis.to), (0.0, 100.0));
         assert_eq!(axis.ticks().last().unwrap().1, "100");
+        let time = Axis::of([-1.0, 6.5].into_iter(), Scale::Exact);
+        assert_eq!((time.from, time.to), (-1.0, 6.5));
         let log = Axis::of([0.3, 45.0].into_iter(), Scale::Log);
         assert_eq!(
             log.ticks().iter().map(|t| t.1.as_str()).collect::<Vec<_>>(),

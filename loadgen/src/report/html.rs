@@ -13,7 +13,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);
 h1{font-size:1.5em;margin:0 0 .2em}h2{font-size:1.15em;margin:2em 0 .5em;border-bottom:1px solid var(--rule)}\
 p.lead{color:var(--soft);margin:.2em 0}table{border-collapse:collapse;width:100%;margin:.6em 0;font-variant-numeric:tabular-nums}\
 th,td{padding:.25em .6em;text-align:right;border-bottom:1px solid var(--rule)}th:first-child,td:first-child{text-align:left}\
-th{font-weight:600;color:var(--soft)}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:.7em;margin:1em 0}\
+th{font-weight:600;color:var(--soft)}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(125px,1fr));gap:.7em;margin:1em 0}\
 .cards div{background:var(--tint);border-radius:6px;padding:.6em .8em}.cards b{display:block;font-size:1.25em}.cards span{color:var(--soft);font-size:.85em}\
 .good{border-left:5px solid #009e73}.bad{border-left:5px solid #d55e00}.verdict{background:var(--tint);padding:.5em .9em;margin:1em 0}\
 svg{width:100%;height:auto;display:block;margin:1em 0 0;break-inside:avoid}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}\
@@ -66,6 +66,7 @@ fn series(result: &RunResult, of: impl Fn(&Sample) -> Option<f64>) -> Vec<(f64, 
 
 fn timeline<'c>(result: &RunResult, title: &'c str, y: &'c str) -> Chart<'c> {
     let mut chart = Chart::new(title, "seconds of the measured time", y);
+    chart.x_scale = Scale::Exact;
     let first = result.series.first().map_or(0.0, |sample| sample.at_s - 1.0);
     chart.shaded.push((first, 0.0, "warmup"));
     for fault in &result.faults {
@@ -205,6 +206,23 @@ fn lag(result: &RunResult, body: &mut String) {
     }
     *body +=
         &lines(&timeline(result, "Records behind the end, sum of partitions", "records"), &drawn);
+    let worst: Vec<Line> = result
+        .lag
+        .worst
+        .iter()
+        .map(|one| {
+            Line::new(
+                format!("{}-{}, group {}", one.topic, one.partition, one.group),
+                one.points.clone(),
+            )
+        })
+        .collect();
+    if result.partitions.len() > 1 && !worst.is_empty() {
+        *body += &lines(
+            &timeline(result, "The partitions that were furthest behind", "records"),
+            &worst,
+        );
+    }
     let rows: Vec<Vec<String>> = result
         .lag
         .groups
