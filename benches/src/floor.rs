@@ -1,9 +1,9 @@
 //! The bare-ring floor: a server on the same runtime that speaks just enough Kafka for loadgen, and
 //! only receives, checksums, writes with O_DIRECT, and answers. What it costs is what is left when
-//! a broker is taken away. With `--mode sink` it does not even write: loadgen's own ceiling.
+//! a broker is taken away.
 #![forbid(unsafe_code)]
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use model::record_batch::CRC_COVERS_FROM;
 use model::{ErrorCode, crc32c};
 use runtime::buffer::{ChunkPool, ChunkWriter, DiskRange, ReceiveBuffer, SharedBytes};
@@ -32,23 +32,12 @@ const ALLOCATE_BYTES: u64 = 32 << 20;
 
 #[derive(Parser, Clone)]
 struct Args {
-    /// What to do with received batches
-    #[arg(long, value_enum, default_value = "write")]
-    mode: Mode,
     /// Where to write
     #[arg(long, default_value = "floor-data")]
     data_dir: PathBuf,
     /// Partitions of the one topic
     #[arg(long, default_value_t = 12)]
     partitions: i32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// Checksum, copy once, write with O_DIRECT, then answer
-    Write,
-    /// Answer
-    Sink,
 }
 
 /// One file per connection and thread, rewritten from its start when full: the bare work.
@@ -93,25 +82,20 @@ async fn accept(listener: Listener, args: Args, thread: usize, port: i32) {
         number += 1;
         let (args, pool) = (args.clone(), Rc::clone(&pool));
         spawn(async move {
-            let appender = if args.mode == Mode::Write {
-                fs::create_dir_all(&args.data_dir).expect("a data directory");
-                let path = args.data_dir.join(format!("{thread}-{number}"));
-                let options = OpenOptions { create: true, write: true, direct: true };
-                let file = File::open(&path, options).expect("a file");
-                let mut slabs = ChunkPool::new(SLAB_BYTES, 64, 8);
-                let first = slabs.take_or_grow();
-                let appender = Rc::new(Appender {
-                    file,
-                    state: RefCell::new((first, 0, 0)),
-                    pool: RefCell::new(slabs),
-                    writing: Cell::new(false),
-                    changed: Notify::default(),
-                });
-                Some(appender)
-            } else {
-                None
+            fs::create_dir_all(&args.data_dir).expect("a data directory");
+            let path = args.data_dir.join(format!("{thread}-{number}"));
+            let options = OpenOptions { create: true, write: true, direct: true };
+            let file = File::open(&path, options).expect("a file");
+            let mut slabs = ChunkPool::new(SLAB_BYTES, 64, 8);
+            let first = slabs.take_or_grow();
+            let appender = Appender {
+                file,
+                state: RefCell::new((first, 0, 0)),
+                pool: RefCell::new(slabs),
+                writing: Cell::new(false),
+                changed: Notify::default(),
             };
-            serve(socket, &args, port, &pool, appender).await;
+            serve(socket, &args, port, &pool, &appender).await;
         });
     }
 }
@@ -121,7 +105,7 @@ async fn serve(
     args: &Args,
     port: i32,
     pool: &RefCell<ChunkPool>,
-    appender: Option<Rc<Appender>>,
+    appender: &Appender,
 ) {
     let mut buffer = ReceiveBuffer::new(&mut pool.borrow_mut());
     let mut heads = ChunkPool::new(64 * 1024, 8, 1);
@@ -139,10 +123,10 @@ async fn serve(
                 break;
             }
             let frame = buffer.take(total).slice(4..total);
-            answer(&frame, args, port, appender.as_deref(), &mut out);
+            answer(&frame, args, port, appender, &mut out);
         }
         if !out.is_empty() {
-            if let Some(appender) = appender.as_ref().filter(|appender| appender.is_dirty()) {
+            if appender.is_dirty() {
                 appender.flush().await;
             }
             let mut head = heads.take_or_grow();
@@ -160,23 +144,15 @@ async fn serve(
     }
 }
 
-fn answer(
-    frame: &SharedBytes,
-    args: &Args,
-    port: i32,
-    appender: Option<&Appender>,
-    out: &mut Vec<u8>,
-) {
+fn answer(frame: &SharedBytes, args: &Args, port: i32, appender: &Appender, out: &mut Vec<u8>) {
     let Ok((key, header, mut body)) = RequestHeader::read(frame) else { return };
     let (version, start) = (header.version, out.len());
     begin_response(out, key, version, header.correlation_id);
     match key {
         ApiKey::Produce => {
             let Ok(request) = ProduceRequest::read(body, version) else { return };
-            if let Some(appender) = appender {
-                for partition in request.partitions() {
-                    appender.append(partition.records.unwrap_or_default());
-                }
+            for partition in request.partitions() {
+                appender.append(partition.records.unwrap_or_default());
             }
             let done = ProduceResult {
                 error: ErrorCode::None,

@@ -398,7 +398,7 @@ fn doubts(
         }
         let reached = reached(found, produced, met);
         if reached < ACHIEVED_MIN {
-            let held = if produced.held_back.count() + produced.unsent > 0 {
+            let held = if produced.held_back.count() > 0 {
                 "; the client's buffers were full, so it was the cluster that did not keep up"
             } else {
                 ""

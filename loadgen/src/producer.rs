@@ -652,6 +652,9 @@ impl State {
             if window.contains(planned) {
                 outcome.unsent += 1;
                 outcome.ack_interval.record_open(now.since(planned));
+                // Whose fault that was shows as for those that were handed over.
+                let late = if held_back { &mut outcome.held_back } else { &mut outcome.lateness };
+                late.record_open(now.since(planned));
             }
             schedule.advance();
         }

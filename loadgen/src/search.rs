@@ -181,6 +181,17 @@ impl Searching<'_> {
         let target = Target::of(&run)?;
         let result = execute(&run, &target, self.session, &dir).await?;
         let (said, why) = judge(&result);
+        let unclear = result.objectives.iter().find(|o| o.outcome == "INCONCLUSIVE");
+        if let (Some(unclear), true) = (unclear, result.invalid.is_empty()) {
+            return Err(Failure {
+                ending: Ending::Inconclusive,
+                why: format!(
+                    "{} cannot be judged at {rate}/s over {:.1} s, for there are too few records: raise \
+                     --duration or --from, or ask for a lower percentile",
+                    unclear.objective, result.measured_s
+                ),
+            });
+        }
         let trial = Trial {
             number,
             phase,

@@ -26,8 +26,8 @@ const CEILING_FLAGS: &str = "--rate max --duration 4s --warmup 1s --partitions 1
 /// `loadgen selftest`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct SelftestArgs {
-    /// Runs of each kind; medians are shown
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    /// Runs of each kind, medians are shown; 0: only the stall
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=50))]
     rounds: u32,
     /// Directory for the results
     #[arg(long, value_name = "DIR")]
@@ -86,6 +86,7 @@ pub(crate) async fn run(args: SelftestArgs, session: Session) -> Result<Ending, 
     }
     let ceilings: Vec<Ceiling> = ceilings
         .iter()
+        .filter(|(.., results)| !results.is_empty())
         .map(|(record_bytes, timed, results)| {
             let of = |value: fn(&RunResult) -> f64| {
                 median(&results.iter().map(value).collect::<Vec<_>>())
@@ -106,8 +107,12 @@ pub(crate) async fn run(args: SelftestArgs, session: Session) -> Result<Ending, 
         found.is_some_and(|ms| low <= ms && ms <= high)
     };
     let honest = within(p90, STALL_P90_MS) && within(p99, STALL_P99_MS);
-    let measuring =
-        ceilings[0].cpu_s_per_million_records / ceilings[1].cpu_s_per_million_records - 1.0;
+    let measuring = match &ceilings[..] {
+        [timed, untimed, ..] => {
+            timed.cpu_s_per_million_records / untimed.cpu_s_per_million_records - 1.0
+        }
+        _ => 0.0,
+    };
     let mut text = String::new();
     for ceiling in ceilings.iter().filter(|ceiling| ceiling.timed) {
         text += &format!(

@@ -169,3 +169,252 @@ fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
     assert!(sent.unwrap().success());
 }
+
+/// A broker of its own: this program's embedded one, on a free port.
+struct OwnBroker {
+    child: std::process::Child,
+    address: String,
+    _data: TemporaryDir,
+}
+
+impl OwnBroker {
+    fn start() -> Self {
+        let data = temporary();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+        command
+            .args(["embedded-broker", "--listeners", "127.0.0.1:0", "--log.dirs"])
+            .arg(data.path());
+        command.args(["--group.initial.rebalance.delay.ms", "200"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let (child, address) = listening(&mut command);
+        Self { child, address, _data: data }
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a program that says where it listens.
+fn listening(command: &mut Command) -> (std::process::Child, String) {
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+    (child, address)
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[test]
+fn a_killed_broker_shows_its_outage_and_loses_nothing_it_promised() {
+    let dir = temporary();
+    let line = "--rate 2000 --partitions 3 --topics 2 --groups 2 --consumers 2 --late-groups 1 --late-after 1s \
+                --duration 5s --warmup 300ms --fault kill@2s+500ms --heartbeat-interval-ms 200 \
+                --key zipf:1000,1.1 --record-size lognormal:300,0.5,2000 --arrivals poisson --quiet";
+    let output = loadgen(&words(line), &dir);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let json = result(&dir);
+    let fault = &json["faults"][0];
+    let outage = fault["outage_s"][1].as_f64().unwrap() - fault["outage_s"][0].as_f64().unwrap();
+    assert!((0.5..4.0).contains(&outage), "{text}");
+    assert!(json["latency"]["produce"]["max_ms"].as_f64().unwrap() > 500.0, "{text}");
+    assert_eq!(json["verification"]["lost"], 0, "{text}");
+    assert_eq!(json["verification"]["damaged"], 0, "{text}");
+    assert_eq!(json["verification"]["complete"], true, "{text}");
+    // Both groups saw everything: the late one from the start.
+    let sent = json["throughput"]["sent_records"].as_u64().unwrap();
+    assert!((9_000..11_000).contains(&sent), "{text}");
+    assert_eq!(json["latency"]["end_to_end"]["count"].as_u64(), Some(2 * sent), "{text}");
+    assert_eq!(json["partitions"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn a_stall_of_known_length_is_told_as_it_was() {
+    let dir = temporary();
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["selftest", "--rounds", "0", "--output"])
+        .arg(dir.path().join("self"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let read = std::fs::read_to_string(dir.path().join("self/stall/result.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&read).unwrap();
+    // At every layer: the queue of the client, the request, the acknowledgement.
+    for layer in ["client_queue", "service", "produce"] {
+        let max = json["latency"][layer]["max_ms"].as_f64().unwrap();
+        assert!((850.0..1300.0).contains(&max), "{layer}: {max}");
+    }
+    let late = json["latency"]["generator_lateness"]["p99_ms"].as_f64().unwrap();
+    assert!(late < 100.0, "the generator went on: {late}");
+    assert_eq!(json["latency"]["produce"]["count"], 20_000, "{text}");
+}
+
+#[test]
+fn a_generator_that_is_too_slow_says_so_and_blames_nobody_else() {
+    // gzip of so much text by one thread cannot keep the schedule.
+    let dir = temporary();
+    let line = "--rate 600k --partitions 4 --producers 1 --consumers 0 --duration 1s --warmup 200ms \
+                --compression-type gzip --payload text --batch-size 262144 --quiet";
+    let output = loadgen(&words(line), &dir);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let json = result(&dir);
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert_eq!(json["bottleneck"], "generator", "{text}");
+    assert!(text.contains("INVALID: the generator was the bottleneck"), "{text}");
+    // What was planned is accounted for, sent or not.
+    let (sent, unsent) = (&json["throughput"]["sent_records"], &json["unsent_records"]);
+    assert_eq!(sent.as_u64().unwrap() + unsent.as_u64().unwrap(), 600_000, "{text}");
+    assert_eq!(json["latency"]["produce"]["count"], 600_000, "{text}");
+    assert_eq!(json["latency"]["produce"]["open"], *unsent, "{text}");
+}
+
+#[test]
+fn a_run_from_several_machines_adds_up() {
+    let (dir, broker) = (temporary(), OwnBroker::start());
+    let agents: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+            command.args(["agent", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+            listening(&mut command)
+        })
+        .collect();
+    let addresses: Vec<_> = agents.iter().map(|(_, address)| address.as_str()).collect();
+    let addresses = addresses.join(",");
+    let mut args = vec!["--bootstrap-server", &broker.address, "--agents", &addresses];
+    args.extend(words("--rate 3000 --partitions 4 --producers 3 --consumers 3 --duration 2s --warmup 300ms --quiet"));
+    let output = loadgen(&args, &dir);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    for (mut agent, _) in agents {
+        let _ = agent.kill();
+        let _ = agent.wait();
+    }
+    assert!(matches!(output.status.code(), Some(0 | 4)), "{text}");
+    let json = result(&dir);
+    assert_eq!(json["throughput"]["sent_records"], 6000, "{text}");
+    assert_eq!(json["latency"]["end_to_end"]["count"], 6000, "{text}");
+    assert_eq!(json["latency"]["produce"]["count"], 6000, "{text}");
+    assert_eq!(json["verification"]["lost"], 0, "{text}");
+    assert_eq!(json["verification"]["complete"], true, "{text}");
+    assert_eq!(json["agents"].as_array().unwrap().len(), 2);
+    // An agent that is not there is named.
+    let gone = ["--bootstrap-server", &broker.address, "--agents", "127.0.0.1:1", "--quiet"];
+    let output = loadgen(&gone, &dir);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(5) && text.contains("agent 127.0.0.1:1"), "{text}");
+}
+
+#[test]
+fn a_broker_that_vanishes_leaves_a_report_and_no_hang() {
+    let (dir, mut broker) = (temporary(), OwnBroker::start());
+    let address = broker.address.clone();
+    let killer = runtime::thread::spawn("kill", None, move || {
+        std::thread::sleep(Duration::from_millis(2500));
+        let _ = broker.child.kill();
+        let _ = broker.child.wait();
+    })
+    .unwrap();
+    let line = "--rate 1000 --partitions 2 --duration 3s --warmup 300ms --request-timeout-ms 1500 \
+                --drain-timeout 1s --quiet --assert lost==0";
+    let mut args = vec!["--bootstrap-server", &address];
+    args.extend(words(line));
+    let output = loadgen(&args, &dir);
+    killer.join().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{text}");
+    let json = result(&dir);
+    let sent = json["throughput"]["sent_records"].as_u64().unwrap();
+    let failed = json["failed_records"].as_u64().unwrap();
+    assert!(failed > 0 && failed < sent, "{text}");
+    assert_eq!(json["latency"]["produce"]["open"].as_u64(), Some(failed), "{text}");
+    assert_eq!(json["objectives"][0]["outcome"], "INCONCLUSIVE", "{text}");
+}
+
+#[test]
+fn control_c_ends_early_and_still_reports_and_the_report_can_be_written_again() {
+    let dir = temporary();
+    let path = dir.path().join("result");
+    let child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(words("--rate 1000 --duration 60s --warmup 100ms --omb-json --output"))
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(3500));
+    signal(child.id(), "INT");
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let progress = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    // Not a terminal: whole lines, without control characters.
+    assert!(progress.contains("planned") && !progress.contains('\x1b'), "{progress}");
+    assert!(text.contains("verdict: interrupted"), "{text}");
+    let before = std::fs::read_to_string(path.join("report.html")).unwrap();
+    std::fs::remove_file(path.join("report.html")).unwrap();
+    let again = Command::new(env!("CARGO_BIN_EXE_loadgen")).arg("report").arg(&path).output();
+    assert!(again.unwrap().status.success());
+    assert_eq!(std::fs::read_to_string(path.join("report.html")).unwrap(), before);
+    assert!(!before.contains("http"), "the page needs nothing from elsewhere");
+    let omb = std::fs::read_to_string(path.join("omb.json")).unwrap();
+    let omb: serde_json::Value = serde_json::from_str(&omb).unwrap();
+    assert!(omb["aggregatedEndToEndLatency99pct"].as_f64().unwrap() > 0.0);
+    // The schema names every field of the result, and nothing is left out of it.
+    let schema = Command::new(env!("CARGO_BIN_EXE_loadgen")).arg("schema").output().unwrap();
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    let result = result(&dir);
+    for name in result.as_object().unwrap().keys() {
+        assert!(schema["properties"][name].is_object(), "{name}");
+    }
+}
+
+#[test]
+fn commands_of_many_runs_leave_their_tables() {
+    let dir = temporary();
+    let run = |line: &str, name: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(words(line))
+            .arg("--output")
+            .arg(dir.path().join(name))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    };
+    let json = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(dir.path().join(path)).unwrap()).unwrap()
+    };
+    let (code, text) = run(
+        "search --from 200 --max 400 --confirm 1 --assert e2e.p50<=5s --duration 700ms --warmup 100ms",
+        "search",
+    );
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(json("search/search.json")["confirmed_rate"], 400.0, "{text}");
+    let (code, text) = run(
+        "sweep --vary partitions=1,2 --vary acks=1,all --rate 300 --duration 400ms --warmup 100ms",
+        "sweep",
+    );
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(json("sweep/sweep.json")["points"].as_array().unwrap().len(), 4, "{text}");
+    let page = std::fs::read_to_string(dir.path().join("sweep/report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("acks=all"), "charts by option");
+    // What is wrong is told before the first run.
+    let (code, text) = run("sweep --vary partitions=1,none --rate 300", "bad");
+    assert!(code == Some(1) && text.contains("--partitions"), "{text}");
+    let too_few = "search --from 100 --max 100 --assert e2e.p99<=5s --duration 200ms --warmup 0s";
+    let (code, text) = run(too_few, "few");
+    assert!(code == Some(7) && text.contains("raise --duration"), "{text}");
+    let (code, text) = run(
+        "compare --rounds 2 --rate 300 --duration 400ms --warmup 100ms --acks=1 --acks=all",
+        "compare",
+    );
+    assert!(code == Some(1) && text.contains("A"), "both sides must be given: {text}");
+}

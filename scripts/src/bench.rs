@@ -1,7 +1,8 @@
 //! Whole-system measurements: the same load against Weir and against a bare server on the same
 //! runtime, interleaved in one run, shown as ratios of CPU time.
 
-use crate::steps::{Done, run as step, top};
+use crate::peers;
+use crate::steps::{self, Done, run as step, top};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -14,11 +15,9 @@ struct Side {
 
 const WEIR: Side =
     Side { name: "weir", program: "weir", args: &["serve", "--listen", "127.0.0.1:0"] };
-const FLOOR: Side = Side { name: "floor", program: "floor", args: &["--mode", "write"] };
-const SINK: Side = Side { name: "sink", program: "floor", args: &["--mode", "sink"] };
+const FLOOR: Side = Side { name: "floor", program: "floor", args: &[] };
 
 const RATE: [&str; 2] = ["--rate", "300k"];
-const RATE_MAX: [&str; 2] = ["--rate", "0"];
 
 /// 1 KiB records in batches of at least 64 KiB, acks=1, no consumers.
 const LOAD: &[&str] = &[
@@ -57,7 +56,10 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
         ],
     )?;
     match scenario {
-        "sink" => sink(rounds),
+        "sink" => {
+            steps::run("target/release/loadgen", &["selftest", "--rounds", &rounds.to_string()])
+        }
+        "librdkafka" => peers::run(rounds),
         "groups" => groups(rounds),
         _ => floor(rounds),
     }
@@ -82,23 +84,6 @@ fn floor(rounds: usize) -> Done {
     }
     let [floor, weir] = costs.map(median);
     println!("median: floor {floor:.3}, weir {weir:.3}, ratio {:.2}", weir / floor);
-    Ok(())
-}
-
-fn sink(rounds: usize) -> Done {
-    let mut rates = Vec::new();
-    let mut costs = Vec::new();
-    println!("loadgen against a server that only answers; {}", LOAD.join(" "));
-    for _ in 0..rounds.max(1) {
-        let result = measure_all(&SINK, RATE_MAX)?;
-        rates.push(number(&result, "/throughput/acknowledged_per_s")?);
-        costs.push(number(&result, "/resources/loadgen/cpu_s_per_million_records")?);
-    }
-    println!(
-        "median: {:.0} records/s, loadgen CPU {:.3} s per million records",
-        median(rates),
-        median(costs)
-    );
     Ok(())
 }
 
@@ -165,7 +150,10 @@ fn groups(rounds: usize) -> Done {
 }
 
 /// Runs `body` with the address, process and directory of a fresh broker.
-fn with_weir(args: &[&str], body: impl FnOnce(&str, u32, &std::path::Path) -> Done) -> Done {
+pub(crate) fn with_weir(
+    args: &[&str],
+    body: impl FnOnce(&str, u32, &std::path::Path) -> Done,
+) -> Done {
     let home = top().join("target/bench");
     let _ = std::fs::remove_dir_all(&home);
     std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
@@ -191,7 +179,7 @@ fn with_weir(args: &[&str], body: impl FnOnce(&str, u32, &std::path::Path) -> Do
     done
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
@@ -200,7 +188,7 @@ fn measure(side: &Side, pointer: &str) -> Result<f64, String> {
     number(&measure_all(side, RATE)?, pointer)
 }
 
-fn number(result: &str, pointer: &str) -> Result<f64, String> {
+pub(crate) fn number(result: &str, pointer: &str) -> Result<f64, String> {
     let json: serde_json::Value =
         serde_json::from_str(result).map_err(|error| error.to_string())?;
     let value = json.pointer(pointer).and_then(serde_json::Value::as_f64);

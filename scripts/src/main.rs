@@ -6,6 +6,8 @@ mod bench;
 mod check;
 mod compat;
 mod mutants;
+mod peers;
+mod results;
 mod steps;
 mod suites;
 mod tidy;
@@ -80,14 +82,21 @@ enum Verb {
         #[arg(long)]
         update: bool,
     },
-    /// Whole-system measurements, as ratios in one run: floor, sink, groups
+    /// Whole-system measurements, as ratios in one run: the bare-ring floor; loadgen against a server
+    /// that only answers; groups; loadgen beside librdkafka's performance tool
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "sink", "groups"])]
+        #[arg(value_parser = ["floor", "sink", "groups", "librdkafka"])]
         scenario: String,
         /// Rounds, interleaved; medians are shown
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+    },
+    /// Runs what results/ keeps, and puts it there: README, reports, raw data, a line in the ledger
+    Results {
+        /// Which
+        #[arg(required = true, value_parser = results::NAMES)]
+        names: Vec<String>,
     },
 }
 
@@ -104,6 +113,7 @@ fn main() -> ExitCode {
         }
         Verb::Mutants { only, runs, update } => mutants::run(&only, runs, update),
         Verb::Bench { scenario, rounds } => bench::run(&scenario, rounds),
+        Verb::Results { names } => names.iter().try_for_each(|name| results::run(name)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -152,22 +152,34 @@ fn copy_dir(from: &Path, to: &Path) -> Done {
     }
 }
 
-/// librdkafka's test-runner, built from the sources in the published rdkafka-sys crate.
+/// librdkafka as the published rdkafka-sys crate has it, built; the directory of its sources.
+pub(crate) fn librdkafka_source() -> Result<PathBuf, String> {
+    let expected = Expected::read("librdkafka")?;
+    let home = top().join("target/compat/librdkafka");
+    std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+    let source = home.join(format!("librdkafka-{}", expected.version));
+    if !source.join("src/librdkafka.a").exists() {
+        let fetched = fetch_crate(&home, &expected.package, &expected.version)?;
+        copy_dir(&fetched.join("librdkafka"), &source)?;
+        at(&source, "./configure", &["--disable-sasl", "--disable-ssl", "--disable-curl"])?;
+        for dir in ["src", "src-cpp"] {
+            at(&source, "make", &["-C", dir, "all", "-j2"])?;
+        }
+    }
+    Ok(source)
+}
+
+/// librdkafka's test-runner.
 fn librdkafka(
     expected: &Expected,
     home: &Path,
     data: &Path,
     only: &str,
 ) -> Result<BTreeMap<String, bool>, String> {
-    let source = home.join(format!("librdkafka-{}", expected.version));
+    let source = librdkafka_source()?;
     let tests = source.join("tests");
     if !tests.join("test-runner").exists() {
-        let fetched = fetch_crate(home, &expected.package, &expected.version)?;
-        copy_dir(&fetched.join("librdkafka"), &source)?;
-        at(&source, "./configure", &["--disable-sasl", "--disable-ssl", "--disable-curl"])?;
-        for (dir, target) in [("src", "all"), ("src-cpp", "all"), ("tests", "test-runner")] {
-            at(&source, "make", &["-C", dir, target, "-j2"])?;
-        }
+        at(&source, "make", &["-C", "tests", "test-runner", "-j2"])?;
     }
     let weir = top().join("target/release/weir");
     // Two tests make their topic with Kafka's own script: this is what stands for it.
