@@ -500,6 +500,7 @@ impl State {
         let mut slot = producer.number * slots / args.producer_count().max(1) % slots;
         let (mut made, mut batch_number) = (0u64, 0u64);
         let mut held_back = false;
+        let producers = args.producer_count() as u64;
         let batch_size = (args.batch_size as usize).max(limits::BATCH_HEADER_BYTES);
         // What could not be handed over by then is counted as never sent.
         let grace = Duration::from_secs_f64((window.seconds() / 10.0).max(2.0));
@@ -519,9 +520,10 @@ impl State {
                     let planned = schedule.due(now);
                     let over = !window.is_before_end(planned)
                         || now >= over_at
-                        || producer.progress.records_max.is_some_and(|max| {
-                            made * args.producer_count() as u64 + producer.number as u64 >= max
-                        });
+                        || producer
+                            .progress
+                            .records_max
+                            .is_some_and(|max| made * producers + producer.number as u64 >= max);
                     if over {
                         break;
                     }

@@ -17,37 +17,37 @@ const KEPT: [Kept; 8] = [
     Kept { name: "default", args: "--rate 100000 --partitions 12", headline: of_run },
     Kept {
         name: "partitions",
-        args: "sweep --vary partitions=1,3,12,100,1000 --rate 50k --repeat 3 --duration 10s --warmup 3s",
+        args: "sweep --vary partitions=1,3,12,100,1000 --rate 50k --repeat 2 --duration 10s --warmup 3s",
         headline: of_sweep,
     },
     Kept {
         name: "consumers",
-        args: "sweep --vary consumers=1,2,4,12 --vary groups=1,3 --rate 30k --partitions 12 --repeat 2 \
+        args: "sweep --vary consumers=1,2,4,12 --vary groups=1,3 --rate 30k --partitions 12 \
                --duration 8s --warmup 3s",
         headline: of_sweep,
     },
     Kept {
         name: "codecs",
         args: "sweep --vary compression-type=none,gzip,snappy,lz4,zstd --vary payload=text,random \
-               --rate 20k --partitions 12 --batch-size 65536 --linger-ms 5 --repeat 2 --duration 8s --warmup 2s",
+               --rate 20k --partitions 12 --batch-size 65536 --linger-ms 5 --duration 8s --warmup 2s",
         headline: of_sweep,
     },
     Kept {
         name: "durability",
-        args: "durability --rate 20k --partitions 12 --duration 8s --warmup 2s",
+        args: "durability --rate 20k --partitions 12 --duration 4s --warmup 1s",
         headline: of_durability,
     },
     Kept {
         name: "search",
-        args: "search --partitions 12 --duration 10s --warmup 2s --assert e2e.p99<=10ms",
+        args: "search --partitions 12 --duration 6s --warmup 1s --assert e2e.p99<=10ms",
         headline: of_search,
     },
     Kept {
         name: "plan",
-        args: "plan --target-rate 40k..50k..80k --retention 24h --partitions 12 --duration 8s --warmup 2s --objective 10ms",
+        args: "plan --target-rate 40k..50k..80k --retention 24h --node-disk 4T --partitions 12 --duration 5s --warmup 1s --objective 10ms",
         headline: of_plan,
     },
-    Kept { name: "selftest", args: "selftest --rounds 5", headline: of_selftest },
+    Kept { name: "selftest", args: "selftest --rounds 3", headline: of_selftest },
 ];
 
 /// Their names.
