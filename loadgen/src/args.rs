@@ -222,6 +222,9 @@ pub(crate) struct Args {
     #[arg(long, default_value = "0", value_parser = parse_delay, help_heading = "Consumers")]
     #[serde(serialize_with = "delay_text")]
     pub(crate) consumer_delay: Duration,
+    /// Records per second that each member works off at most, as 5k (instead of --consumer-delay)
+    #[arg(long, value_parser = parse_count, conflicts_with = "consumer_delay", help_heading = "Consumers")]
+    pub(crate) consume_rate: Option<f64>,
     /// A member not heard of for so long is out of its group
     #[arg(long, default_value_t = 45_000, value_parser = clap::value_parser!(i32).range(1..), help_heading = "Consumers")]
     pub(crate) session_timeout_ms: i32,
@@ -346,6 +349,12 @@ impl Args {
     /// Members of all groups together.
     pub(crate) fn member_count(&self) -> usize {
         self.consumer_count() * self.groups as usize
+    }
+
+    /// How long a member takes for a record, in nanoseconds.
+    pub(crate) fn record_delay_ns(&self) -> u64 {
+        self.consume_rate
+            .map_or(self.consumer_delay.as_nanos() as u64, |rate| (1e9 / rate).round() as u64)
     }
 
     pub(crate) fn is_late(&self, group: usize) -> bool {
@@ -494,6 +503,11 @@ fn parse_linger(text: &str) -> Result<f64, String> {
     parsed.ok_or_else(|| "expected milliseconds from 0 to 60000".to_owned())
 }
 
+fn parse_count(text: &str) -> Result<f64, String> {
+    let parsed = number(text).filter(|count| *count > 0.0);
+    parsed.ok_or_else(|| "expected a number above 0, as 5000 or 5k".to_owned())
+}
+
 fn parse_share(text: &str) -> Result<f64, String> {
     let parsed = number(text).filter(|share| *share <= 1.0);
     parsed.ok_or_else(|| "expected a share from 0 to 1".to_owned())
@@ -555,6 +569,7 @@ mod tests {
             ("--acks 0 --assert produce.p99<=5ms", "--acks"),
             ("--agents a:1", "--bootstrap-server"),
             ("--topic-config x", "KEY=VALUE"),
+            ("--consume-rate 5k --consumer-delay 1ms", "--consumer-delay"),
         ] {
             let failure = parsed(bad).expect_err(bad);
             assert_eq!(failure.ending, Ending::BadUsage);
@@ -575,6 +590,26 @@ mod tests {
         let changed = with_flags(&first, &["--acks=all".to_owned()]).unwrap();
         assert_eq!(changed.acks, Acks::All);
         assert_eq!(changed.topic_config.len(), 2);
+    }
+
+    #[test]
+    fn the_scenarios_we_ship_are_read() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/scenarios");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let args = ["loadgen".into(), "--scenario".into(), path.clone().into_os_string()];
+            let failure = parse(args).err().map(|failure| failure.why);
+            assert_eq!(failure, None, "{}", path.display());
+            count += 1;
+        }
+        assert!(count >= 5);
+    }
+
+    #[test]
+    fn a_consume_rate_is_a_delay() {
+        assert_eq!(parsed("--consume-rate 5k").unwrap().record_delay_ns(), 200_000);
+        assert_eq!(parsed("--consumer-delay 50us").unwrap().record_delay_ns(), 50_000);
     }
 
     #[test]

@@ -403,7 +403,7 @@ impl Consumer {
         let (_, body) = read_response_header(frame, ApiKey::Fetch, version).map_err(malformed)?;
         let mut taker = Taker {
             consumer: self,
-            delay_ns: self.args.consumer_delay.as_nanos() as u64,
+            delay_ns: self.args.record_delay_ns(),
             timed: !self.args.without_timing,
             window: self.progress.window(),
             busy_until: session.busy_until.get(),

@@ -72,6 +72,14 @@ pub(crate) fn commit() -> Option<String> {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "--short", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        // What runs leave behind is no change of the program.
+        ":(top)",
+        ":(top,exclude)results",
+    ])?;
     Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }

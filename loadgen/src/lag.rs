@@ -246,22 +246,13 @@ impl LagSampler {
                 .iter()
                 .map(|s| (s.at.since(from) as f64 / 1e9, s.behind[group] as f64))
                 .collect();
-            let slope = theil_sen(&points);
+            let (slope, trend) = trend(&points);
             let max = points.iter().map(|(_, lag)| *lag).fold(0.0, f64::max);
-            let trend = match slope {
-                None => "unknown",
-                // A slope that over the whole time comes to less than noise is none.
-                Some((_, low, _)) if low > 0.0 && points[points.len() - 1].1 > 0.5 * max => {
-                    "growing"
-                }
-                Some((_, _, high)) if high < 0.0 => "draining",
-                Some(_) => "stable",
-            };
+            let mean = points.iter().map(|(_, lag)| lag).sum::<f64>() / points.len().max(1) as f64;
             GroupLag {
                 group,
                 max_records: max as i64,
-                mean_records: points.iter().map(|(_, lag)| lag).sum::<f64>()
-                    / points.len().max(1) as f64,
+                mean_records: mean,
                 max_partition_records: inside
                     .iter()
                     .map(|s| s.max_partition[group])
@@ -333,8 +324,46 @@ impl LagSampler {
     }
 }
 
+/// How fast lag grew, with its 95 % interval, and in a word.
+fn trend(points: &[(f64, f64)]) -> (Option<(f64, f64, f64)>, &'static str) {
+    let slope = theil_sen(points);
+    let mean = points.iter().map(|(_, lag)| lag).sum::<f64>() / points.len().max(1) as f64;
+    let span = points.last().map_or(0.0, |last| last.0 - points[0].0);
+    let word = match slope {
+        None => "unknown",
+        // Growth is claimed where even its lower bound makes up more than the mean.
+        Some((_, low, _)) if low * span > mean => "growing",
+        Some((_, _, high)) if -high * span > mean => "draining",
+        Some(_) => "stable",
+    };
+    (slope, word)
+}
+
 impl LagSample {
     pub(crate) fn max_time_ms(&self) -> f64 {
         self.max_time_ms.iter().copied().fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::random::Random;
+
+    #[test]
+    fn lag_that_grows_is_told_from_lag_that_varies() {
+        let mut random = Random::new(5);
+        let mut points = |from: f64, per_s: f64| -> Vec<(f64, f64)> {
+            let mut noise = || random.below(400) as f64;
+            (0..20)
+                .map(|at| (f64::from(at), (from + per_s * f64::from(at) + noise()).max(0.0)))
+                .collect()
+        };
+        assert_eq!(trend(&points(0.0, 1000.0)).1, "growing");
+        assert_eq!(trend(&points(20_000.0, -1000.0)).1, "draining");
+        for _ in 0..200 {
+            assert_eq!(trend(&points(1000.0, 0.0)).1, "stable");
+        }
+        assert_eq!(trend(&points(0.0, 1000.0)[..5]).1, "unknown");
     }
 }

@@ -273,6 +273,9 @@ const DESIGN: [(&str, f64, &str); 12] = [
     ("large batches", 0.50, "--batch-size=131072 --linger-ms=10"),
 ];
 
+/// Those of the plain load, by rising rate.
+const PLAIN: [&str; 3] = ["light", "half", "three quarters"];
+
 struct Planning<'p> {
     args: &'p PlanArgs,
     session: &'p Session,
@@ -500,8 +503,8 @@ pub(crate) async fn run(args: PlanArgs, session: Session) -> Result<Ending, Fail
     let model = Model::fit(&runs);
 
     // The check: a point of its own, predicted before it is run.
-    let shape = shape_of(&args, &base, &runs, one.throughput.acknowledged_per_s);
     let rate = (knee * CHECK_SHARE).round();
+    let shape = shape_of(&args, &base, &runs, rate, one.throughput.acknowledged_per_s);
     let row = [
         rate,
         rate * shape.wire_bytes / 1e6,
@@ -542,16 +545,40 @@ pub(crate) async fn run(args: PlanArgs, session: Session) -> Result<Ending, Fail
     })
 }
 
-fn shape_of(args: &PlanArgs, base: &RunResult, runs: &[Observed], partition_rate: f64) -> Shape {
-    let half = runs.iter().find(|run| run.name == "half").expect("the design has it");
+/// The load's shape at a rate: between the runs of the plain load, for requests and fetches do not grow
+/// as records do (a fuller broker is asked for more at once).
+fn shape_of(
+    args: &PlanArgs,
+    base: &RunResult,
+    runs: &[Observed],
+    rate: f64,
+    partition_rate: f64,
+) -> Shape {
+    let plain: Vec<&Observed> = PLAIN
+        .iter()
+        .map(|name| runs.iter().find(|run| run.name == *name).expect("the design has it"))
+        .collect();
+    let at = |of: fn(&Observed) -> f64| {
+        let points: Vec<(f64, f64)> = plain.iter().map(|run| (run.records, of(run))).collect();
+        between(&points, rate)
+    };
+    let half = plain[1];
     Shape {
         wire_bytes: half.bytes / half.records,
-        records_per_request: half.records / half.requests.max(1e-9),
-        fetches_per_record: half.fetches / half.records,
+        records_per_request: rate / at(|run| run.requests).max(1e-9),
+        fetches_per_record: at(|run| run.fetches) / rate,
         groups: f64::from(base.option("groups").parse::<u32>().unwrap_or(args.run.groups)),
         disk_bytes_per_byte: (half.disk_bytes / half.bytes).max(1.0),
         partition_rate,
     }
+}
+
+/// The value at `x` on the line through points in order of x; below the first one in proportion.
+fn between(points: &[(f64, f64)], x: f64) -> f64 {
+    let after = points.partition_point(|point| point.0 < x).min(points.len() - 1);
+    let (x1, y1) = points[after];
+    let (x0, y0) = if after == 0 { (0.0, 0.0) } else { points[after - 1] };
+    y0 + (y1 - y0) * (x - x0) / (x1 - x0).max(1e-9)
 }
 
 struct Plan<'p> {
@@ -860,6 +887,14 @@ mod tests {
         assert!((middle / held_out.cores - 1.0).abs() < 0.05, "{middle} for {}", held_out.cores);
         assert!(low < held_out.cores && held_out.cores < high);
         assert!(model.typical < 0.03);
+    }
+
+    #[test]
+    fn between_runs_the_line_is_taken() {
+        let points = [(10.0, 100.0), (20.0, 150.0), (30.0, 160.0)];
+        for (x, y) in [(5.0, 50.0), (10.0, 100.0), (15.0, 125.0), (30.0, 160.0), (40.0, 170.0)] {
+            assert!((between(&points, x) - y).abs() < 1e-9, "{x}");
+        }
     }
 
     #[test]

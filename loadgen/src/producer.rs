@@ -8,7 +8,7 @@
 
 use crate::args::{Args, Partitioner};
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
-use crate::histogram::Latency;
+use crate::histogram::{Latency, Run};
 use crate::layout::Layout;
 use crate::load::keys::{Keys, partition_of};
 use crate::load::payload::Payloads;
@@ -451,16 +451,18 @@ impl State {
         let mut outcome = self.outcome.borrow_mut();
         let outcome = &mut *outcome;
         let mut in_window = 0;
+        let mut run = Run::default();
         for planned in &batch.planned {
             if window.contains(*planned) {
                 in_window += 1;
                 if timed {
-                    outcome.ack_interval.record(now.since(*planned), 1);
+                    outcome.ack_interval.record_next(&mut run, now.since(*planned));
                 }
             } else if timed {
                 outcome.warmup_ack.record(now.since(*planned), 1);
             }
         }
+        outcome.ack_interval.record_run(&mut run);
         if in_window > 0 && timed {
             outcome.service.record(now.since(sent_at), in_window);
             outcome.queue.record(sent_at.since(batch.opened), in_window);
@@ -500,6 +502,7 @@ impl State {
         let mut slot = producer.number * slots / args.producer_count().max(1) % slots;
         let (mut made, mut batch_number) = (0u64, 0u64);
         let mut held_back = false;
+        let mut late_run = Run::default();
         let producers = args.producer_count() as u64;
         let batch_size = (args.batch_size as usize).max(limits::BATCH_HEADER_BYTES);
         // What could not be handed over by then is counted as never sent.
@@ -589,7 +592,7 @@ impl State {
                             if held_back {
                                 outcome.held_back.record(late, 1);
                             } else {
-                                outcome.lateness.record(late, 1);
+                                outcome.lateness.record_next(&mut late_run, late);
                             }
                         }
                         outcome.sent += 1;
@@ -603,6 +606,7 @@ impl State {
                         slot = (slot + 1) % slots;
                     }
                 }
+                outcome.lateness.record_run(&mut late_run);
                 outcome.raw_bytes += bytes_made;
                 producer.progress.sent.fetch_add(burst, Relaxed);
                 now = clock::now();

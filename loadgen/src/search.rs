@@ -16,6 +16,8 @@ use std::io::Write as _;
 
 /// Without an objective of the user's.
 const DEFAULT_OBJECTIVE: &str = "e2e.p99<=25ms";
+/// Looks at the lag in each trial, at least.
+const LAG_SAMPLES: u32 = 20;
 /// Below this rate nothing is looked for.
 const RATE_MIN: f64 = 10.0;
 
@@ -175,6 +177,8 @@ impl Searching<'_> {
             run.assert.push(DEFAULT_OBJECTIVE.parse().expect("an objective"));
         }
         run.quiet = true;
+        // Whether lag grows is told by its slope, which wants samples.
+        run.lag_interval = run.lag_interval.min(run.duration / LAG_SAMPLES);
         let number = self.trials.len() + 1;
         let dir = self.output.part(&format!("trial-{number:02}"))?;
         // A broker of its own for each trial: none inherits what another left behind.

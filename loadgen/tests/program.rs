@@ -418,3 +418,31 @@ fn commands_of_many_runs_leave_their_tables() {
     );
     assert!(code == Some(1) && text.contains("A"), "both sides must be given: {text}");
 }
+
+#[test]
+fn a_topic_that_is_not_what_was_asked_for_is_refused_and_a_missed_objective_has_its_code() {
+    let (dir, broker) = (temporary(), OwnBroker::start());
+    let run = |line: &str| {
+        let mut args = vec!["--bootstrap-server", &broker.address, "--topic", "there", "--quiet"];
+        args.extend(words(line));
+        let output = loadgen(&args, &dir);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap(), text)
+    };
+    let make = "--partitions 2 --topic-config retention.ms=5000 --keep-topic --rate 500 --duration 1s \
+                --warmup 100ms --assert produce.p50<=0ms --assert lost==0";
+    let (code, text) = run(make);
+    // A machine that stumbles makes the run invalid, which weighs more.
+    assert!(matches!(code, 2 | 4), "{code} {text}");
+    let json = result(&dir);
+    assert_eq!(json["objectives"][0]["outcome"], "FAIL", "{text}");
+    assert_eq!(json["objectives"][1]["outcome"], "PASS", "{text}");
+    assert_eq!(json["topic_settings"]["retention.ms"], "5000");
+    let (code, text) = run("--partitions 3");
+    assert!(code == 1 && text.contains("has 2 partitions, not --partitions 3"), "{text}");
+    let (code, text) = run("--topic-config retention.ms=6000");
+    assert!(code == 1 && text.contains("retention.ms=5000, not 6000"), "{text}");
+    let (code, text) = run("--topic-config no.such.setting=1");
+    assert!(code == 1 && text.contains("no.such.setting"), "{text}");
+}

@@ -59,7 +59,7 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
         "sink" => {
             steps::run("target/release/loadgen", &["selftest", "--rounds", &rounds.to_string()])
         }
-        "librdkafka" => peers::run(rounds),
+        "librdkafka" => peers::run(rounds).map(drop),
         "groups" => groups(rounds),
         _ => floor(rounds),
     }

@@ -14,7 +14,8 @@ const RECORDS: u64 = 5_000_000;
 const RATE: u64 = 2_000;
 const LATENCY_SECONDS: u64 = 8;
 
-pub(crate) fn run(rounds: usize) -> Done {
+/// Runs both comparisons; what came out, in words.
+pub(crate) fn run(rounds: usize) -> Result<String, String> {
     steps::run(
         "cargo",
         &["build", "--release", "--quiet", "-p", "broker", "-p", "loadgen", "--bins"],
@@ -25,8 +26,17 @@ pub(crate) fn run(rounds: usize) -> Done {
         let dir = source.display().to_string();
         steps::run("make", &["-s", "-C", &format!("{dir}/examples"), "rdkafka_performance"])?;
     }
-    cost(rounds, &tool)?;
-    latency(rounds, &tool)
+    let mut said = String::new();
+    cost(rounds, &tool, &mut said)?;
+    latency(rounds, &tool, &mut said)?;
+    Ok(said)
+}
+
+/// Shows a line and keeps it.
+fn say(said: &mut String, line: &str) {
+    println!("{line}");
+    *said += line;
+    said.push('\n');
 }
 
 /// CPU seconds of a command and its standard output.
@@ -48,10 +58,11 @@ fn timed(command: &str) -> Result<(f64, String), String> {
     Ok((spent.iter().sum(), text))
 }
 
-fn cost(rounds: usize, tool: &Path) -> Done {
+fn cost(rounds: usize, tool: &Path, said: &mut String) -> Done {
     let loadgen = top().join("target/release/loadgen");
-    println!(
-        "CPU s per million 100-byte records, 12 partitions, acks=1, batches of 128 KiB, against a server that only answers"
+    say(
+        said,
+        "CPU s per million 100-byte records, 12 partitions, acks=1, batches of 128 KiB, against a server that only answers",
     );
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
@@ -79,21 +90,30 @@ fn cost(rounds: usize, tool: &Path) -> Done {
                 theirs.push(cpu * 1e6 / RECORDS as f64);
             }
         }
-        println!(
-            "  round {}: loadgen {:.3}, librdkafka {:.3}",
-            round + 1,
-            ours[round],
-            theirs[round]
+        say(
+            said,
+            &format!(
+                "  round {}: loadgen {:.3}, librdkafka {:.3}",
+                round + 1,
+                ours[round],
+                theirs[round]
+            ),
         );
     }
     let (ours, theirs) = (median(ours), median(theirs));
-    println!("median: loadgen {ours:.3}, librdkafka {theirs:.3}, ratio {:.2}", ours / theirs);
+    say(
+        said,
+        &format!("median: loadgen {ours:.3}, librdkafka {theirs:.3}, ratio {:.2}", ours / theirs),
+    );
     Ok(())
 }
 
-fn latency(rounds: usize, tool: &Path) -> Done {
-    println!(
-        "produce latency (ms) at {RATE} records/s of 1 KiB, one partition, acks=all, linger 20 ms, the same broker"
+fn latency(rounds: usize, tool: &Path, said: &mut String) -> Done {
+    say(
+        said,
+        &format!(
+            "produce latency (ms) at {RATE} records/s of 1 KiB, one partition, acks=all, linger 20 ms, the same broker"
+        ),
     );
     let mut found: [[Vec<f64>; 2]; 2] = Default::default();
     for round in 0..rounds.max(1) {
@@ -109,20 +129,26 @@ fn latency(rounds: usize, tool: &Path) -> Done {
             }
             Ok(())
         })?;
-        println!(
-            "  round {}: loadgen p50 {:.3} p90 {:.3}, librdkafka p50 {:.3} p90 {:.3}",
-            round + 1,
-            found[0][0][round],
-            found[0][1][round],
-            found[1][0][round],
-            found[1][1][round]
+        say(
+            said,
+            &format!(
+                "  round {}: loadgen p50 {:.3} p90 {:.3}, librdkafka p50 {:.3} p90 {:.3}",
+                round + 1,
+                found[0][0][round],
+                found[0][1][round],
+                found[1][0][round],
+                found[1][1][round]
+            ),
         );
     }
     let [ours, theirs] = found.map(|side| side.map(median));
     for (name, ours, theirs) in [("p50", ours[0], theirs[0]), ("p90", ours[1], theirs[1])] {
-        println!(
-            "median {name}: loadgen {ours:.3}, librdkafka {theirs:.3}, ratio {:.3}",
-            ours / theirs
+        say(
+            said,
+            &format!(
+                "median {name}: loadgen {ours:.3}, librdkafka {theirs:.3}, ratio {:.3}",
+                ours / theirs
+            ),
         );
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What `results/` keeps: each a loadgen command, run here, with its machine and commit, and a line in
 //! the ledger.
 
+use crate::peers;
 use crate::steps::{self, Done, top};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -51,10 +52,24 @@ const KEPT: [Kept; 8] = [
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 8] =
-    ["default", "partitions", "consumers", "codecs", "durability", "search", "plan", "selftest"];
+pub(crate) const NAMES: [&str; 9] = [
+    "default",
+    "partitions",
+    "consumers",
+    "codecs",
+    "durability",
+    "search",
+    "plan",
+    "selftest",
+    "librdkafka",
+];
+/// Rounds of the comparison with librdkafka's tool.
+const PEER_ROUNDS: usize = 5;
 
 pub(crate) fn run(name: &str) -> Done {
+    if name == "librdkafka" {
+        return beside_librdkafka();
+    }
     let kept = KEPT.iter().find(|kept| kept.name == name).expect("clap knows the names");
     steps::run("cargo", &["build", "--release", "--quiet", "-p", "loadgen"])?;
     let date = output_of("date", &["-u", "+%Y-%m-%d"])?;
@@ -91,6 +106,29 @@ pub(crate) fn run(name: &str) -> Done {
         &folder,
         &format!(
             "| {date} | {commit} | `cargo xtask results {name}` | {headline} | [{folder}]({folder}/README.md) |"
+        ),
+    )
+}
+
+fn beside_librdkafka() -> Done {
+    let said = peers::run(PEER_ROUNDS)?;
+    let date = output_of("date", &["-u", "+%Y-%m-%d"])?;
+    let commit = output_of("git", &["rev-parse", "--short", "HEAD"])?;
+    let folder = format!("{date}-librdkafka");
+    let dir = top().join("results").join(&folder);
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let medians: Vec<&str> = said.lines().filter(|line| line.starts_with("median")).collect();
+    let text = format!(
+        "# librdkafka\n\nloadgen beside librdkafka's rdkafka_performance, interleaved, medians of {PEER_ROUNDS}.\n\n\
+         ```\n{said}```\n\n* command: `cargo xtask results librdkafka`\n* commit: {commit}\n* machine: {}\n* date: {date}\n",
+        machine()
+    );
+    write(&dir.join("README.md"), &text)?;
+    let headline = medians.join("; ");
+    add_to_ledger(
+        &folder,
+        &format!(
+            "| {date} | {commit} | `cargo xtask results librdkafka` | {headline} | [{folder}]({folder}/README.md) |"
         ),
     )
 }

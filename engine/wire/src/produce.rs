@@ -359,4 +359,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn neighbours_of_a_topic_share_its_head() {
+        let (a, b) = (TopicRef::Name("a"), TopicRef::Name("b"));
+        let parts = [(a, 0, &b"x"[..]), (a, 3, &b"y"[..]), (b, 0, &b"z"[..])];
+        for version in [3, 8, 9, 12] {
+            let mut bytes = Vec::new();
+            put_topics_request(&mut bytes, version, 1, 1000, parts.into_iter());
+            let request = theirs::ProduceRequest::decode(&mut &bytes[..], version).unwrap();
+            assert_eq!(request.topic_data.len(), 2, "v{version}");
+            let mut again = Vec::new();
+            request.encode(&mut again, version).unwrap();
+            assert_eq!(again, bytes, "v{version}");
+            let request = ProduceRequest::read(Reader::new(&bytes), version).unwrap();
+            let seen: Vec<_> =
+                request.partitions().map(|p| (p.topic, p.partition, p.records.unwrap())).collect();
+            assert_eq!(seen, parts, "v{version}");
+        }
+    }
 }
