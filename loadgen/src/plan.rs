@@ -247,6 +247,13 @@ impl Model {
         }
     }
 
+    /// Multiplies every demand.
+    fn lift(&mut self, by: f64) {
+        for demands in std::iter::once(&mut self.demands).chain(&mut self.resampled) {
+            demands.iter_mut().for_each(|demand| *demand *= by);
+        }
+    }
+
     /// Prediction with its 90 % interval: from resampled runs, and from how far runs lie off the fit.
     fn predict(&self, row: &[f64]) -> (f64, f64, f64) {
         let middle = predict(&self.demands, row);
@@ -258,7 +265,7 @@ impl Model {
 
 /// The runs that the demands are fitted to: each changes one thing against the others. `{rate}` is a
 /// share of the knee.
-const DESIGN: [(&str, f64, &str); 12] = [
+const DESIGN: [(&str, f64, &str); 15] = [
     ("light", 0.15, ""),
     ("half", 0.50, ""),
     ("three quarters", 0.70, ""),
@@ -271,6 +278,10 @@ const DESIGN: [(&str, f64, &str); 12] = [
     ("small batches", 0.06, "--batch-size=1500 --linger-ms=0"),
     ("small batches, no consumers", 0.08, "--batch-size=1500 --linger-ms=0 --consumers=0"),
     ("large batches", 0.50, "--batch-size=131072 --linger-ms=10"),
+    // The plain load once more, later: what is planned is anchored to it.
+    ("three quarters again", 0.70, ""),
+    ("half again", 0.50, ""),
+    ("light again", 0.15, ""),
 ];
 
 /// Those of the plain load, by rising rate.
@@ -500,10 +511,10 @@ pub(crate) async fn run(args: PlanArgs, session: Session) -> Result<Ending, Fail
     let one = planning
         .run("one partition", Rate::Max, "--partitions=1 --producers=1 --consumers=1")
         .await?;
-    let model = Model::fit(&runs);
 
     // The check: a point of its own, predicted before it is run.
     let rate = (knee * CHECK_SHARE).round();
+    let mut model = Model::fit(&runs);
     let shape = shape_of(&args, &base, &runs, rate, one.throughput.acknowledged_per_s);
     let row = [
         rate,
@@ -513,7 +524,10 @@ pub(crate) async fn run(args: PlanArgs, session: Session) -> Result<Ending, Fail
         rate * shape.wire_bytes * shape.groups / 1e6,
         1.0,
     ];
+    // The demands tell loads apart; how high the plain one lies at this rate was measured.
+    let anchor = anchor(&model, &runs, rate);
     let (predicted, low, high) = model.predict(&row);
+    let (predicted, low, high) = (predicted * anchor, low * anchor, high * anchor);
     let check = planning
         .run("check", Rate::Records(rate), &format!("--assert=e2e.p99<={}", args.objective))
         .await?;
@@ -530,6 +544,8 @@ pub(crate) async fn run(args: PlanArgs, session: Session) -> Result<Ending, Fail
         end_to_end_p99_ms: check.latency.end_to_end.p99_ms,
         objective_kept: search::judge(&check).0 == Said::Pass,
     };
+    // What is planned from here on lies where the plain load was measured.
+    model.lift(anchor);
     let usl = Usl::fit(&scaling);
     report(&Plan {
         args: &args,
@@ -539,6 +555,7 @@ pub(crate) async fn run(args: PlanArgs, session: Session) -> Result<Ending, Fail
         model,
         shape,
         checked,
+        anchor,
         usl,
         scaling,
         output: &output,
@@ -554,15 +571,8 @@ fn shape_of(
     rate: f64,
     partition_rate: f64,
 ) -> Shape {
-    let plain: Vec<&Observed> = PLAIN
-        .iter()
-        .map(|name| runs.iter().find(|run| run.name == *name).expect("the design has it"))
-        .collect();
-    let at = |of: fn(&Observed) -> f64| {
-        let points: Vec<(f64, f64)> = plain.iter().map(|run| (run.records, of(run))).collect();
-        between(&points, rate)
-    };
-    let half = plain[1];
+    let at = |of: fn(&Observed) -> f64| between(&plain(runs, of), rate);
+    let half = runs.iter().find(|run| run.name == "half").expect("the design has it");
     Shape {
         wire_bytes: half.bytes / half.records,
         records_per_request: rate / at(|run| run.requests).max(1e-9),
@@ -571,6 +581,25 @@ fn shape_of(
         disk_bytes_per_byte: (half.disk_bytes / half.bytes).max(1.0),
         partition_rate,
     }
+}
+
+/// What the plain load was measured at over what is fitted to it, near a rate.
+fn anchor(model: &Model, runs: &[Observed], rate: f64) -> f64 {
+    let ratios = plain(runs, |run| run.cores / predict(&model.demands, &run.row()).max(1e-9));
+    let (first, last) = (ratios[0], ratios[ratios.len() - 1]);
+    between(&ratios, rate.clamp(first.0, last.0))
+}
+
+/// A figure of the plain load by rate; runs of one rate count as one.
+fn plain(runs: &[Observed], of: impl Fn(&Observed) -> f64) -> Vec<(f64, f64)> {
+    let one = |name: &&str| {
+        let same: Vec<&Observed> = runs.iter().filter(|run| run.name.starts_with(name)).collect();
+        let mean = |of: &dyn Fn(&Observed) -> f64| {
+            same.iter().map(|run| of(run)).sum::<f64>() / same.len().max(1) as f64
+        };
+        (mean(&|run| run.records), mean(&of))
+    };
+    PLAIN.iter().map(one).collect()
 }
 
 /// The value at `x` on the line through points in order of x; below the first one in proportion.
@@ -589,6 +618,7 @@ struct Plan<'p> {
     model: Model,
     shape: Shape,
     checked: Checked,
+    anchor: f64,
     usl: Option<Usl>,
     scaling: Vec<(f64, f64)>,
     output: &'p Output,
@@ -645,7 +675,7 @@ fn report(plan: &Plan<'_>) -> Result<Ending, Failure> {
     );
     let mut notes = vec![
         format!("The knee of this machine: {} records/s keep end-to-end p99 within {} (a ladder, to a fifth). Latency at other sizes of machine is not predicted.", thousands(plan.knee), args.objective),
-        format!("The demands fit the {} runs they come from to {:.1} % typically, {:.1} % at worst.", plan.runs.len(), plan.model.typical * 100.0, plan.model.worst * 100.0),
+        format!("The demands fit the {} runs they come from to {:.1} % typically, {:.1} % at worst; all are then multiplied by {:.3}, so that the plain load lies where it was measured.", plan.runs.len(), plan.model.typical * 100.0, plan.model.worst * 100.0, plan.anchor),
         "Copies are counted as one fetch of every byte by each follower and one more write of it: replication itself was not run here.".to_owned(),
         "Brokers with more cores than this machine are taken to scale by core, partitions being spread evenly; on this machine that was not measured.".to_owned(),
     ];
