@@ -328,10 +328,18 @@ impl Planning<'_> {
         let (mut passed, mut failed): (f64, Option<f64>) = (0.0, None);
         let mut rate = 10_000.0;
         for number in 1..=12 {
-            let result =
-                self.run(&format!("knee {number:02}"), Rate::Records(rate), &objective).await?;
-            let good = search::judge(&result).0 == Said::Pass;
-            points.push((rate, result.latency.end_to_end.p99_ms.unwrap_or(f64::NAN), good));
+            // A noisy moment is no limit: a rate has failed when it failed twice. Both are drawn.
+            let mut good = false;
+            for again in ["", " again"] {
+                let name = format!("knee {number:02}{again}");
+                let result = self.run(&name, Rate::Records(rate), &objective).await?;
+                good = search::judge(&result).0 == Said::Pass;
+                let p99_ms = result.latency.end_to_end.p99_ms.unwrap_or(f64::NAN);
+                points.push((rate, p99_ms, good));
+                if good {
+                    break;
+                }
+            }
             if good {
                 passed = passed.max(rate);
             } else {
@@ -674,7 +682,7 @@ fn report(plan: &Plan<'_>) -> Result<Ending, Failure> {
         same * 100.0
     );
     let mut notes = vec![
-        format!("The knee of this machine: {} records/s keep end-to-end p99 within {} (a ladder, to a fifth). Latency at other sizes of machine is not predicted.", thousands(plan.knee), args.objective),
+        format!("The knee of this machine: {} records/s keep end-to-end p99 within {} (a ladder, to a fifth; a rate that failed was tried twice). Latency at other sizes of machine is not predicted.", thousands(plan.knee), args.objective),
         format!("The demands fit the {} runs they come from to {:.1} % typically, {:.1} % at worst; all are then multiplied by {:.3}, so that the plain load lies where it was measured.", plan.runs.len(), plan.model.typical * 100.0, plan.model.worst * 100.0, plan.anchor),
         "Copies are counted as one fetch of every byte by each follower and one more write of it: replication itself was not run here.".to_owned(),
         "Brokers with more cores than this machine are taken to scale by core, partitions being spread evenly; on this machine that was not measured.".to_owned(),
