@@ -272,7 +272,7 @@ fn report(
     }
     let json = serde_json::json!({
         "format": "weir-loadgen-compare", "format_version": 1,
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": crate::environment::command(),
         "commit": crate::environment::commit(),
         "a": args.a, "b": args.b, "rounds": found[0].len(),
         "differences": differ, "invalid_runs": invalid, "compared": compared,

@@ -182,7 +182,7 @@ fn report(args: &DurabilityArgs, cells: &[Cell], output: &Output) -> Result<(), 
         .collect();
     let json = serde_json::json!({
         "format": "weir-loadgen-durability", "format_version": 1,
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": crate::environment::command(),
         "commit": crate::environment::commit(),
         "options": args.run, "cells": cells,
     });

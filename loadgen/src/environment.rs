@@ -63,6 +63,12 @@ fn disk_of(path: &Path) -> (String, String) {
     (format!("{kind} ({options})"), model.map_or(device.to_owned(), |m| format!("{device} {m}")))
 }
 
+/// The command line, the program by its name alone: where it lies tells nobody anything.
+pub(crate) fn command() -> Vec<String> {
+    let own = std::iter::once(env!("CARGO_PKG_NAME").to_owned());
+    own.chain(std::env::args().skip(1)).collect()
+}
+
 /// The commit of the checkout that this program was built in, while it still stands there.
 pub(crate) fn commit() -> Option<String> {
     let program = std::env::current_exe().ok()?;

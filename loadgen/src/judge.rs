@@ -274,7 +274,7 @@ pub(crate) fn judge(mut found: Found<'_>) -> RunResult {
         format_version: FORMAT_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: environment::commit(),
-        command: std::env::args().collect(),
+        command: environment::command(),
         options,
         run: format!("{:012x}", found.run),
         seed: found.seed,

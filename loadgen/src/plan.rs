@@ -835,7 +835,7 @@ fn report(plan: &Plan<'_>) -> Result<Ending, Failure> {
     plan.output.write("report.md", &text)?;
     let json = serde_json::json!({
         "format": "weir-loadgen-plan", "format_version": 1,
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": crate::environment::command(),
         "commit": crate::environment::commit(),
         "brokers": count, "p10": p10, "p50": p50, "p90": p90, "binding": binding,
         "partitions": partitions, "needs": needed, "knee_records_per_s": plan.knee,

@@ -366,7 +366,7 @@ fn report(
     );
     let json = serde_json::json!({
         "format": "weir-loadgen-search", "format_version": 1,
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": crate::environment::command(),
         "commit": crate::environment::commit(),
         "objectives": objectives,
         "confirmed_rate": confirmed,

@@ -258,7 +258,7 @@ fn report(args: &SweepArgs, points: &[Point], load: &str, output: &Output) -> Re
     output.write("sweep.csv", &csv)?;
     let json = serde_json::json!({
         "format": "weir-loadgen-sweep", "format_version": 1,
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": crate::environment::command(),
         "commit": crate::environment::commit(),
         "options": args.run,
         "points": points,

@@ -80,9 +80,9 @@ pub(crate) fn run(name: &str) -> Done {
     println!("==> loadgen {}", kept.args);
     let status = Command::new(top().join("target/release/loadgen"))
         .args(kept.args.split_whitespace())
-        .arg("--output")
-        .arg(&dir)
+        .args(["--output", &format!("results/{folder}")])
         .args(if name == "selftest" { &[][..] } else { &["--quiet"] })
+        .current_dir(top())
         .status()
         .map_err(|error| error.to_string())?;
     // An invalid or failed run is a result as well; only one that left nothing is none.
