@@ -14,7 +14,7 @@ use crate::producer::ProducerOutcome;
 use crate::result::AgentClock;
 use crate::run::{Interval, Progress, Session, Window};
 use crate::{Ending, Failure, scenario};
-use client::{receive_frame, within};
+use client::within;
 use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
@@ -38,6 +38,12 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 /// An agent looks after its threads this often.
 const TURN: Duration = Duration::from_millis(1);
 const CHUNK_BYTES: usize = 1024 * 1024;
+/// A longer frame is none of ours: whoever reaches an agent's port may send anything.
+const ASK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What an agent found in a long run is longer.
+const TELL_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// An agent that is silent for longer is gone. It may wait for a broker that is gone, but no longer.
+const SILENT_MAX: Duration = Duration::from_secs(60);
 
 /// `loadgen agent`.
 #[derive(clap::Args, Debug)]
@@ -122,7 +128,7 @@ struct Inbox<T> {
 
 impl<T: serde::de::DeserializeOwned + 'static> Inbox<T> {
     /// Takes in what comes over a socket, until it ends.
-    fn of(socket: &Rc<Socket>) -> Rc<Self> {
+    fn of(socket: &Rc<Socket>, frame_bytes_max: usize) -> Rc<Self> {
         let inbox = Rc::new(Self {
             queue: RefCell::default(),
             gone: RefCell::default(),
@@ -133,7 +139,7 @@ impl<T: serde::de::DeserializeOwned + 'static> Inbox<T> {
             let mut pool = ChunkPool::new(CHUNK_BYTES, 4, 1);
             let mut buffer = ReceiveBuffer::new(&mut pool);
             let why = loop {
-                let received = receive_frame(&socket, &mut buffer, &mut pool).await;
+                let received = receive(&socket, &mut buffer, &mut pool, frame_bytes_max).await;
                 let read = received.and_then(|frame| {
                     serde_json::from_slice(&frame)
                         .map_err(|error| format!("not understood: {error}"))
@@ -162,6 +168,34 @@ impl<T: serde::de::DeserializeOwned + 'static> Inbox<T> {
     /// The next message, if one comes by then.
     async fn next_by(&self, at: Nanos) -> Result<Option<T>, String> {
         timer::before(Some(at), self.next()).await.transpose()
+    }
+}
+
+/// The next frame; one that says it is longer than `max` ends the connection before room is made.
+async fn receive(
+    socket: &Socket,
+    buffer: &mut ReceiveBuffer,
+    pool: &mut ChunkPool,
+    max: usize,
+) -> Result<SharedBytes, String> {
+    loop {
+        let length =
+            buffer.bytes().first_chunk().map(|prefix| u32::from_be_bytes(*prefix) as usize);
+        if length.is_some_and(|length| length > max) {
+            return Err("what came is not from another loadgen".to_owned());
+        }
+        let wanted = length.map(|length| length + 4);
+        if let Some(total) = wanted
+            && buffer.bytes().len() >= total
+        {
+            return Ok(buffer.take(total).slice(4..total));
+        }
+        buffer.make_room(wanted.unwrap_or(0), pool);
+        match socket.receive(buffer, wanted.unwrap_or(0)).await {
+            Ok(0) => return Err("the connection was closed".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }
 
@@ -205,10 +239,12 @@ pub(crate) async fn serve(args: AgentArgs, session: Session) -> Result<Ending, F
 }
 
 async fn take_share(socket: Rc<Socket>, session: &Session) -> Result<(), String> {
-    let inbox = Inbox::<Ask>::of(&socket);
+    let inbox = Inbox::<Ask>::of(&socket, ASK_BYTES_MAX);
     let wire = Wire { socket };
     let share = loop {
-        match inbox.next().await? {
+        // Others wait for their turn: who says nothing has none.
+        let ask = inbox.next_by(clock::now() + ANSWER_WITHIN).await?;
+        match ask.ok_or("said nothing")? {
             Ask::Ping(number) => wire.send(&Tell::Pong(number, clock::now().0)).await?,
             Ask::Prepare(share) => break *share,
             _ => return Err("expected to be prepared first".to_owned()),
@@ -346,7 +382,19 @@ struct Known {
     pong: Option<(u64, u64)>,
     /// When the answer to the last ping was read.
     pong_at: Nanos,
+    /// When it was last heard of; it tells how far it is ten times a second.
+    heard_at: Nanos,
+    /// Everything was told: that the connection ends is no loss.
+    done: bool,
+    /// Why it is gone, if it is.
     lost: Option<String>,
+}
+
+impl Known {
+    fn lose(&mut self, why: String) {
+        self.producing = false;
+        self.lost.get_or_insert(why);
+    }
 }
 
 struct Link {
@@ -410,7 +458,7 @@ impl Conductor {
                 .map_err(|error| cannot(error.to_string()))?;
             let socket = Rc::new(socket);
             let known: Rc<RefCell<Known>> = Rc::default();
-            let inbox = Inbox::<Tell>::of(&socket);
+            let inbox = Inbox::<Tell>::of(&socket, TELL_BYTES_MAX);
             spawn(hear(inbox, Rc::clone(&known), Arc::clone(&job.progress), job.intervals.clone()));
             let wire = Wire { socket };
             let (offset, error_ns) = learn_clock(&wire, &known).await.map_err(cannot)?;
@@ -432,6 +480,7 @@ impl Conductor {
                 clock_offset: offset,
             };
             wire.send(&Ask::Prepare(Box::new(share))).await.map_err(cannot)?;
+            known.borrow_mut().heard_at = clock::now();
             links.push(Link { address, wire, known, offset, error_ns });
         }
         if links.is_empty() {
@@ -440,16 +489,14 @@ impl Conductor {
         Ok(Self { links })
     }
 
-    /// The first agent that is gone, if one is.
-    pub(crate) fn lost(&self) -> Option<String> {
-        self.links.iter().find_map(|link| {
-            let known = link.known.borrow();
-            known.lost.as_ref().map(|why| format!("agent {}: {why}", link.address))
-        })
+    /// The agents that are gone, and why.
+    pub(crate) fn lost(&self) -> Vec<String> {
+        let why = |link: &Link| Some(format!("agent {}: {}", link.address, link.is_lost()?));
+        self.links.iter().filter_map(why).collect()
     }
 
     pub(crate) async fn produce(&mut self, start: Nanos, window: Window) -> Result<(), Failure> {
-        if let Some(why) = self.lost() {
+        if let Some(why) = self.lost().into_iter().next() {
             return Err(Failure::unreachable(why));
         }
         for link in &self.links {
@@ -462,7 +509,7 @@ impl Conductor {
     }
 
     pub(crate) fn is_producing(&self) -> bool {
-        self.links.iter().any(|link| link.known.borrow().producing)
+        self.links.iter().any(|link| link.is_lost().is_none() && link.known.borrow().producing)
     }
 
     fn tell_all(&self, ask: fn() -> Ask) {
@@ -482,42 +529,32 @@ impl Conductor {
         self.tell_all(|| Ask::StopConsumers);
     }
 
-    /// What the producers of all agents found.
-    pub(crate) async fn produced(&mut self) -> Result<Vec<ProducerOutcome>, Failure> {
+    /// What the producers of all agents found that are not gone.
+    pub(crate) async fn produced(&mut self) -> Vec<ProducerOutcome> {
         let mut all = Vec::new();
         for link in &self.links {
-            loop {
-                if let Some(outcomes) = link.known.borrow_mut().produced.take() {
-                    all.extend(outcomes);
-                    break;
-                }
-                link.still_there()?;
-                timer::sleep(Duration::from_millis(5)).await;
-            }
+            all.extend(link.outcomes(|known| known.produced.take()).await);
         }
-        Ok(all)
+        all
     }
 
-    /// What the consumers of all agents found. The clocks are looked at once more.
-    pub(crate) async fn consumed(&mut self) -> Result<Vec<ConsumerOutcome>, Failure> {
+    /// What the consumers of all agents found that are not gone. The clocks are looked at once more.
+    pub(crate) async fn consumed(&mut self) -> Vec<ConsumerOutcome> {
         let mut all = Vec::new();
         for link in &mut self.links {
-            loop {
-                if let Some(outcomes) = link.known.borrow_mut().consumed.take() {
-                    all.extend(outcomes);
-                    break;
-                }
-                link.still_there()?;
-                timer::sleep(Duration::from_millis(5)).await;
+            all.extend(link.outcomes(|known| known.consumed.take()).await);
+            if link.is_lost().is_some() {
+                continue;
             }
             if let Ok((offset, error_ns)) = learn_clock(&link.wire, &link.known).await {
                 // Clocks that ran apart meanwhile were off by that as well.
                 let apart = offset.abs_diff(link.offset);
                 link.error_ns = link.error_ns.max(error_ns) + apart;
             }
+            link.known.borrow_mut().done = true;
             link.wire.socket.shutdown();
         }
-        Ok(all)
+        all
     }
 
     pub(crate) fn clocks(&self) -> Vec<AgentClock> {
@@ -530,10 +567,23 @@ impl Conductor {
 }
 
 impl Link {
-    fn still_there(&self) -> Result<(), Failure> {
-        match &self.known.borrow().lost {
-            Some(why) => Err(Failure::unreachable(format!("agent {}: {why}", self.address))),
-            None => Ok(()),
+    /// Why the agent is gone, if it is.
+    fn is_lost(&self) -> Option<String> {
+        let known = self.known.borrow();
+        let silent = clock::now() > known.heard_at + SILENT_MAX && !known.done;
+        known.lost.clone().or_else(|| silent.then(|| "it says nothing any more".to_owned()))
+    }
+
+    /// Waits for what it found; nothing if it is gone.
+    async fn outcomes<T>(&self, take: impl Fn(&mut Known) -> Option<Vec<T>>) -> Vec<T> {
+        loop {
+            if let Some(outcomes) = take(&mut self.known.borrow_mut()) {
+                return outcomes;
+            }
+            if self.is_lost().is_some() {
+                return Vec::new();
+            }
+            timer::sleep(Duration::from_millis(5)).await;
         }
     }
 }
@@ -546,11 +596,14 @@ async fn hear(
     intervals: Sender<Interval>,
 ) {
     loop {
-        match inbox.next().await {
+        let told = inbox.next().await;
+        known.borrow_mut().heard_at = clock::now();
+        match told {
             Err(why) => {
                 let mut known = known.borrow_mut();
-                known.producing = false;
-                known.lost = Some(why);
+                if !known.done {
+                    known.lose(why);
+                }
                 return;
             }
             Ok(Tell::Pong(number, now)) => {
@@ -558,11 +611,7 @@ async fn hear(
                 (known.pong, known.pong_at) = (Some((number, now)), clock::now());
             }
             Ok(Tell::Prepared) => {}
-            Ok(Tell::Failed(why)) => {
-                let mut known = known.borrow_mut();
-                known.producing = false;
-                known.lost = Some(why);
-            }
+            Ok(Tell::Failed(why)) => known.borrow_mut().lose(why),
             Ok(Tell::Produced(outcomes)) => {
                 let mut known = known.borrow_mut();
                 known.produced = Some(outcomes);

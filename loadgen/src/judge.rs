@@ -48,6 +48,8 @@ pub(crate) struct Found<'r> {
     pub(crate) layout: &'r Layout,
     pub(crate) faults: Vec<FaultFound>,
     pub(crate) interrupted: bool,
+    /// Load machines that went away, and why.
+    pub(crate) lost: Vec<String>,
 }
 
 fn merge_producers(parts: &[ProducerOutcome]) -> ProducerOutcome {
@@ -141,7 +143,10 @@ fn verify(found: &Found<'_>, consumed: &mut Consumed) -> Verification {
         redelivered: consumed.redelivered,
         assignments: consumed.total.rebalances,
         foreign: consumed.total.foreign,
-        complete: args.consumer_count() > 0 && found.drained.is_some() && !found.interrupted,
+        complete: args.consumer_count() > 0
+            && found.drained.is_some()
+            && !found.interrupted
+            && found.lost.is_empty(),
         anomalies: std::mem::take(&mut consumed.total.anomalies),
         ..Verification::default()
     };
@@ -410,6 +415,9 @@ fn doubts(
             ));
         }
     }
+    for why in &found.lost {
+        invalid.push(format!("{why}: what it sent and saw is not in the figures"));
+    }
     if produced.ack.clamped() + consumed.e2e.clamped() > 0 {
         invalid.push("latencies above one hour were cut".to_owned());
     }
@@ -492,7 +500,7 @@ fn ending(found: &Found<'_>, result: &RunResult) -> Ending {
         Ending::Interrupted
     } else if found.args.consumer_count() > 0 && broken {
         Ending::RecordsLostOrRepeated
-    } else if gone {
+    } else if gone || !found.lost.is_empty() {
         Ending::Unreachable
     } else if !result.invalid.is_empty() {
         Ending::Invalid

@@ -362,7 +362,7 @@ impl State {
     /// `unsure`: this try may have been stored.
     fn retry_or_fail(&self, mut batch: Sealed, why: &str, unsure: bool) {
         let limit = Duration::from_millis(self.producer.args.delivery_timeout_ms);
-        if clock::now() >= batch.opened + limit || self.producer.progress.aborted() {
+        if clock::now() >= batch.opened + limit || self.producer.progress.stopping() {
             self.fail(batch, why);
             return;
         }
@@ -715,7 +715,7 @@ impl State {
         let now = clock::now();
         let all = std::mem::take(&mut *lane.ready.borrow_mut());
         for batch in all {
-            if now >= batch.opened + limit || self.producer.progress.aborted() {
+            if now >= batch.opened + limit || self.producer.progress.stopping() {
                 self.fail(batch, why);
             } else {
                 lane.ready.borrow_mut().push_back(batch);
@@ -844,7 +844,7 @@ impl State {
                 return;
             }
             let now = clock::now();
-            if now >= give_up || self.producer.progress.aborted() {
+            if now >= give_up || self.producer.progress.stopping() {
                 break;
             }
             self.send_ready();

@@ -156,10 +156,6 @@ impl Progress {
         self.stop.load(Relaxed)
     }
 
-    pub(crate) fn aborted(&self) -> bool {
-        self.stopping()
-    }
-
     pub(crate) fn consumers_stopping(&self) -> bool {
         self.stop_consumers.load(Relaxed)
     }
@@ -239,7 +235,7 @@ pub(crate) async fn execute(
     let mut environment = environment::look(target.data_dir.as_deref());
     let payloads = Payloads::new(&args.payload, args.compressibility, seed, args.record_size.max())
         .map_err(Failure::usage)?;
-    let mut connection = bootstrap(target.servers(), &args.client_id).await?;
+    let (mut connection, servers) = bootstrap(target.servers(), &args.client_id).await?;
     let (views, made) = topics_of(&mut connection, args, run).await?;
     let topic_settings = settings_of(&mut connection, &views[0].name).await;
     let layout = Arc::new(Layout::new(views));
@@ -249,15 +245,8 @@ pub(crate) async fn execute(
 
     let progress = Arc::new(Progress::new(&args, vec![0; layout.slots()]));
     let csv = dir.join("lag.csv");
-    let mut probe = LagSampler::new(
-        &args,
-        &layout,
-        target.servers(),
-        run,
-        &progress,
-        csv.clone(),
-        clock::now(),
-    );
+    let mut probe =
+        LagSampler::new(&args, &layout, &servers, run, &progress, csv.clone(), clock::now());
     // What is there already is not this run's.
     let starts = if args.consumer_count() > 0 {
         probe.ends().await.map_err(Failure::unreachable)?
@@ -271,7 +260,7 @@ pub(crate) async fn execute(
         layout: Arc::clone(&layout),
         run,
         seed,
-        servers: target.servers().to_owned(),
+        servers: servers.clone(),
         starts: Arc::new(starts),
         progress: Arc::clone(&progress),
         intervals,
@@ -283,6 +272,12 @@ pub(crate) async fn execute(
         Some(agents) => Workers::Elsewhere(Conductor::start(job, agents).await?),
     };
     until_assigned(&args, &progress, &crew, session).await;
+    if crew.consumers_gone() {
+        // Why is theirs to tell; nothing was sent yet.
+        crew.stop_consumers();
+        crew.consumed().await?;
+        return Err(Failure::unreachable(crew.lost().join("; ")));
+    }
 
     // The schedule is fixed before anything runs, and leaves time to get ready.
     let start = clock::now() + HEAD_START;
@@ -293,8 +288,7 @@ pub(crate) async fn execute(
     crew.produce(&payloads, start, window).await?;
     drop(payloads);
 
-    let sampler =
-        LagSampler::new(&args, &layout, target.servers(), run, &progress, csv, window.start());
+    let sampler = LagSampler::new(&args, &layout, &servers, run, &progress, csv, window.start());
     let sampler = Rc::new(RefCell::new(Some(sampler)));
     let mut monitor = Monitor::new(&args, &progress, target, window, dir);
     let watching = Rc::new(Cell::new(true));
@@ -342,6 +336,7 @@ pub(crate) async fn execute(
         started_unix_ms,
         topic_settings,
         agents: crew.clocks(),
+        lost: crew.lost(),
         environment,
         window,
         produced,
@@ -368,7 +363,7 @@ impl Workers {
     fn consumers_gone(&self) -> bool {
         match self {
             Self::Here(crew) => crew.consumers_gone(),
-            Self::Elsewhere(conductor) => conductor.lost().is_some(),
+            Self::Elsewhere(conductor) => !conductor.lost().is_empty(),
         }
     }
 
@@ -408,14 +403,22 @@ impl Workers {
     async fn produced(&mut self) -> Result<Vec<ProducerOutcome>, Failure> {
         match self {
             Self::Here(crew) => crew.produced().await,
-            Self::Elsewhere(conductor) => conductor.produced().await,
+            Self::Elsewhere(conductor) => Ok(conductor.produced().await),
         }
     }
 
     async fn consumed(&mut self) -> Result<Vec<ConsumerOutcome>, Failure> {
         match self {
             Self::Here(crew) => crew.consumed().await,
-            Self::Elsewhere(conductor) => conductor.consumed().await,
+            Self::Elsewhere(conductor) => Ok(conductor.consumed().await),
+        }
+    }
+
+    /// Load machines that are gone, and why.
+    fn lost(&self) -> Vec<String> {
+        match self {
+            Self::Here(_) => Vec::new(),
+            Self::Elsewhere(conductor) => conductor.lost(),
         }
     }
 
@@ -470,7 +473,7 @@ async fn suffer_all(
             timer::sleep_until((start + fault.at()).min(step)).await;
         }
         let began = clock::now();
-        let error = target.suffer(&fault).await.err();
+        let error = target.suffer(&fault, watching).await.err();
         let seconds = |at: Nanos| at.since(start) as f64 / 1e9;
         found.borrow_mut().push(FaultFound {
             fault: fault.to_string(),
@@ -537,11 +540,18 @@ async fn drain(
     }
 }
 
-pub(crate) async fn bootstrap(servers: &str, client_id: &str) -> Result<Connection, Failure> {
+/// The first of the servers that answers, and all of them with that one in front.
+async fn bootstrap(servers: &str, client_id: &str) -> Result<(Connection, String), Failure> {
     let mut last = format!("{servers:?} names no broker");
-    for server in servers.split(',').map(str::trim).filter(|server| !server.is_empty()) {
+    let all: Vec<&str> =
+        servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
+    for &server in &all {
         match Connection::open(server, client_id).await {
-            Ok(connection) => return Ok(connection),
+            Ok(connection) => {
+                let others = all.iter().copied().filter(|other| *other != server);
+                let order: Vec<&str> = std::iter::once(server).chain(others).collect();
+                return Ok((connection, order.join(",")));
+            }
             Err(why) => last = why,
         }
     }
@@ -644,7 +654,7 @@ async fn clean_up(args: &Args, target: &Target, made: Vec<String>, run: u64) {
     if args.keep_topic {
         return;
     }
-    if let Ok(mut connection) = bootstrap(target.servers(), &args.client_id).await {
+    if let Ok((mut connection, _)) = bootstrap(target.servers(), &args.client_id).await {
         for topic in made {
             let _ = delete(&mut connection, &topic).await;
         }

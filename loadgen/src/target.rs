@@ -5,11 +5,16 @@ use crate::Failure;
 use crate::args::Args;
 use crate::embedded::EmbeddedBroker;
 use crate::faults::{Action, Fault};
+use runtime::clock;
 use runtime::process::{self, Usage};
 use runtime::timer;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+
+/// How often it is looked whether the load is over.
+const STEP: Duration = Duration::from_millis(20);
 
 /// Where the load goes.
 pub(crate) struct Target {
@@ -59,8 +64,8 @@ impl Target {
         Some(sum(before, now))
     }
 
-    /// Makes trouble, and ends it.
-    pub(crate) async fn suffer(&self, fault: &Fault) -> Result<(), String> {
+    /// Makes trouble, and ends it; at the latest when the load is over (`running` is false).
+    pub(crate) async fn suffer(&self, fault: &Fault, running: &Cell<bool>) -> Result<(), String> {
         match &fault.action {
             Action::Kill => {
                 if let Some(pid) = self.pid.get() {
@@ -71,7 +76,7 @@ impl Target {
                     broker.kill();
                 }
                 self.pid.set(None);
-                timer::sleep(fault.long).await;
+                last(fault.long, running).await;
                 if let Some(broker) = &mut *self.embedded.borrow_mut() {
                     broker.start_again().map_err(|failure| failure.why)?;
                     self.pid.set(Some(broker.pid()));
@@ -81,7 +86,7 @@ impl Target {
             Action::Pause => {
                 let pid = self.pid.get().ok_or("there is no process to pause")?;
                 process::pause(pid);
-                timer::sleep(fault.long).await;
+                last(fault.long, running).await;
                 process::resume(pid);
                 Ok(())
             }
@@ -94,12 +99,21 @@ impl Target {
                     match child.try_wait() {
                         Ok(Some(status)) if status.success() => return Ok(()),
                         Ok(Some(status)) => return Err(format!("{command:?} ended with {status}")),
-                        Ok(None) => timer::sleep(std::time::Duration::from_millis(20)).await,
+                        Ok(None) if running.get() => timer::sleep(STEP).await,
+                        Ok(None) => return Err(format!("{command:?} still runs at the end")),
                         Err(error) => return Err(error.to_string()),
                     }
                 }
             }
         }
+    }
+}
+
+/// Waits so long, but not longer than the load goes on.
+async fn last(long: Duration, running: &Cell<bool>) {
+    let until = clock::now() + long;
+    while running.get() && clock::now() < until {
+        timer::sleep_until(until.min(clock::now() + STEP)).await;
     }
 }
 

@@ -275,16 +275,16 @@ fn a_generator_that_is_too_slow_says_so_and_blames_nobody_else() {
     assert_eq!(json["latency"]["produce"]["open"], *unsent, "{text}");
 }
 
+fn agent() -> (std::process::Child, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    command.args(["agent", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+    listening(&mut command)
+}
+
 #[test]
 fn a_run_from_several_machines_adds_up() {
     let (dir, broker) = (temporary(), OwnBroker::start());
-    let agents: Vec<_> = (0..2)
-        .map(|_| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-            command.args(["agent", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-            listening(&mut command)
-        })
-        .collect();
+    let agents: Vec<_> = (0..2).map(|_| agent()).collect();
     let addresses: Vec<_> = agents.iter().map(|(_, address)| address.as_str()).collect();
     let addresses = addresses.join(",");
     let mut args = vec!["--bootstrap-server", &broker.address, "--agents", &addresses];
@@ -309,6 +309,43 @@ fn a_run_from_several_machines_adds_up() {
     let output = loadgen(&gone, &dir);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(5) && text.contains("agent 127.0.0.1:1"), "{text}");
+}
+
+#[test]
+fn an_agent_that_dies_leaves_a_report_and_a_stranger_does_it_no_harm() {
+    use std::io::Write;
+    let (dir, broker) = (temporary(), OwnBroker::start());
+    let (dies, stays) = (agent(), agent());
+    // What is no message of ours: a length of 3.5 GB, and a short one that cannot be read.
+    for bytes in [&[0xd0_u8; 64][..], b"\0\0\0\x04GET "] {
+        std::net::TcpStream::connect(&stays.1).unwrap().write_all(bytes).unwrap();
+    }
+    // A server that is gone is passed over for the next one.
+    let servers = format!("127.0.0.1:1,{}", broker.address);
+    let addresses = format!("{},{}", dies.1, stays.1);
+    let mut child = dies.0;
+    let killer = runtime::thread::spawn("kill", None, move || {
+        std::thread::sleep(Duration::from_millis(2500));
+        let _ = child.kill();
+        let _ = child.wait();
+    })
+    .unwrap();
+    let mut args = vec!["--bootstrap-server", &servers, "--agents", &addresses];
+    args.extend(words("--rate 1000 --partitions 4 --producers 2 --consumers 2 --duration 4s --warmup 300ms --drain-timeout 1s --quiet"));
+    let output = loadgen(&args, &dir);
+    killer.join().unwrap();
+    let mut stays = stays.0;
+    let _ = stays.kill();
+    let _ = stays.wait();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{text}");
+    let json = result(&dir);
+    assert_eq!(json["verification"]["complete"], false, "{text}");
+    let invalid = json["invalid"].to_string();
+    assert!(invalid.contains("is not in the figures"), "{text}");
+    // The other one's share is there.
+    assert_eq!(json["throughput"]["sent_records"], 2000, "{text}");
 }
 
 #[test]
