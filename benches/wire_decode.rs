@@ -33,6 +33,7 @@ fn wire_decode(c: &mut Criterion) {
             min_bytes: 1,
             max_bytes: 1 << 20,
             partition_max_bytes: 1 << 20,
+            read_committed: false,
         };
         let mut bytes = Vec::new();
         fetch::put_request(&mut bytes, 12, limits, "topic", TopicId::ZERO, &asks);
@@ -46,7 +47,7 @@ fn wire_decode(c: &mut Criterion) {
                     log_start_offset: 0,
                     records_bytes: 1024,
                 });
-                fetch::put_response(&mut out, 12, &request, HEAD, found, |_| {});
+                fetch::put_response(&mut out, 12, &request, HEAD, found, |_| &[], |_| {});
                 out.len()
             });
         });

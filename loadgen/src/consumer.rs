@@ -323,6 +323,7 @@ impl Consumer {
             min_bytes: self.args.fetch_min_bytes,
             max_bytes: 50 * 1024 * 1024,
             partition_max_bytes: self.args.max_partition_fetch_bytes,
+            read_committed: false,
         };
         asks.sort_unstable();
         let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! Every setting of the broker, declared once: flags, TOML keys, `--help` and DescribeConfigs.
 
-use coordinator::CoordinatorConfig;
+use coordinator::{CoordinatorConfig, TransactionConfig};
 use model::limits;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -223,6 +223,35 @@ pub const SETTINGS: &[Setting] = &[
         about: "Most members of a group",
     },
     Setting {
+        name: "transaction.state.log.num.partitions",
+        alias: None,
+        default: "50",
+        kind: "N",
+        about: "Partitions of __transaction_state when it is made; transactional ids are spread \
+                over them",
+    },
+    Setting {
+        name: "transaction.max.timeout.ms",
+        alias: None,
+        default: "900000",
+        kind: "MS",
+        about: "Longest time that a producer may ask for its transactions",
+    },
+    Setting {
+        name: "transactional.id.expiration.ms",
+        alias: None,
+        default: "604800000",
+        kind: "MS",
+        about: "A transactional id that was not used for so long is forgotten",
+    },
+    Setting {
+        name: "producer.id.expiration.ms",
+        alias: None,
+        default: "86400000",
+        kind: "MS",
+        about: "The last batches of a producer that has not written for so long are forgotten",
+    },
+    Setting {
         name: "max.incremental.fetch.session.cache.slots",
         alias: None,
         default: "1000",
@@ -278,6 +307,9 @@ pub struct Config {
     pub groups: CoordinatorConfig,
     pub offsets_partitions: i32,
     pub offsets_check_ms: u64,
+    pub transactions: TransactionConfig,
+    pub transactions_partitions: i32,
+    pub producer_id_expiration_ms: i64,
     pub fetch_sessions_max: usize,
     pub shards: usize,
     pub tail_cache_bytes: usize,
@@ -384,6 +416,13 @@ impl Config {
             groups,
             offsets_partitions: number("offsets.topic.num.partitions", 1..=10_000)? as i32,
             offsets_check_ms: number("offsets.retention.check.interval.ms", 1..=i64::MAX)? as u64,
+            transactions: TransactionConfig {
+                timeout_ms_max: number("transaction.max.timeout.ms", 1..=INT_MAX)? as i32,
+                id_expiration_ms: number("transactional.id.expiration.ms", 1..=i64::MAX)?,
+            },
+            transactions_partitions: number("transaction.state.log.num.partitions", 1..=10_000)?
+                as i32,
+            producer_id_expiration_ms: number("producer.id.expiration.ms", 1..=i64::MAX)?,
             fetch_sessions_max: number("max.incremental.fetch.session.cache.slots", 0..=1_000_000)?
                 as usize,
             shards: number("weir.shards", 0..=256)? as usize,

@@ -67,9 +67,17 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
             handlers::list_partition_reassignments::handle(shard, request)
         }
         ApiKey::ListConfigResources => handlers::list_config_resources::handle(shard, request),
-        ApiKey::DescribeProducers => handlers::describe_producers::handle(shard, request),
-        ApiKey::DescribeTransactions => handlers::describe_transactions::handle(shard, request),
-        ApiKey::ListTransactions => handlers::list_transactions::handle(shard, request),
+        ApiKey::InitProducerId => handlers::init_producer_id::handle(shard, request).await,
+        ApiKey::AddPartitionsToTxn => handlers::add_partitions_to_txn::handle(shard, request).await,
+        ApiKey::AddOffsetsToTxn => handlers::add_offsets_to_txn::handle(shard, request).await,
+        ApiKey::EndTxn => handlers::end_txn::handle(shard, request).await,
+        ApiKey::TxnOffsetCommit => handlers::txn_offset_commit::handle(shard, request).await,
+        ApiKey::WriteTxnMarkers => handlers::write_txn_markers::handle(shard, request).await,
+        ApiKey::DescribeProducers => handlers::describe_producers::handle(shard, request).await,
+        ApiKey::DescribeTransactions => {
+            handlers::describe_transactions::handle(shard, request).await
+        }
+        ApiKey::ListTransactions => handlers::list_transactions::handle(shard, request).await,
         ApiKey::DescribeTopicPartitions => {
             handlers::describe_topic_partitions::handle(shard, request)
         }

@@ -6,11 +6,12 @@
 
 use crate::image::Flushing;
 use crate::logging::warning;
+use crate::producer_state::ProducerState;
 use crate::requests::Token;
 use crate::shard::Shard;
 use crate::topic_settings::Durability;
-use model::{ErrorCode, Offset, RecordBatch, TopicPartition};
-use partition::{Leader, Level};
+use model::{BatchBuilder, ErrorCode, Marker, Offset, RecordBatch, TopicPartition};
+use partition::{Admission, Leader, Level, Proof};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
 use runtime::timer;
@@ -45,6 +46,7 @@ pub(crate) struct PartitionSlot {
     pub(crate) id: TopicPartition,
     pub(crate) leader: RefCell<Leader>,
     pub(crate) log: Rc<Log>,
+    pub(crate) producers: ProducerState,
     written_waiters: RefCell<VecDeque<AckWaiter>>,
     committed_waiters: RefCell<VecDeque<AckWaiter>>,
     fetch_waiters: RefCell<Vec<Token>>,
@@ -68,12 +70,14 @@ impl PartitionSlot {
         id: TopicPartition,
         leader: Leader,
         log: Rc<Log>,
+        producers: ProducerState,
         flushing: Flushing,
     ) -> Rc<Self> {
         Rc::new(Self {
             id,
             leader: RefCell::new(leader),
             log,
+            producers,
             written_waiters: RefCell::default(),
             committed_waiters: RefCell::default(),
             fetch_waiters: RefCell::default(),
@@ -89,13 +93,15 @@ impl PartitionSlot {
         })
     }
 
-    /// Appends a validated batch. The result comes now (`acks=0`, refusals) or to `token` once the
-    /// level that `acks` asks for is reached.
+    /// Appends a validated batch, or finds that it is there already. The result comes now
+    /// (`acks=0`, refusals) or to `token` once the level that `acks` asks for is reached. `proof` is
+    /// what the coordinator's word on its transaction was asked with.
     pub(crate) fn append(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         batch: RecordBatch<'_>,
         acks: i16,
+        proof: Option<Proof>,
         token: Token,
         index: u32,
     ) -> Option<ProduceResult> {
@@ -106,29 +112,54 @@ impl PartitionSlot {
             Durability::Disk => Level::Durable,
             Durability::Acks | Durability::Memory | Durability::Os => Level::Written,
         };
-        let base = match self.enter(shard, batch, level) {
-            Ok(base) => base,
-            Err(ErrorCode::KafkaStorageError) => {
-                let why = "the partition's disk failed; see the broker's log";
-                return Some(ProduceResult::refused(ErrorCode::KafkaStorageError, Some(why)));
+        let admission = match batch.producer() {
+            Some(_) => self.producers.borrow().admit(batch, proof),
+            None => Ok(Admission::New),
+        };
+        let (base, append_time, records) = match admission {
+            // It was appended before: the answer waits for what the first one waits for.
+            Ok(Admission::Duplicate(known)) => {
+                (known.base, known.append_time, known.last.since(known.base) + 1)
             }
+            Ok(Admission::New) => match self.enter(shard, batch, level) {
+                Ok(base) => (base, append_time, i64::from(batch.last_offset_delta()) + 1),
+                Err(ErrorCode::KafkaStorageError) => {
+                    let why = "the partition's disk failed; see the broker's log";
+                    return Some(ProduceResult::refused(ErrorCode::KafkaStorageError, Some(why)));
+                }
+                Err(error) => return Some(ProduceResult::refused(error, None)),
+            },
             Err(error) => return Some(ProduceResult::refused(error, None)),
         };
-        let records = i64::from(batch.last_offset_delta()) + 1;
         if acks == 0 && level == Level::Durable {
             // Nobody waits for the sync, but consumers see the records only after it.
-            self.durable_wanted.set(base.plus(records));
+            self.want_durable(base.plus(records));
         }
         if acks == 0 || flushing.durability == Durability::Memory {
             let log_start = self.leader.borrow().log_start();
             return Some(ProduceResult::appended(base, log_start, append_time));
         }
         let waiter = AckWaiter { end: base.plus(records), base, token, index, append_time };
-        match level {
-            Level::Written => self.written_waiters.borrow_mut().push_back(waiter),
-            Level::Durable => self.committed_waiters.borrow_mut().push_back(waiter),
+        let (reached, waiters) = {
+            let leader = self.leader.borrow();
+            match level {
+                Level::Written => (leader.written(), &self.written_waiters),
+                Level::Durable => (leader.high_watermark(), &self.committed_waiters),
+            }
+        };
+        if waiter.end <= reached {
+            let log_start = self.leader.borrow().log_start();
+            return Some(ProduceResult::appended(base, log_start, append_time));
         }
+        // Almost always at the end; a duplicate of what is still awaited goes beside it.
+        let mut waiters = waiters.borrow_mut();
+        let at = waiters.partition_point(|other| other.end <= waiter.end);
+        waiters.insert(at, waiter);
         None
+    }
+
+    fn want_durable(&self, end: Offset) {
+        self.durable_wanted.set(self.durable_wanted.get().max(end));
     }
 
     /// Puts a batch at the log's end, to be made safe soon; returns its base offset.
@@ -150,6 +181,8 @@ impl PartitionSlot {
         }
         let records = i64::from(batch.last_offset_delta()) + 1;
         self.leader.borrow_mut().on_appended(records, level);
+        let snapshot = self.producers.on_appended(batch, base, base.plus(records));
+        snapshot.into_iter().for_each(|end| self.want_durable(end));
         if self.unsynced_since.get().is_none() {
             self.unsynced_since.set(Some(clock::now()));
         }
@@ -168,9 +201,34 @@ impl PartitionSlot {
     ) -> Result<Offset, ErrorCode> {
         let base = self.enter(shard, batch, Level::Durable)?;
         let end = base.plus(i64::from(batch.last_offset_delta()) + 1);
-        self.durable_wanted.set(end);
+        self.want_durable(end);
         self.log.changed().notify();
         Ok(end)
+    }
+
+    /// Appends the marker that ends a transaction here. Returns where the log ends then.
+    pub(crate) fn append_marker(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        marker: &Marker,
+    ) -> Result<Offset, ErrorCode> {
+        self.producers.borrow().check_marker(marker)?;
+        let mut builder = BatchBuilder::default();
+        self.append_own(shard, marker.put(&mut builder, clock::unix_ms()))
+    }
+
+    /// First offset that readers of committed records may not see yet.
+    pub(crate) fn last_stable_offset(&self) -> Offset {
+        self.producers.borrow().last_stable_offset(self.leader.borrow().high_watermark())
+    }
+
+    /// First offset that a reader may not see yet.
+    pub(crate) fn visible_end(&self, read_committed: bool) -> Offset {
+        if read_committed {
+            self.last_stable_offset()
+        } else {
+            self.leader.borrow().high_watermark()
+        }
     }
 
     /// How often appended records were dropped because the disk refused them.
@@ -274,7 +332,7 @@ impl PartitionSlot {
 
     /// Tells the leader how far the disk is, and everyone who waits for that. Also a flush that
     /// failed may have got somewhere first.
-    fn settle(&self, shard: &Shard) {
+    fn settle(self: &Rc<Self>, shard: &Shard) {
         let flushed = self.log.flushed();
         if flushed.durable == self.log.log_end() {
             self.unsynced_since.set(None);
@@ -282,10 +340,22 @@ impl PartitionSlot {
             self.unsynced_since.set(Some(clock::now()));
         }
         let advanced = self.leader.borrow_mut().on_flushed(flushed.written, flushed.durable);
+        self.producers.borrow_mut().on_written(flushed.written);
+        if self.producers.is_due(flushed.durable) {
+            runtime::spawn(Rc::clone(self).save_producers());
+        }
         self.release(shard);
-        if advanced.is_some() {
+        if let Some(advanced) = advanced {
+            self.producers.borrow_mut().on_high_watermark(advanced.to);
             self.settled.notify();
             self.wake_fetches(shard);
+        }
+    }
+
+    /// What a start would else read from the log.
+    async fn save_producers(self: Rc<Self>) {
+        if let Err(failure) = self.producers.save_due(&self.log).await {
+            warning!("partition {}: snapshot of producers not written: {failure}", self.id);
         }
     }
 
@@ -296,6 +366,7 @@ impl PartitionSlot {
             shard.on_directory_failed(self.log.home(), failure);
         }
         self.leader.borrow_mut().on_unwritten_dropped();
+        self.producers.on_dropped(self.leader.borrow().log_end());
         self.durable_wanted.set(self.leader.borrow().log_end().min(self.durable_wanted.get()));
         self.failures.set(self.failures.get() + 1);
         self.settled.notify();
@@ -371,15 +442,17 @@ impl PartitionSlot {
         }
         let mut leader = self.leader.borrow_mut();
         leader.on_log_start(self.log.log_start());
+        self.producers.borrow_mut().on_log_start(leader.log_start());
         Ok(leader.log_start())
     }
 
     /// Deletes what retention does not keep.
     pub(crate) async fn retain(&self, retention: Retention) {
-        let below = self.leader.borrow().high_watermark();
+        let below = self.last_stable_offset();
         match self.log.retain(retention, clock::unix_ms(), below).await {
             Ok(Some(start)) => {
                 self.leader.borrow_mut().on_log_start(start);
+                self.producers.borrow_mut().on_log_start(start);
                 crate::logging::info!("partition {}: records below {start} deleted", self.id);
             }
             Ok(None) => {}
@@ -408,6 +481,9 @@ impl PartitionSlot {
             let end = self.log.log_end();
             self.leader.borrow_mut().on_flushed(end, end);
             self.release(shard);
+            if let Err(failure) = self.producers.close(&self.log, end).await {
+                warning!("partition {}: snapshot of producers not written: {failure}", self.id);
+            }
         }
         self.refuse_waiters(shard);
         self.wake_fetches(shard);

@@ -5,6 +5,7 @@ use crate::groups::look_after;
 use crate::image::MetadataImage;
 use crate::logging::{info, warning};
 use crate::shard::{Message, Node, NodeDir, Recovery, Shard};
+use crate::transactions::{self, ProducerIds};
 use crate::{connection, topics};
 use model::TopicPartition;
 use runtime::mailbox::{MeshSeat, mesh};
@@ -78,7 +79,11 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
                 shard.call(to, |shard| async move { shard.begin_journals().await }).await;
             }
             for to in 0..shards {
-                shard.call(to, |shard| async move { spawn(look_after(shard)) }).await;
+                let keep = |shard: Rc<Shard>| async move {
+                    spawn(look_after(Rc::clone(&shard)));
+                    spawn(transactions::look_after(shard));
+                };
+                shard.call(to, keep).await;
             }
             remove_stale_journals(&recovery, shards, &node).await;
             drop(recovery);
@@ -261,6 +266,7 @@ async fn start(config: Config, shards: usize) -> Result<Started, String> {
         port: if port == 0 { address.port() } else { port },
         cluster_id: dirs[0].superblock().cluster_id.to_string(),
         epoch: dirs[0].leader_epoch(),
+        producer_ids: ProducerIds::new(dirs[0].leader_epoch()),
         dirs: dirs.iter().map(node_dir).collect(),
         found: partitions,
         is_incomplete,

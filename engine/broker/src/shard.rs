@@ -3,13 +3,15 @@
 
 use crate::config::Config;
 use crate::fetch_sessions::FetchSessions;
-use crate::groups::GroupPartition;
+use crate::groups::GroupLog;
 use crate::handlers::fetch::FetchShare;
 use crate::image::{MetadataImage, TopicImage};
 use crate::partition_slot::PartitionSlot;
 use crate::placement::shard_of;
+use crate::producer_state::ProducerState;
 use crate::requests::{Requests, Token};
-use crate::topic_settings::OFFSETS_TOPIC;
+use crate::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::transactions::{ProducerIds, Proofs, TransactionLog, Turns};
 use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
@@ -33,7 +35,7 @@ use wire::produce::ProduceResult;
 pub(crate) enum Message {
     /// A produce request whose partitions of the receiving shard it is to append. The sender's
     /// image goes along, so that both agree on whose each partition is.
-    Produce { frame: Request, image: Arc<MetadataImage>, token: Token },
+    Produce { frame: Request, image: Arc<MetadataImage>, token: Token, proofs: Proofs },
     /// The result of one partition.
     Produced { token: Token, index: u32, result: ProduceResult },
     /// A fetch request whose partitions of the receiving shard it is to read into the share.
@@ -86,6 +88,7 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     pub(crate) cluster_id: String,
     pub(crate) epoch: model::LeaderEpoch,
+    pub(crate) producer_ids: ProducerIds,
     pub(crate) dirs: Vec<NodeDir>,
     /// Where each partition was found at the start, by number of directory.
     pub(crate) found: BTreeMap<TopicPartition, usize>,
@@ -174,7 +177,9 @@ pub(crate) struct Shard {
     scratch: RefCell<Vec<u8>>,
     spare_pieces: RefCell<Vec<Vec<SharedBytes>>>,
     spare_shares: RefCell<Vec<Box<FetchShare>>>,
-    groups: RefCell<BTreeMap<TopicPartition, Rc<GroupPartition>>>,
+    groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
+    transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
+    pub(crate) turns: Turns,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) rewriter: RefCell<BatchRewriter>,
     calls: RefCell<BTreeMap<u64, Call>>,
@@ -216,6 +221,8 @@ impl Shard {
             spare_pieces: RefCell::default(),
             spare_shares: RefCell::default(),
             groups: RefCell::default(),
+            transactions: RefCell::default(),
+            turns: Turns::default(),
             fetch_sessions: FetchSessions::new(
                 mailbox.shard(),
                 node.config.fetch_sessions_max.div_ceil(mailbox.shards()),
@@ -255,13 +262,29 @@ impl Shard {
     }
 
     /// The groups that live in a partition of `__consumer_offsets`, if it is this shard's.
-    pub(crate) fn group_partition(&self, id: TopicPartition) -> Option<Rc<GroupPartition>> {
+    pub(crate) fn group_log(&self, id: TopicPartition) -> Option<Rc<GroupLog>> {
         self.groups.borrow().get(&id).cloned()
     }
 
     /// All of this shard's.
-    pub(crate) fn group_partitions(&self) -> Vec<Rc<GroupPartition>> {
+    pub(crate) fn group_logs(&self) -> Vec<Rc<GroupLog>> {
         self.groups.borrow().values().cloned().collect()
+    }
+
+    /// The transactional ids that live in a partition of `__transaction_state`, if it is this
+    /// shard's.
+    pub(crate) fn transaction_log(&self, id: TopicPartition) -> Option<Rc<TransactionLog>> {
+        self.transactions.borrow().get(&id).cloned()
+    }
+
+    /// All of this shard's.
+    pub(crate) fn transaction_logs(&self) -> Vec<Rc<TransactionLog>> {
+        self.transactions.borrow().values().cloned().collect()
+    }
+
+    /// Every partition of this shard.
+    pub(crate) fn all_slots(&self) -> Vec<Rc<PartitionSlot>> {
+        self.slots.borrow().values().cloned().collect()
     }
 
     /// Why a partition of this shard has no slot: gone meanwhile, or its log could not be opened.
@@ -298,7 +321,9 @@ impl Shard {
                 let next = queue.borrow_mut().pop();
                 let Some((id, topic)) = next else { break };
                 match self.open(id, topic, recovery).await {
-                    Ok(log) => opened.borrow_mut().push((id, log, topic.flushing)),
+                    Ok((log, producers)) => {
+                        opened.borrow_mut().push((id, log, producers, topic.flushing));
+                    }
                     Err(error) => {
                         crate::logging::error!(
                             "partition {} of {} ({id}) is not served: {error}{}",
@@ -325,12 +350,19 @@ impl Shard {
                 result = Err(error);
             }
         }
-        for (id, log, flushing) in opened {
+        for (id, log, producers, flushing) in opened {
             let leader = Leader::new(self.node.epoch, log.log_start(), log.log_end());
-            let slot = PartitionSlot::new(id, leader, log, flushing);
-            if image.by_id[&id.topic_id].name == OFFSETS_TOPIC {
-                let partition = GroupPartition::new(self, Rc::clone(&slot));
-                self.groups.borrow_mut().insert(id, partition);
+            let slot = PartitionSlot::new(id, leader, log, producers, flushing);
+            match image.by_id[&id.topic_id].name.as_str() {
+                OFFSETS_TOPIC => {
+                    let log = GroupLog::new(self, Rc::clone(&slot));
+                    self.groups.borrow_mut().insert(id, log);
+                }
+                TRANSACTIONS_TOPIC => {
+                    let log = TransactionLog::new(self, Rc::clone(&slot));
+                    self.transactions.borrow_mut().insert(id, log);
+                }
+                _ => {}
             }
             self.slots.borrow_mut().insert(id, slot);
         }
@@ -350,13 +382,14 @@ impl Shard {
         let before = std::mem::replace(&mut *self.image.borrow_mut(), Arc::clone(&image));
         // A topic that went may have had no partition here, and offsets all the same.
         if before.by_id.keys().any(|id| !image.by_id.contains_key(id)) {
-            for partition in self.group_partitions() {
+            for partition in self.group_logs() {
                 partition.on_topics(self);
             }
         }
         for slot in gone {
             self.slots.borrow_mut().remove(&slot.id);
             self.groups.borrow_mut().remove(&slot.id);
+            self.transactions.borrow_mut().remove(&slot.id);
             let _ = slot.close(self, false).await;
             let home = slot.log.home();
             if let Some(number) = self.homes.iter().position(|other| Rc::ptr_eq(other, home)) {
@@ -375,7 +408,7 @@ impl Shard {
         id: TopicPartition,
         topic: &TopicImage,
         recovery: Option<&Recovery>,
-    ) -> Result<Rc<Log>, StorageError> {
+    ) -> Result<(Rc<Log>, ProducerState), StorageError> {
         let settings = topic.log;
         let found = recovery.and_then(|_| self.node.found.get(&id).copied());
         if recovery.is_some() && found.is_none() && self.node.is_incomplete {
@@ -388,11 +421,20 @@ impl Shard {
         let number = found.map_or_else(|| self.least_used_dir(), Ok)?;
         let home = &self.homes[number];
         self.homed.borrow_mut()[number] += 1;
-        let Some(recovery) = recovery else { return Log::create(home, id, settings) };
+        let Some(recovery) = recovery else {
+            return Ok((Log::create(home, id, settings)?, ProducerState::default()));
+        };
         let none = PartitionNotes::default();
         let notes = recovery.replays[number].partitions.get(&id).unwrap_or(&none);
-        match Log::open(home, id, settings, notes).await {
-            Ok((log, recovered)) => {
+        let opened = match Log::open(home, id, settings, notes).await {
+            Ok((log, recovered)) => match ProducerState::recover(&log).await {
+                Ok(producers) => Ok((log, recovered, producers)),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok((log, recovered, producers)) => {
                 if recovered.was_torn {
                     crate::logging::info!(
                         "partition {id}: a write torn by the last stop was cut off at offset {}; \
@@ -400,7 +442,7 @@ impl Shard {
                         log.log_end()
                     );
                 }
-                Ok(log)
+                Ok((log, producers))
             }
             Err(error) => {
                 if let Some(journal) = home.journal() {
@@ -466,8 +508,7 @@ impl Shard {
         let every = Duration::from_millis(self.node.config.retention_check_ms);
         loop {
             runtime::timer::sleep(every).await;
-            let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
-            for slot in slots {
+            for slot in self.all_slots() {
                 let image = self.image();
                 let Some(topic) = image.by_id.get(&slot.id.topic_id) else { continue };
                 slot.retain(topic.retention).await;
@@ -559,8 +600,8 @@ impl Shard {
                 runtime::yield_now().await;
             }
             match self.mailbox.receive().await {
-                Message::Produce { frame, image, token } => {
-                    crate::handlers::produce::append_owned(&self, &frame, &image, token);
+                Message::Produce { frame, image, token, proofs } => {
+                    crate::handlers::produce::append_owned(&self, &frame, &image, token, &proofs);
                 }
                 Message::Produced { token, index, result } => {
                     self.requests.on_produced(token, index, result);

@@ -181,11 +181,14 @@ pub(crate) fn check(name: &str, value: Option<&str>) -> Result<(), String> {
 
 /// The names of internal topics: the broker's own records, which clients may only read.
 pub(crate) fn is_internal(topic: &str) -> bool {
-    topic == OFFSETS_TOPIC || topic == "__transaction_state"
+    topic == OFFSETS_TOPIC || topic == TRANSACTIONS_TOPIC
 }
 
 /// Where consumer groups and their offsets are kept.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Where transactional ids and their transactions are kept.
+pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
 /// Where a value comes from (the protocol's number).
 pub(crate) const SOURCE_TOPIC: i8 = 1;

@@ -49,6 +49,7 @@ fn produce_and_fetch_allocate_nothing_per_request_once_warm() {
         min_bytes: 1,
         max_bytes: 1 << 20,
         partition_max_bytes: 4096,
+        read_committed: false,
     };
     let mut memory = vec![0; 1 << 20];
     let mut total = [0; 2];

@@ -184,6 +184,7 @@ fn fetch_frame(
         min_bytes: 1,
         max_bytes: 1 << 20,
         partition_max_bytes: 1 << 20,
+        read_committed: false,
     };
     client.frame(ApiKey::Fetch, version, |out| {
         fetch::put_request(out, version, limits, "t", id, asks)

@@ -266,6 +266,7 @@ fn fetch_records(client: &mut Client, topic: &str, partition: i32) -> (i64, Vec<
         min_bytes: 0,
         max_bytes: 50 << 20,
         partition_max_bytes: 50 << 20,
+        read_committed: false,
     };
     let id = model::TopicId::ZERO;
     let mut at = 0;
@@ -542,6 +543,7 @@ fn session_fetch(
         min_bytes: 1,
         max_bytes: 1 << 20,
         partition_max_bytes: 1 << 20,
+        read_committed: false,
     };
     let topic_id = model::TopicId::ZERO;
     let frame = client.frame(ApiKey::Fetch, 11, |out| {

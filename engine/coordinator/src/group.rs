@@ -3,6 +3,7 @@
 use crate::group_coordinator::Ticket;
 use crate::offsets::Offsets;
 use crate::records::{StoredGroup, StoredMember, group_value};
+use crate::transactional_offsets::PendingOffsets;
 use std::collections::BTreeMap;
 use wire::consumer_protocol::topics_of;
 use wire::messages::JoinGroupMember;
@@ -109,6 +110,8 @@ pub(crate) struct Group {
     /// Until when every member must have asked for its assignment.
     pub(crate) sync_by: Option<u64>,
     pub(crate) offsets: Offsets,
+    /// What open transactions may make of them.
+    pub(crate) pending_offsets: PendingOffsets,
     /// The value of the group's last record, if it has one.
     pub(crate) stored: Option<Vec<u8>>,
     /// When it is looked at next, if it is in the list of deadlines.
@@ -131,6 +134,7 @@ impl Group {
             rebalance: None,
             sync_by: None,
             offsets: Offsets::default(),
+            pending_offsets: PendingOffsets::default(),
             stored: None,
             next_look: None,
         }

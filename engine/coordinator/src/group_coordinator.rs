@@ -3,7 +3,7 @@
 
 use crate::group::{Group, GroupState, InitialDelay, Member, Rebalance};
 use crate::records::{LogRecord, StoredRecord, group_record, offset_record};
-use model::ErrorCode;
+use model::{ErrorCode, Producer, ProducerId};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::messages::{
     HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
@@ -56,6 +56,8 @@ pub enum Answer {
 pub struct Effects {
     /// To be appended, in this order.
     pub records: Vec<LogRecord>,
+    /// To be appended as part of that producer's transaction.
+    pub transactional: Vec<(Producer, LogRecord)>,
     /// Answers to joins and syncs, this step's own among them.
     pub answers: Vec<(Ticket, Answer)>,
 }
@@ -74,6 +76,10 @@ pub struct GroupCoordinator {
     pub(crate) config: CoordinatorConfig,
     pub(crate) groups: BTreeMap<String, Group>,
     pub(crate) effects: Effects,
+    /// Groups with offsets in a producer's open transaction.
+    pub(crate) in_transactions: BTreeMap<ProducerId, BTreeSet<String>>,
+    /// How many offsets were committed: which of two came later.
+    pub(crate) commits: u64,
     /// When which group is to be looked at. A heartbeat does not move it: that a member was heard
     /// of is found when its group is looked at.
     deadlines: BTreeSet<(u64, String)>,
@@ -125,6 +131,8 @@ impl GroupCoordinator {
             config,
             groups: BTreeMap::new(),
             effects: Effects::default(),
+            in_transactions: BTreeMap::new(),
+            commits: 0,
             deadlines: BTreeSet::new(),
             random: seed,
         }
@@ -135,18 +143,26 @@ impl GroupCoordinator {
         std::mem::take(&mut self.effects)
     }
 
-    /// Takes in a record that was read back from the log.
-    pub fn replay(&mut self, record: StoredRecord) {
+    /// Takes in a record that was read back from the log; `in_transaction` is its producer, if it
+    /// was written with a transaction.
+    pub fn replay(&mut self, record: StoredRecord, in_transaction: Option<ProducerId>) {
         let fresh = || Group::new(-1);
         match record {
             StoredRecord::Offset { group, topic, partition, value: Some(value) } => {
+                if let Some(id) = in_transaction {
+                    self.set_pending(-1, &group, id, (topic, partition), value);
+                    return;
+                }
                 let place = self.groups.entry(group).or_insert_with(fresh);
                 place.offsets.set(&topic, partition, value);
+                place.pending_offsets.forget_before(&topic, partition, u64::MAX);
             }
             StoredRecord::Offset { group, topic, partition, value: None } => {
                 if let Some(known) = self.groups.get_mut(&group) {
                     known.offsets.remove(&topic, partition);
-                    if known.stored.is_none() && known.offsets.by_topic.is_empty() {
+                    known.pending_offsets.forget_before(&topic, partition, u64::MAX);
+                    let is_bare = known.pending_offsets.is_empty();
+                    if is_bare && known.stored.is_none() && known.offsets.by_topic.is_empty() {
                         self.groups.remove(&group);
                     }
                 }
@@ -158,11 +174,12 @@ impl GroupCoordinator {
             }
             StoredRecord::Group { group, value: None } => {
                 if let Some(known) = self.groups.get_mut(&group) {
-                    if known.offsets.by_topic.is_empty() {
+                    if known.offsets.by_topic.is_empty() && known.pending_offsets.is_empty() {
                         self.groups.remove(&group);
                     } else {
                         let offsets = std::mem::take(&mut known.offsets);
-                        *known = Group { offsets, ..Group::new(-1) };
+                        let pending_offsets = std::mem::take(&mut known.pending_offsets);
+                        *known = Group { offsets, pending_offsets, ..Group::new(-1) };
                     }
                 }
             }
@@ -828,8 +845,10 @@ impl GroupCoordinator {
         if !group.is(GroupState::Empty) || !group.pending.is_empty() {
             return ErrorCode::NonEmptyGroup;
         }
-        for (topic, partition, _) in group.offsets.iter() {
-            self.effects.records.push(offset_record(id, topic, partition, None));
+        let pending = group.pending_offsets.partitions();
+        let committed = group.offsets.iter().map(|(topic, index, _)| (topic.to_owned(), index));
+        for (topic, partition) in committed.chain(pending).collect::<BTreeSet<_>>() {
+            self.effects.records.push(offset_record(id, &topic, partition, None));
         }
         if group.stored.is_some() {
             self.effects.records.push(group_record(id, None));

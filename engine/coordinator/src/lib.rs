@@ -13,9 +13,17 @@ mod group_coordinator;
 mod groups_shown;
 mod offsets;
 mod records;
+mod transaction;
+mod transaction_coordinator;
+mod transaction_records;
+mod transactional_offsets;
 
 pub use group::GroupState;
 pub use group_coordinator::{
     Answer, Client, CoordinatorConfig, Effects, GroupCoordinator, Now, Ticket,
 };
 pub use records::{LogRecord, OffsetCommitValue, StoredRecord, read_record};
+pub use transaction::TransactionState;
+pub use transaction_coordinator::{
+    ClientVersion, Ending, TransactionConfig, TransactionCoordinator, TransactionEffects,
+};

@@ -90,6 +90,7 @@ impl GroupCoordinator {
                         let place = self.groups.entry(group.clone());
                         let group = place.or_insert_with(|| Group::new(now.unix_ms));
                         group.offsets.set(&topic.name, index, value);
+                        group.pending_offsets.forget_before(&topic.name, index, u64::MAX);
                         ErrorCode::None
                     }
                 };
@@ -136,27 +137,38 @@ impl GroupCoordinator {
         None
     }
 
-    /// Offsets of these topics, or with `None` all. What is unknown has offset -1 and no error.
+    /// Offsets of these topics, or with `None` all. What is unknown has offset -1 and no error;
+    /// what a transaction may still change has, with `require_stable`, an error (KIP-447).
     #[must_use]
     pub fn fetch(
         &self,
         group_id: &str,
         topics: Option<&[OffsetFetchTopic]>,
+        require_stable: bool,
     ) -> Vec<OffsetFetchTopicResponse> {
-        let offsets = self.groups.get(group_id).map(|group| &group.offsets.by_topic);
-        let of = |index: i32, value: Option<&OffsetCommitValue>| OffsetFetchPartitionResponse {
-            partition_index: index,
-            committed_offset: value.map_or(-1, |value| value.offset),
-            committed_leader_epoch: value.map_or(-1, |value| value.leader_epoch),
-            metadata: Some(value.map(|value| value.metadata.clone()).unwrap_or_default()),
-            error_code: 0,
+        let group = self.groups.get(group_id);
+        let offsets = group.map(|group| &group.offsets.by_topic);
+        let pending = group.map(|group| &group.pending_offsets).filter(|_| require_stable);
+        let of = |topic: &str, index: i32, value: Option<&OffsetCommitValue>| {
+            let unstable = pending.is_some_and(|pending| pending.has(topic, index));
+            let error = if unstable { ErrorCode::UnstableOffsetCommit } else { ErrorCode::None };
+            let value = value.filter(|_| !unstable);
+            OffsetFetchPartitionResponse {
+                partition_index: index,
+                committed_offset: value.map_or(-1, |value| value.offset),
+                committed_leader_epoch: value.map_or(-1, |value| value.leader_epoch),
+                metadata: Some(value.map(|value| value.metadata.clone()).unwrap_or_default()),
+                error_code: error.code(),
+            }
         };
         match topics {
             Some(asked) => asked
                 .iter()
                 .map(|topic| {
                     let known = offsets.and_then(|offsets| offsets.get(&topic.name));
-                    let one = |index: &i32| of(*index, known.and_then(|known| known.get(index)));
+                    let one = |index: &i32| {
+                        of(&topic.name, *index, known.and_then(|known| known.get(index)))
+                    };
                     OffsetFetchTopicResponse {
                         name: topic.name.clone(),
                         partitions: topic.partition_indexes.iter().map(one).collect(),
@@ -168,7 +180,10 @@ impl GroupCoordinator {
                 .flatten()
                 .map(|(name, partitions)| OffsetFetchTopicResponse {
                     name: name.clone(),
-                    partitions: partitions.iter().map(|(i, value)| of(*i, Some(value))).collect(),
+                    partitions: partitions
+                        .iter()
+                        .map(|(i, value)| of(name, *i, Some(value)))
+                        .collect(),
                 })
                 .collect(),
         }
@@ -205,7 +220,9 @@ impl GroupCoordinator {
                 } else if !knows(&topic.name, index) {
                     ErrorCode::UnknownTopicOrPartition
                 } else {
-                    if group.offsets.remove(&topic.name, index) {
+                    let was_pending = group.pending_offsets.has(&topic.name, index);
+                    group.pending_offsets.forget_before(&topic.name, index, u64::MAX);
+                    if group.offsets.remove(&topic.name, index) || was_pending {
                         let record = offset_record(&request.group_id, &topic.name, index, None);
                         self.effects.records.push(record);
                     }
@@ -228,6 +245,13 @@ impl GroupCoordinator {
         for (id, group) in &mut self.groups {
             let gone: Vec<String> =
                 group.offsets.by_topic.keys().filter(|topic| !exists(topic)).cloned().collect();
+            for (topic, partition) in group.pending_offsets.partitions() {
+                if !exists(&topic) {
+                    group.pending_offsets.forget_before(&topic, partition, u64::MAX);
+                    self.effects.records.push(offset_record(id, &topic, partition, None));
+                    touched.push(id.clone());
+                }
+            }
             for topic in gone {
                 let partitions = group.offsets.by_topic.remove(&topic).unwrap_or_default();
                 for partition in partitions.keys() {
@@ -297,6 +321,7 @@ impl GroupCoordinator {
         if group.is(GroupState::Empty)
             && group.pending.is_empty()
             && group.offsets.by_topic.is_empty()
+            && group.pending_offsets.is_empty()
         {
             if group.stored.is_some() {
                 self.effects.records.push(group_record(id, None));

@@ -142,7 +142,7 @@ impl Room {
         let mut room = Self::new();
         for record in &self.log {
             let read = read_record(&record.key, record.value.as_deref()).unwrap();
-            room.coordinator.replay(read);
+            room.coordinator.replay(read, None);
         }
         room.ms = self.ms;
         room.next = 1_000;
@@ -398,7 +398,7 @@ fn offsets_expire_once_nobody_is_there() {
         room.take();
         assert_eq!(response.topics[0].partitions[0].error_code, 0);
     };
-    let kept = |room: &Room, group: &str| room.coordinator.fetch(group, None).len();
+    let kept = |room: &Room, group: &str| room.coordinator.fetch(group, None, false).len();
     let (one, generation) = room.settle_one();
     commit(&mut room, "g", &one, generation, "t");
     commit(&mut room, "alone", "", -1, "t");

@@ -69,6 +69,32 @@ impl fmt::Display for PartitionIndex {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BrokerId(pub i32);
 
+/// Names a producer for its partitions (KIP-98): given out once, never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId(pub i64);
+
+impl fmt::Display for ProducerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A producer id and its epoch: whoever has an older epoch of the same id is a zombie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Producer {
+    /// The id.
+    pub id: ProducerId,
+    /// The epoch, from 0.
+    pub epoch: i16,
+}
+
+/// The sequence number so many records after another: after the largest number comes 0 (KIP-98).
+#[must_use]
+pub fn sequence_after(sequence: i32, records: i32) -> i32 {
+    let sum = i64::from(sequence) + i64::from(records);
+    (sum % (i64::from(i32::MAX) + 1)) as i32
+}
+
 /// One partition of one topic incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {

@@ -3,6 +3,7 @@
 //! In: bytes and integers. Out: typed values. Never: I/O, time, request schemas.
 #![forbid(unsafe_code)]
 
+pub mod batch_filter;
 pub mod batch_rewrite;
 pub mod calendar;
 pub mod compression;
@@ -10,15 +11,18 @@ pub mod crc32c;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod marker;
 pub mod offset;
 pub mod record;
 pub mod record_batch;
 pub mod varint;
 
+pub use batch_filter::{BatchFilter, Filtered};
 pub use batch_rewrite::BatchRewriter;
 pub use compression::Compression;
 pub use error_code::ErrorCode;
-pub use ids::{BrokerId, PartitionIndex, TopicId, TopicPartition};
+pub use ids::{BrokerId, PartitionIndex, Producer, ProducerId, TopicId, TopicPartition};
+pub use marker::Marker;
 pub use offset::{LeaderEpoch, Offset};
 pub use record::Record;
 pub use record_batch::{BatchBuilder, BatchError, RecordBatch};

@@ -28,6 +28,8 @@ pub const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
 pub const SEGMENT_BYTES_MIN: u32 = 1024 * 1024;
 /// Most a decompressed batch may grow to, as a guard against decompression bombs.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most producers a partition remembers the last batches of; about 250 bytes each.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
 
 const _: () = assert!(SLAB_BYTES.is_multiple_of(DISK_BLOCK_BYTES), "slabs are whole blocks");
 const _: () = assert!(BATCH_LENGTH_PREFIX_BYTES < BATCH_HEADER_BYTES);

@@ -16,9 +16,36 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     header_count: usize,
     header_bytes: &'a [u8],
+    /// All of it, from the length on.
+    bytes: &'a [u8],
 }
 
 impl<'a> Record<'a> {
+    /// The record as it is stored in an uncompressed batch, its length in front.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Appends the record with another timestamp delta.
+    pub(crate) fn put_shifted(self, out: &mut Vec<u8>, timestamp_delta: i64) {
+        let length = 1
+            + signed_bytes(timestamp_delta)
+            + signed_bytes(i64::from(self.offset_delta))
+            + bytes_bytes(self.key)
+            + bytes_bytes(self.value)
+            + signed_bytes(self.header_count as i64)
+            + self.header_bytes.len();
+        put_signed(out, length as i64);
+        out.push(0);
+        put_signed(out, timestamp_delta);
+        put_signed(out, i64::from(self.offset_delta));
+        put_bytes(out, self.key);
+        put_bytes(out, self.value);
+        put_signed(out, self.header_count as i64);
+        out.extend_from_slice(self.header_bytes);
+    }
+
     /// Its headers: (key, value) pairs.
     #[must_use]
     pub fn headers(self) -> Headers<'a> {
@@ -61,6 +88,7 @@ impl<'a> Records<'a> {
     }
 
     fn take(&mut self) -> Option<Record<'a>> {
+        let whole = self.bytes;
         let length = usize::try_from(take_signed(&mut self.bytes)?).ok()?;
         let mut body = self.bytes.get(..length)?;
         self.bytes = &self.bytes[length..];
@@ -71,7 +99,17 @@ impl<'a> Records<'a> {
         let key = take_bytes(&mut body)?;
         let value = take_bytes(&mut body)?;
         let header_count = usize::try_from(take_signed(&mut body)?).ok()?;
-        Some(Record { timestamp_delta, offset_delta, key, value, header_count, header_bytes: body })
+        let bytes = &whole[..whole.len() - self.bytes.len()];
+        let header_bytes = body;
+        Some(Record {
+            timestamp_delta,
+            offset_delta,
+            key,
+            value,
+            header_count,
+            header_bytes,
+            bytes,
+        })
     }
 }
 

@@ -2,14 +2,14 @@
 
 use crate::limits::{BATCH_HEADER_BYTES, BATCH_LENGTH_PREFIX_BYTES, RECORD_BYTES_MIN};
 use crate::record::Records;
-use crate::{Compression, ErrorCode, LeaderEpoch, Offset, crc32c};
+use crate::{Compression, ErrorCode, LeaderEpoch, Offset, Producer, ProducerId, crc32c};
 
 /// Where the bytes that the CRC covers begin (attributes).
 pub const CRC_COVERS_FROM: usize = 21;
 pub(crate) const TIMESTAMP_TYPE_BIT: u16 = 1 << 3;
 const TRANSACTIONAL_BIT: u16 = 1 << 4;
 const CONTROL_BIT: u16 = 1 << 5;
-const DELETE_HORIZON_BIT: u16 = 1 << 6;
+pub(crate) const DELETE_HORIZON_BIT: u16 = 1 << 6;
 
 /// Why bytes are not an acceptable batch. Each maps to one Kafka error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +206,38 @@ impl<'a> RecordBatch<'a> {
         self.attributes() & TIMESTAMP_TYPE_BIT != 0
     }
 
+    /// Whether its records are part of a transaction (attribute bit 4).
+    #[must_use]
+    pub fn is_transactional(self) -> bool {
+        self.attributes() & TRANSACTIONAL_BIT != 0
+    }
+
+    /// Whether it holds the broker's own marker instead of records (attribute bit 5).
+    #[must_use]
+    pub fn is_control(self) -> bool {
+        self.attributes() & CONTROL_BIT != 0
+    }
+
+    /// Until when compaction keeps its tombstones or its marker, in ms since the Unix epoch, once
+    /// it has decided (attribute bit 6).
+    #[must_use]
+    pub fn delete_horizon(self) -> Option<i64> {
+        (self.attributes() & DELETE_HORIZON_BIT != 0).then(|| self.base_timestamp())
+    }
+
+    /// The idempotent producer that wrote it, if one did.
+    #[must_use]
+    pub fn producer(self) -> Option<Producer> {
+        let id = ProducerId(self.producer_id());
+        (id.0 >= 0).then(|| Producer { id, epoch: self.producer_epoch() })
+    }
+
+    /// Sequence number of the last record: after the largest number comes 0.
+    #[must_use]
+    pub fn last_sequence(self) -> i32 {
+        crate::ids::sequence_after(self.base_sequence(), self.last_offset_delta())
+    }
+
     /// Records from the first to the last offset, minus one.
     #[must_use]
     pub fn last_offset_delta(self) -> i32 {
@@ -307,6 +339,22 @@ pub struct BatchBuilder {
     base_timestamp: i64,
     max_timestamp: i64,
     count: i32,
+    stamp: Stamp,
+}
+
+/// Who writes a batch, as its header says it.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    producer: Producer,
+    base_sequence: i32,
+    bits: u16,
+}
+
+impl Default for Stamp {
+    fn default() -> Self {
+        let nobody = Producer { id: ProducerId(-1), epoch: -1 };
+        Self { producer: nobody, base_sequence: -1, bits: 0 }
+    }
 }
 
 impl BatchBuilder {
@@ -317,6 +365,19 @@ impl BatchBuilder {
         self.base_timestamp = base_timestamp;
         self.max_timestamp = base_timestamp;
         self.count = 0;
+        self.stamp = Stamp::default();
+    }
+
+    /// The batch begun is of an idempotent producer; `base_sequence` is -1 for the broker's own
+    /// transactional records.
+    pub fn set_producer(&mut self, producer: Producer, base_sequence: i32, transactional: bool) {
+        let bits = if transactional { TRANSACTIONAL_BIT } else { 0 };
+        self.stamp = Stamp { producer, base_sequence, bits };
+    }
+
+    /// The batch begun is a marker.
+    pub(crate) fn set_control(&mut self) {
+        self.stamp.bits |= CONTROL_BIT;
     }
 
     /// Adds a record; `headers` are (key, value) pairs.
@@ -365,13 +426,14 @@ impl BatchBuilder {
         header[8..12].copy_from_slice(&length.to_be_bytes());
         header[12..16].copy_from_slice(&(-1i32).to_be_bytes());
         header[16] = 2;
-        header[21..23].copy_from_slice(&(codec as u16).to_be_bytes());
+        let Stamp { producer, base_sequence, bits } = self.stamp;
+        header[21..23].copy_from_slice(&(codec as u16 | bits).to_be_bytes());
         header[23..27].copy_from_slice(&(self.count - 1).to_be_bytes());
         header[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
         header[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());
-        header[43..51].copy_from_slice(&(-1i64).to_be_bytes());
-        header[51..53].copy_from_slice(&(-1i16).to_be_bytes());
-        header[53..57].copy_from_slice(&(-1i32).to_be_bytes());
+        header[43..51].copy_from_slice(&producer.id.0.to_be_bytes());
+        header[51..53].copy_from_slice(&producer.epoch.to_be_bytes());
+        header[53..57].copy_from_slice(&base_sequence.to_be_bytes());
         header[57..61].copy_from_slice(&self.count.to_be_bytes());
         let crc = crc32c::checksum(&self.bytes[CRC_COVERS_FROM..]);
         self.bytes[17..21].copy_from_slice(&crc.to_be_bytes());

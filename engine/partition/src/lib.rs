@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod leader;
+mod producers;
 
 pub use leader::{Advanced, FetchError, Leader, Level};
+pub use producers::{Aborted, Admission, KnownBatch, Producers, Proof, ShownProducer};

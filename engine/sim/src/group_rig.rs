@@ -428,7 +428,7 @@ impl Rig {
         let mut coordinator = GroupCoordinator::new(config(), self.random);
         for record in &self.log {
             let read = read_record(&record.key, record.value.as_deref());
-            coordinator.replay(read.expect("it wrote it itself"));
+            coordinator.replay(read.expect("it wrote it itself"), None);
         }
         coordinator.on_loaded(self.time());
         self.coordinator = coordinator;
@@ -565,7 +565,7 @@ impl Rig {
             Request::Fetch(partitions) => {
                 let topics =
                     [OffsetFetchTopic { name: TOPIC.to_owned(), partition_indexes: partitions }];
-                let found = self.coordinator.fetch(&group, Some(&topics));
+                let found = self.coordinator.fetch(&group, Some(&topics), false);
                 let offsets = found[0].partitions.iter();
                 Some(Response::Fetch(
                     offsets.map(|p| (p.partition_index, p.committed_offset)).collect(),

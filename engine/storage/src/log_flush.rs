@@ -79,15 +79,36 @@ impl Log {
         self.flush_segment(durable).await
     }
 
+    /// Replaces a small file beside the segments; durable when it returns.
+    ///
+    /// # Errors
+    /// The disk's: the old one is as it was.
+    pub async fn store_beside(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let path = self.dir.join(name);
+        let stored = fs::replace(&path, bytes).await;
+        stored.map_err(|error| StorageError::of(&path, "replace", &error))
+    }
+
+    /// Reads what `store_beside` wrote, if it ever did.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let path = self.dir.join(name);
+        match fs::read(&path).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StorageError::of(&path, "read", &error)),
+        }
+    }
+
     /// Where each epoch began is durable before the first of its records can be.
     pub(crate) async fn store_epochs(&self) -> Result<(), StorageError> {
         if self.state.borrow().epochs_stored {
             return Ok(());
         }
         let bytes = self.state.borrow().epochs.encode();
-        let path = self.dir.join("epochs");
-        let stored = fs::replace(&path, &bytes).await;
-        stored.map_err(|error| StorageError::of(&path, "replace", &error))?;
+        self.store_beside("epochs", &bytes).await?;
         self.state.borrow_mut().epochs_stored = true;
         Ok(())
     }

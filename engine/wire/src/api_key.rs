@@ -57,7 +57,13 @@ apis! {
     CreateTopics = 19, 2, 2..=7, 5;
     DeleteTopics = 20, 1, 1..=6, 4;
     DeleteRecords = 21, 0, 0..=2, 2;
+    InitProducerId = 22, 0, 0..=5, 2;
     OffsetForLeaderEpoch = 23, 2, 2..=4, 4;
+    AddPartitionsToTxn = 24, 0, 0..=3, 3;
+    AddOffsetsToTxn = 25, 0, 0..=4, 3;
+    EndTxn = 26, 0, 0..=5, 3;
+    WriteTxnMarkers = 27, 1, 1..=1, 1;
+    TxnOffsetCommit = 28, 0, 0..=5, 3;
     DescribeConfigs = 32, 1, 1..=4, 4;
     AlterConfigs = 33, 0, 0..=2, 2;
     DescribeLogDirs = 35, 1, 1..=4, 2;

@@ -213,6 +213,8 @@ pub struct FetchResult {
     pub error: ErrorCode,
     /// First offset not yet visible; -1 if unknown.
     pub high_watermark: i64,
+    /// First offset that readers of committed records may not see yet (KIP-98); -1 if unknown.
+    pub last_stable_offset: i64,
     /// First offset kept; -1 if unknown.
     pub log_start_offset: i64,
     /// Bytes of records.
@@ -223,8 +225,23 @@ impl FetchResult {
     /// No records, because of `error`.
     #[must_use]
     pub fn refused(error: ErrorCode) -> Self {
-        Self { error, high_watermark: -1, log_start_offset: -1, records_bytes: 0 }
+        Self {
+            error,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            records_bytes: 0,
+        }
     }
+}
+
+/// An aborted transaction that has records in what is sent: its reader leaves them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// Whose.
+    pub producer_id: i64,
+    /// Its first record.
+    pub first_offset: i64,
 }
 
 /// What a response says of the fetch as a whole.
@@ -240,13 +257,14 @@ pub struct FetchHead<'s> {
 
 /// Appends the response body. `results` gives one result for each partition in request order;
 /// after the own bytes of each that is told `cut` gets the position in `out` where its records
-/// belong.
-pub fn put_response(
+/// belong. `aborted` gives each one's aborted transactions by its place in the request.
+pub fn put_response<'a>(
     out: &mut Vec<u8>,
     version: i16,
     request: &FetchRequest<'_>,
     head: FetchHead<'_>,
     results: impl IntoIterator<Item = FetchResult>,
+    aborted: impl Fn(usize) -> &'a [AbortedTransaction],
     mut cut: impl FnMut(usize),
 ) {
     const WALKED: &str = "walked when read";
@@ -304,7 +322,9 @@ pub fn put_response(
             if head.told.is_some_and(|told| !told[index - 1]) {
                 continue;
             }
-            put_result(out, version, request.isolation_level, asked.partition, result);
+            // For read_uncommitted Kafka sends null.
+            let aborted = (request.isolation_level == 1).then(|| aborted(index - 1));
+            put_result(out, version, asked.partition, result, aborted);
             cut(out.len());
             put_no_tags(out, flexible);
         }
@@ -319,21 +339,24 @@ pub fn put_response(
 fn put_result(
     out: &mut Vec<u8>,
     version: i16,
-    isolation_level: i8,
     partition: i32,
     result: FetchResult,
+    aborted: Option<&[AbortedTransaction]>,
 ) {
     let flexible = version >= 12;
     out.extend_from_slice(&partition.to_be_bytes());
     out.extend_from_slice(&result.error.code().to_be_bytes());
     out.extend_from_slice(&result.high_watermark.to_be_bytes());
-    out.extend_from_slice(&result.high_watermark.to_be_bytes());
+    out.extend_from_slice(&result.last_stable_offset.to_be_bytes());
     if version >= 5 {
         out.extend_from_slice(&result.log_start_offset.to_be_bytes());
     }
-    // Aborted transactions: none; for read_uncommitted Kafka sends null.
-    let aborted = (isolation_level == 1).then_some(0);
-    put_count(out, aborted, flexible);
+    put_count(out, aborted.map(<[_]>::len), flexible);
+    for transaction in aborted.unwrap_or_default() {
+        out.extend_from_slice(&transaction.producer_id.to_be_bytes());
+        out.extend_from_slice(&transaction.first_offset.to_be_bytes());
+        put_no_tags(out, flexible);
+    }
     if version >= 11 {
         out.extend_from_slice(&(-1i32).to_be_bytes());
     }
@@ -427,6 +450,8 @@ pub struct FetchLimits {
     pub max_bytes: i32,
     /// Most bytes of one partition.
     pub partition_max_bytes: i32,
+    /// Only what is committed (isolation level 1).
+    pub read_committed: bool,
 }
 
 /// The client's side: writes a sessionless request for one topic (v4 to v18).
@@ -454,7 +479,7 @@ pub fn put_topics_request<'t>(
         max_wait_ms: limits.max_wait_ms,
         min_bytes: limits.min_bytes,
         max_bytes: limits.max_bytes,
-        isolation_level: 0,
+        isolation_level: i8::from(limits.read_committed),
         session_id: 0,
         session_epoch: -1,
         topics: Reader::new(&[]),
@@ -482,8 +507,33 @@ pub struct Fetched<'a> {
     pub error: ErrorCode,
     /// First offset not yet visible.
     pub high_watermark: i64,
+    /// First offset that readers of committed records may not see yet.
+    pub last_stable_offset: i64,
+    /// Aborted transactions with records here, if only committed records were asked for.
+    pub aborted: AbortedTransactions<'a>,
     /// Batches; the last may be cut.
     pub records: &'a [u8],
+}
+
+/// The aborted transactions of a response, read as they are iterated.
+#[derive(Clone, Copy, Debug)]
+pub struct AbortedTransactions<'a> {
+    reader: Reader<'a>,
+    left: usize,
+    flexible: bool,
+}
+
+impl Iterator for AbortedTransactions<'_> {
+    type Item = AbortedTransaction;
+
+    fn next(&mut self) -> Option<AbortedTransaction> {
+        const WALKED: &str = "walked when read";
+        self.left = self.left.checked_sub(1)?;
+        let producer_id = self.reader.i64().expect(WALKED);
+        let first_offset = self.reader.i64().expect(WALKED);
+        self.reader.skip_tags(self.flexible).expect(WALKED);
+        Some(AbortedTransaction { producer_id, first_offset })
+    }
 }
 
 /// The client's side: visits the partitions of a response; returns the top-level error.
@@ -507,12 +557,13 @@ pub fn read_response<'a>(
         for _ in 0..reader.count(flexible)?.unwrap_or(0) {
             let partition = reader.i32()?;
             let error = ErrorCode::from_code(reader.i16()?);
-            let high_watermark = reader.i64()?;
-            reader.i64()?;
+            let (high_watermark, last_stable_offset) = (reader.i64()?, reader.i64()?);
             if version >= 5 {
                 reader.i64()?;
             }
-            for _ in 0..reader.count(flexible)?.unwrap_or(0) {
+            let left = reader.count(flexible)?.unwrap_or(0);
+            let aborted = AbortedTransactions { reader, left, flexible };
+            for _ in 0..left {
                 reader.i64()?;
                 reader.i64()?;
                 reader.skip_tags(flexible)?;
@@ -522,7 +573,15 @@ pub fn read_response<'a>(
             }
             let records = reader.byte_string(flexible)?.unwrap_or_default();
             reader.skip_tags(flexible)?;
-            visit(Fetched { topic, partition, error, high_watermark, records });
+            visit(Fetched {
+                topic,
+                partition,
+                error,
+                high_watermark,
+                last_stable_offset,
+                aborted,
+                records,
+            });
         }
         reader.skip_tags(flexible)?;
     }
@@ -537,8 +596,13 @@ mod tests {
     use kafka_protocol::protocol::{Decodable, Encodable};
 
     const WHOLE: FetchHead<'_> = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
-    const LIMITS: FetchLimits =
-        FetchLimits { max_wait_ms: 500, min_bytes: 1, max_bytes: 1 << 20, partition_max_bytes: 9 };
+    const LIMITS: FetchLimits = FetchLimits {
+        max_wait_ms: 500,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        partition_max_bytes: 9,
+        read_committed: true,
+    };
 
     #[test]
     fn requests_and_responses_agree_with_an_independent_codec() {
@@ -564,13 +628,18 @@ mod tests {
                 FetchResult {
                     error: ErrorCode::None,
                     high_watermark: 9,
+                    last_stable_offset: 7,
                     log_start_offset: 2,
                     records_bytes: 5,
                 },
                 FetchResult::refused(ErrorCode::OffsetOutOfRange),
             ];
             let (mut head, mut cuts) = (Vec::new(), Vec::new());
-            put_response(&mut head, version, &request, WHOLE, results, |at| cuts.push(at));
+            let gone = [1, 2].map(|n| AbortedTransaction { producer_id: n, first_offset: n * 3 });
+            let aborted = |index: usize| &gone[..2 - index * 2];
+            put_response(&mut head, version, &request, WHOLE, results, aborted, |at| {
+                cuts.push(at);
+            });
             assert_eq!(cuts.len(), 2);
             let ours = [&head[..cuts[0]], b"batch", &head[cuts[0]..]].concat();
             let response = theirs::FetchResponse::decode(&mut &ours[..], version).unwrap();
@@ -579,11 +648,12 @@ mod tests {
             assert_eq!(bytes, ours, "v{version}");
             let mut seen = Vec::new();
             read_response(Reader::new(&ours), version, |f| {
-                seen.push((f.partition, f.error, f.records))
+                let aborted: Vec<_> = f.aborted.collect();
+                seen.push((f.partition, f.error, f.records, f.last_stable_offset, aborted));
             })
             .unwrap();
-            assert_eq!(seen[0], (3, ErrorCode::None, &b"batch"[..]));
-            assert_eq!(seen[1].1, ErrorCode::OffsetOutOfRange);
+            assert_eq!(seen[0], (3, ErrorCode::None, &b"batch"[..], 7, gone.to_vec()));
+            assert_eq!((seen[1].1, seen[1].4.len()), (ErrorCode::OffsetOutOfRange, 0));
         }
     }
 
@@ -602,7 +672,8 @@ mod tests {
                     };
                     let results =
                         request.partitions().map(|_| FetchResult::refused(ErrorCode::None));
-                    put_response(&mut Vec::new(), version, &request, WHOLE, results, |_| {});
+                    let out = &mut Vec::new();
+                    put_response(out, version, &request, WHOLE, results, |_| &[], |_| {});
                 }
             }
         }

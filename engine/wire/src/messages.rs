@@ -76,10 +76,14 @@ macro_rules! message {
 }
 
 mod admin;
+mod features;
 mod groups;
+mod transactions;
 
 pub use admin::*;
+pub use features::*;
 pub use groups::*;
+pub use transactions::*;
 
 message! {
     /// KIP-35; v3 adds the client's software (KIP-511).
@@ -94,14 +98,6 @@ message! {
         api_key: i16 = 0, _,
         min_version: i16 = 0, _,
         max_version: i16 = 0, _,
-    }
-}
-message! {
-    /// The ranges a broker serves; v1 adds throttling. Features are tagged and not sent.
-    ApiVersionsResponse of ApiVersions {
-        error_code: i16 = 0, _,
-        api_keys: Vec<ApiVersion> = Vec::new(), _,
-        throttle_time_ms: i32 = 0, 1..,
     }
 }
 
@@ -658,6 +654,23 @@ mod tests {
         agrees::<DeleteGroupsResponse, theirs::DeleteGroupsResponse>(0..=2);
         agrees::<OffsetDeleteRequest, theirs::OffsetDeleteRequest>(0..=0);
         agrees::<OffsetDeleteResponse, theirs::OffsetDeleteResponse>(0..=0);
+    }
+
+    #[test]
+    fn transaction_messages_agree_with_an_independent_codec() {
+        use kafka_protocol::messages as theirs;
+        agrees::<InitProducerIdRequest, theirs::InitProducerIdRequest>(0..=5);
+        agrees::<InitProducerIdResponse, theirs::InitProducerIdResponse>(0..=5);
+        agrees::<AddPartitionsToTxnRequest, theirs::AddPartitionsToTxnRequest>(0..=3);
+        agrees::<AddPartitionsToTxnResponse, theirs::AddPartitionsToTxnResponse>(0..=3);
+        agrees::<AddOffsetsToTxnRequest, theirs::AddOffsetsToTxnRequest>(0..=4);
+        agrees::<AddOffsetsToTxnResponse, theirs::AddOffsetsToTxnResponse>(0..=4);
+        agrees::<EndTxnRequest, theirs::EndTxnRequest>(0..=5);
+        agrees::<EndTxnResponse, theirs::EndTxnResponse>(0..=5);
+        agrees::<WriteTxnMarkersRequest, theirs::WriteTxnMarkersRequest>(1..=1);
+        agrees::<WriteTxnMarkersResponse, theirs::WriteTxnMarkersResponse>(1..=1);
+        agrees::<TxnOffsetCommitRequest, theirs::TxnOffsetCommitRequest>(0..=5);
+        agrees::<TxnOffsetCommitResponse, theirs::TxnOffsetCommitResponse>(0..=5);
     }
 
     #[test]

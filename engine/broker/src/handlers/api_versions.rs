@@ -8,7 +8,12 @@ use crate::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;
 use wire::api_key::{APIS, ApiKey};
-use wire::messages::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use wire::messages::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse, Feature};
+
+/// The feature that tells clients of KIP-890 to use it.
+fn transactions() -> Feature {
+    Feature { name: "transaction.version".to_owned(), min_level: 0, level: 2 }
+}
 
 pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let ranges = APIS.iter().map(|api| ApiVersion {
@@ -16,7 +21,9 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         min_version: api.advertised_min,
         max_version: api.version_max,
     });
-    let mut response = ApiVersionsResponse { api_keys: ranges.collect(), ..Default::default() };
+    let api_keys = ranges.collect();
+    let mut response =
+        ApiVersionsResponse { api_keys, features: vec![transactions()], ..Default::default() };
     let api = ApiKey::ApiVersions.api();
     if !(api.version_min..=api.version_max).contains(&request.version) {
         response.error_code = ErrorCode::UnsupportedVersion.code();

@@ -1,31 +1,50 @@
-//! DescribeProducers 0 (KIP-664). Producer ids are not given out yet: no partition knows any.
+//! DescribeProducers 0 (KIP-664).
 
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
-use model::ErrorCode;
+use model::{ErrorCode, TopicPartition};
+use partition::ShownProducer;
+use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     DescribeProducersPartition, DescribeProducersRequest, DescribeProducersResponse,
-    DescribeProducersTopic, DescribeProducersTopicResponse,
+    DescribeProducersTopicResponse, ProducerState,
 };
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DescribeProducersRequest>(request)?;
     let image = shard.image();
-    let topic = |topic: DescribeProducersTopic| {
-        let one = |index: &i32| {
-            let known = image.has(&topic.name, *index);
-            let error = ErrorCode::UnknownTopicOrPartition;
-            DescribeProducersPartition {
-                partition_index: *index,
-                error_code: if known { 0 } else { error.code() },
-                error_message: (!known).then(|| error.meaning().to_owned()),
-                ..Default::default()
-            }
-        };
-        let partitions = topic.partition_indexes.iter().map(one).collect();
-        DescribeProducersTopicResponse { name: topic.name, partitions }
-    };
-    let topics = asked.topics.into_iter().map(topic).collect();
+    let mut topics = Vec::new();
+    for topic in asked.topics {
+        let mut partitions = Vec::new();
+        for index in topic.partition_indexes {
+            let known = image.by_name.get(&topic.name).and_then(|topic| topic.partition(index));
+            let found = match known {
+                Some(id) => shard.call(shard.owner_of(id), move |owner| look(owner, id)).await,
+                None => Err(ErrorCode::UnknownTopicOrPartition),
+            };
+            let error = found.as_ref().err().copied().unwrap_or(ErrorCode::None);
+            partitions.push(DescribeProducersPartition {
+                partition_index: index,
+                error_code: error.code(),
+                error_message: found.is_err().then(|| error.meaning().to_owned()),
+                active_producers: found.unwrap_or_default(),
+            });
+        }
+        topics.push(DescribeProducersTopicResponse { name: topic.name, partitions });
+    }
     Ok(respond(shard, request, &DescribeProducersResponse { topics, ..Default::default() }))
+}
+
+async fn look(shard: Rc<Shard>, id: TopicPartition) -> Result<Vec<ProducerState>, ErrorCode> {
+    let slot = shard.slot(id).ok_or_else(|| shard.why_absent(id))?;
+    let shown = |shown: ShownProducer| ProducerState {
+        producer_id: shown.producer.id.0,
+        producer_epoch: i32::from(shown.producer.epoch),
+        last_sequence: shown.last_sequence,
+        last_timestamp: shown.last_ms,
+        coordinator_epoch: shown.coordinator_epoch,
+        current_txn_start_offset: shown.open_since.map_or(-1, |offset| offset.0),
+    };
+    Ok(slot.producers.borrow().iter().map(shown).collect())
 }

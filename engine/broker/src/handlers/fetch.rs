@@ -6,6 +6,7 @@
 
 use crate::dispatch::Outcome;
 use crate::fetch_sessions::Part;
+use crate::handlers::list_offsets::READ_COMMITTED;
 use crate::image::MetadataImage;
 use crate::requests::{OpenRequest, Token};
 use crate::shard::{Message, Request, Shard, remedy};
@@ -16,7 +17,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Read;
-use wire::fetch::{FetchHead, FetchPartition, FetchRequest, FetchResult, put_response};
+use wire::fetch::{
+    AbortedTransaction, FetchHead, FetchPartition, FetchRequest, FetchResult, put_response,
+};
 use wire::{ApiKey, WireError, header};
 
 const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
@@ -25,6 +28,7 @@ const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
 #[derive(Default)]
 pub(crate) struct FetchShare {
     entries: Vec<Entry>,
+    aborted: Vec<AbortedTransaction>,
     pieces: Vec<SharedBytes>,
     bytes: usize,
     failed: bool,
@@ -40,16 +44,34 @@ struct Entry {
     index: u32,
     result: FetchResult,
     pieces: (u32, u32),
+    aborted: (u32, u32),
 }
 
 impl FetchShare {
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
+        self.aborted.clear();
         self.pieces.clear();
         (self.bytes, self.failed) = (0, false);
         self.others.clear();
         self.order.clear();
         self.cuts.clear();
+    }
+
+    /// Puts the aborted transactions beside the records that were pushed last.
+    fn tell_aborted(&mut self, slot: &Slot) {
+        let producers = slot.producers.borrow();
+        if producers.none_aborted() {
+            return;
+        }
+        let entry = self.entries.last_mut().expect("pushed just now");
+        let records = &self.pieces[entry.pieces.0 as usize..entry.pieces.1 as usize];
+        let Some((from, to)) = span_of(records) else { return };
+        self.aborted.extend(producers.aborted(from, to).map(|aborted| AbortedTransaction {
+            producer_id: aborted.producer.0,
+            first_offset: aborted.first.0,
+        }));
+        entry.aborted.1 = self.aborted.len() as u32;
     }
 
     fn push(&mut self, index: u32, mut result: FetchResult, first_piece: usize) {
@@ -58,8 +80,38 @@ impl FetchShare {
         self.bytes += result.records_bytes;
         self.failed |= result.error != ErrorCode::None;
         let pieces = (range.start as u32, range.end as u32);
-        self.entries.push(Entry { index, result, pieces });
+        let aborted = (self.aborted.len() as u32, self.aborted.len() as u32);
+        self.entries.push(Entry { index, result, pieces, aborted });
     }
+}
+
+/// Where the last batch ends that begins in these bytes: offset of what follows, and where the first
+/// one begins.
+fn span_of(pieces: &[SharedBytes]) -> Option<(Offset, Offset)> {
+    const HEAD: usize = 27;
+    let byte = |mut at: usize| {
+        pieces.iter().find_map(|piece| match piece.get(at) {
+            Some(byte) => Some(*byte),
+            None => {
+                at -= piece.len();
+                None
+            }
+        })
+    };
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let (mut at, mut span) = (0, None);
+    while at + HEAD <= total {
+        let mut head = [0; HEAD];
+        for (index, place) in head.iter_mut().enumerate() {
+            *place = byte(at + index)?;
+        }
+        let base = i64::from_be_bytes(head[..8].try_into().expect("8 bytes"));
+        let delta = i32::from_be_bytes(head[23..].try_into().expect("4 bytes"));
+        let (first, _) = *span.get_or_insert((Offset(base), Offset(base)));
+        span = Some((first, Offset(base.saturating_add(i64::from(delta) + 1))));
+        at += model::RecordBatch::total_bytes(&head)?;
+    }
+    span
 }
 
 /// How a share is to be read.
@@ -208,6 +260,7 @@ fn read_cached(
 ) -> bool {
     let (entries_before, pieces_before, bytes_before) =
         (share.entries.len(), share.pieces.len(), share.bytes);
+    let aborted_before = share.aborted.len();
     for (index, asked) in fetch.partitions().enumerate() {
         let Some((id, slot)) = owned(shard, image, &asked) else { continue };
         let first_piece = share.pieces.len();
@@ -215,7 +268,7 @@ fn read_cached(
             share.push(index as u32, FetchResult::refused(shard.why_absent(id)), first_piece);
             continue;
         };
-        let (result, below) = begin(&slot, &asked);
+        let (result, below) = begin(&slot, &asked, fetch.isolation_level == READ_COMMITTED);
         if result.error == ErrorCode::None {
             let bytes_max = budget(&asked, reading, share);
             if let Some(bytes_max) = bytes_max {
@@ -224,6 +277,7 @@ fn read_cached(
                     Read::Bytes(_) => {}
                     Read::Miss => {
                         share.entries.truncate(entries_before);
+                        share.aborted.truncate(aborted_before);
                         share.pieces.truncate(pieces_before);
                         share.bytes = bytes_before;
                         share.failed =
@@ -253,7 +307,7 @@ async fn read_with_disk(
             share.push(index as u32, FetchResult::refused(shard.why_absent(id)), first_piece);
             continue;
         };
-        let (mut result, below) = begin(&slot, &asked);
+        let (mut result, below) = begin(&slot, &asked, fetch.isolation_level == READ_COMMITTED);
         if result.error == ErrorCode::None
             && let Some(bytes_max) = budget(&asked, reading, share)
         {
@@ -285,7 +339,8 @@ fn owned(
 }
 
 /// Asks the leader: the error, or what may be read below.
-fn begin(slot: &Slot, asked: &FetchPartition<'_>) -> (FetchResult, Offset) {
+fn begin(slot: &Slot, asked: &FetchPartition<'_>, read_committed: bool) -> (FetchResult, Offset) {
+    let stable = slot.last_stable_offset();
     let leader = slot.leader.borrow();
     if slot.log.is_offline() {
         return (FetchResult::refused(ErrorCode::KafkaStorageError), Offset::ZERO);
@@ -294,10 +349,11 @@ fn begin(slot: &Slot, asked: &FetchPartition<'_>) -> (FetchResult, Offset) {
     let result = FetchResult {
         error: checked.err().map_or(ErrorCode::None, partition::FetchError::error_code),
         high_watermark: leader.high_watermark().0,
+        last_stable_offset: stable.0,
         log_start_offset: leader.log_start().0,
         records_bytes: 0,
     };
-    (result, leader.high_watermark())
+    (result, if read_committed { stable } else { leader.high_watermark() })
 }
 
 /// Bytes this partition may add; `None` once the response is full.
@@ -318,6 +374,9 @@ fn finish(
 ) {
     let is_empty = share.pieces.len() == first_piece;
     share.push(index, result, first_piece);
+    if fetch.isolation_level == READ_COMMITTED && !is_empty {
+        share.tell_aborted(slot);
+    }
     if reading.wait && result.error == ErrorCode::None && (is_empty || fetch.min_bytes > 1) {
         slot.wait_for_records(reading.token);
     }
@@ -334,7 +393,7 @@ fn respond(
     let partitions = if top.error == ErrorCode::None { fetch.partitions().count() } else { 0 };
     // A partition nobody answered for is being created or deleted just now.
     share.order.resize(partitions, (u32::MAX, 0));
-    let FetchShare { entries, others, order, cuts, .. } = share;
+    let FetchShare { entries, others, order, cuts, aborted, .. } = share;
     let mut place = |number: usize, entries: &[Entry]| {
         for (at, entry) in entries.iter().enumerate() {
             order[entry.index as usize] = (number as u32, at as u32);
@@ -343,6 +402,17 @@ fn respond(
     place(0, entries);
     others.iter().enumerate().for_each(|(at, other)| place(at + 1, &other.entries));
     let (entries, others, order, own) = (&*entries, &*others, &*order, &share.pieces);
+    let own_aborted = &*aborted;
+    let aborted = |index: usize| {
+        let (entry, all) = match order[index] {
+            (u32::MAX, _) => return &[][..],
+            (0, at) => (&entries[at as usize], own_aborted),
+            (n, at) => {
+                (&others[n as usize - 1].entries[at as usize], &others[n as usize - 1].aborted)
+            }
+        };
+        &all[entry.aborted.0 as usize..entry.aborted.1 as usize]
+    };
     let find = |(number, at): (u32, u32)| match number {
         u32::MAX => None,
         0 => Some((&entries[at as usize], own)),
@@ -355,7 +425,9 @@ fn respond(
     let mut write = |top: FetchHead<'_>| {
         let head = shard.encode_head(|out| {
             header::begin_response(out, ApiKey::Fetch, request.version, request.correlation_id);
-            put_response(out, request.version, fetch, top, results.clone(), |at| cuts.push(at));
+            put_response(out, request.version, fetch, top, results.clone(), aborted, |at| {
+                cuts.push(at);
+            });
             header::finish_frame(out, 0, beside);
         });
         let is_told = |index: usize| top.told.is_none_or(|told| told[index]);

@@ -1,9 +1,11 @@
 //! FindCoordinator 0-6: v1 key type, v3 flexible, v4 several keys (KIP-699). On one node every
-//! group's coordinator is here. Transactions are not served yet, and the answer says so.
+//! group's and every transactional id's coordinator is here.
 
 use crate::dispatch::{Outcome, read, respond};
 use crate::groups::home_of_group;
 use crate::shard::{Request, Shard};
+use crate::state_log::home_of;
+use coordinator::TransactionCoordinator;
 use model::ErrorCode;
 use std::rc::Rc;
 use wire::WireError;
@@ -42,22 +44,26 @@ async fn find(shard: &Rc<Shard>, key: String, key_type: i8) -> Coordinator {
         error_message: Some(why.to_owned()),
         ..Default::default()
     };
-    match key_type {
-        KEY_TYPE_GROUP => match home_of_group(shard, &key).await {
-            Ok(_) => Coordinator {
-                key,
-                node_id: shard.node.config.node_id,
-                host: shard.node.host.clone(),
-                port: i32::from(shard.node.port),
-                ..Default::default()
-            },
-            Err(error) => refused(key, error, "the topic __consumer_offsets cannot be made"),
-        },
-        KEY_TYPE_TRANSACTION => {
-            let why = "transactions are not served yet";
-            refused(key, ErrorCode::CoordinatorNotAvailable, why)
+    let home = match key_type {
+        KEY_TYPE_GROUP => home_of_group(shard, &key).await,
+        KEY_TYPE_TRANSACTION if key.is_empty() => {
+            let why = "a transactional id is not empty";
+            return refused(key, ErrorCode::InvalidRequest, why);
         }
-        KEY_TYPE_SHARE => refused(key, ErrorCode::InvalidRequest, "share groups are not served"),
-        _ => refused(key, ErrorCode::InvalidRequest, "unknown type of key"),
+        KEY_TYPE_TRANSACTION => home_of::<TransactionCoordinator>(shard, &key).await,
+        KEY_TYPE_SHARE => {
+            return refused(key, ErrorCode::InvalidRequest, "share groups are not served");
+        }
+        _ => return refused(key, ErrorCode::InvalidRequest, "unknown type of key"),
+    };
+    match home {
+        Ok(_) => Coordinator {
+            key,
+            node_id: shard.node.config.node_id,
+            host: shard.node.host.clone(),
+            port: i32::from(shard.node.port),
+            ..Default::default()
+        },
+        Err(error) => refused(key, error, "the coordinator's internal topic cannot be made"),
     }
 }

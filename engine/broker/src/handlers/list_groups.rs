@@ -1,8 +1,9 @@
 //! ListGroups 0-5: v3 flexible, v4 states (KIP-518), v5 types (KIP-848).
 
 use crate::dispatch::{Outcome, read, respond};
-use crate::groups::step_at_all;
 use crate::shard::{Request, Shard};
+use crate::state_log::step_at_all;
+use coordinator::GroupCoordinator;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{ListGroupsRequest, ListGroupsResponse};
@@ -10,7 +11,10 @@ use wire::messages::{ListGroupsRequest, ListGroupsResponse};
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ListGroupsRequest>(request)?;
     let mut response = ListGroupsResponse::default();
-    for listed in step_at_all(shard, move |_, coordinator, _| coordinator.list(&asked)).await {
+    for listed in
+        step_at_all(shard, move |_, coordinator: &mut GroupCoordinator, _| coordinator.list(&asked))
+            .await
+    {
         match listed {
             Ok(groups) => response.groups.extend(groups),
             Err(error) => response.error_code = error.code(),

@@ -11,6 +11,8 @@ use wire::messages::{
     ListOffsetsTopicResponse,
 };
 
+/// The isolation level that sees only what is committed.
+pub(crate) const READ_COMMITTED: i8 = 1;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -20,6 +22,7 @@ const LATEST_TIERED: i64 = -5;
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ListOffsetsRequest>(request)?;
     let image = shard.image();
+    let read_committed = asked.isolation_level == READ_COMMITTED;
     let mut topics = Vec::new();
     for topic in asked.topics {
         let mut partitions = Vec::new();
@@ -29,7 +32,11 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let index = asked.partition_index;
             let mut answer = match known {
                 Some(id) => {
-                    shard.call(shard.owner_of(id), move |owner| look_up(owner, id, asked)).await
+                    shard
+                        .call(shard.owner_of(id), move |owner| {
+                            look_up(owner, id, asked, read_committed)
+                        })
+                        .await
                 }
                 None => refused(ErrorCode::UnknownTopicOrPartition),
             };
@@ -49,15 +56,14 @@ async fn look_up(
     shard: Rc<Shard>,
     id: TopicPartition,
     asked: ListOffsetsPartition,
+    read_committed: bool,
 ) -> ListOffsetsPartitionResponse {
     let Some(slot) = shard.slot(id) else { return refused(ErrorCode::KafkaStorageError) };
     if let Err(error) = slot.leader.borrow().check_epoch(asked.current_leader_epoch) {
         return refused(error.error_code());
     }
-    let (log_start, high_watermark) = {
-        let leader = slot.leader.borrow();
-        (leader.log_start(), leader.high_watermark())
-    };
+    let log_start = slot.leader.borrow().log_start();
+    let visible_end = slot.visible_end(read_committed);
     let at = |offset: Offset, timestamp: i64| ListOffsetsPartitionResponse {
         offset: offset.0,
         timestamp,
@@ -66,7 +72,7 @@ async fn look_up(
         ..Default::default()
     };
     let wanted = match asked.timestamp {
-        LATEST => return at(high_watermark, -1),
+        LATEST => return at(visible_end, -1),
         EARLIEST | EARLIEST_LOCAL => return at(log_start, -1),
         LATEST_TIERED => return ListOffsetsPartitionResponse::default(),
         MAX_TIMESTAMP => match slot.log.max_timestamp().await {
@@ -77,7 +83,7 @@ async fn look_up(
         timestamp if timestamp >= 0 => timestamp,
         _ => return refused(ErrorCode::UnsupportedVersion),
     };
-    match slot.log.find_timestamp(wanted, high_watermark).await {
+    match slot.log.find_timestamp(wanted, visible_end).await {
         Ok(Some(found)) => at(found.offset, found.timestamp),
         Ok(None) => ListOffsetsPartitionResponse::default(),
         Err(error) => failed(&error),

@@ -1,27 +1,45 @@
-//! ListTransactions 0-2 (KIP-664): v1 by duration (KIP-994), v2 by pattern (KIP-1152). There are no
-//! transactions yet.
+//! ListTransactions 0-2 (KIP-664): v1 by duration (KIP-994), v2 by pattern (KIP-1152).
 
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
+use crate::state_log::step_at_all;
+use coordinator::{TransactionCoordinator, TransactionState};
+use model::ErrorCode;
+use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{ListTransactionsRequest, ListTransactionsResponse};
 
-/// The states a transaction can be in, in Kafka's words.
-const STATES: [&str; 8] = [
-    "Empty",
-    "Ongoing",
-    "PrepareCommit",
-    "PrepareAbort",
-    "CompleteCommit",
-    "CompleteAbort",
-    "Dead",
-    "PrepareEpochFence",
-];
-
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ListTransactionsRequest>(request)?;
-    let unknown = asked.state_filters.into_iter().filter(|state| !STATES.contains(&state.as_str()));
-    let response =
-        ListTransactionsResponse { unknown_state_filters: unknown.collect(), ..Default::default() };
+    let mut response = ListTransactionsResponse::default();
+    let pattern = asked.transactional_id_pattern.filter(|pattern| !pattern.is_empty());
+    let Ok(pattern) = pattern.map(|p| regex_lite::Regex::new(&format!("^(?:{p})$"))).transpose()
+    else {
+        response.error_code = ErrorCode::InvalidRegularExpression.code();
+        return Ok(respond(shard, request, &response));
+    };
+    let mut states = Vec::new();
+    for name in asked.state_filters {
+        match TransactionState::ALL.iter().find(|state| state.name() == name) {
+            Some(state) => states.push(*state),
+            None => response.unknown_state_filters.push(name),
+        }
+    }
+    // Only states that do not exist were asked for: nothing can be in one.
+    if !states.is_empty() || response.unknown_state_filters.is_empty() {
+        let (producers, running_ms) = (asked.producer_id_filters, asked.duration_filter);
+        let found = step_at_all(shard, move |_, coordinator: &mut TransactionCoordinator, now| {
+            coordinator.list(now, &states, &producers, running_ms)
+        });
+        for listed in found.await {
+            match listed {
+                Ok(listed) => response.transaction_states.extend(listed),
+                Err(error) => response.error_code = error.code(),
+            }
+        }
+    }
+    if let Some(pattern) = pattern {
+        response.transaction_states.retain(|found| pattern.is_match(&found.transactional_id));
+    }
     Ok(respond(shard, request, &response))
 }

@@ -20,14 +20,14 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     if request.version >= 8 {
         let mut groups = Vec::new();
         for group in asked.groups {
-            groups.push(fetch(shard, group).await);
+            groups.push(fetch(shard, group, asked.require_stable).await);
         }
         return Ok(respond(shard, request, &OffsetFetchResponse { groups, ..Default::default() }));
     }
     let topics = asked.topics.clone();
     let group =
         OffsetFetchGroup { group_id: asked.group_id, topics: asked.topics, ..Default::default() };
-    let mut found = fetch(shard, group).await;
+    let mut found = fetch(shard, group, asked.require_stable).await;
     if found.error_code != 0 && request.version < GROUP_ERROR_SINCE {
         found.topics = refused(topics.unwrap_or_default(), found.error_code);
     }
@@ -39,13 +39,17 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     Ok(respond(shard, request, &response))
 }
 
-async fn fetch(shard: &Rc<Shard>, group: OffsetFetchGroup) -> OffsetFetchGroupResponse {
+async fn fetch(
+    shard: &Rc<Shard>,
+    group: OffsetFetchGroup,
+    require_stable: bool,
+) -> OffsetFetchGroupResponse {
     let group_id = group.group_id.clone();
     let found = if group_id.is_empty() {
         Err(ErrorCode::InvalidGroupId)
     } else {
         step_at(shard, &group_id, move |_, coordinator, _| {
-            coordinator.fetch(&group.group_id, group.topics.as_deref())
+            coordinator.fetch(&group.group_id, group.topics.as_deref(), require_stable)
         })
         .await
     };

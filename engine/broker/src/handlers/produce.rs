@@ -8,6 +8,8 @@ use crate::image::{MetadataImage, TopicImage};
 use crate::partition_slot::PartitionSlot;
 use crate::requests::Token;
 use crate::shard::{Message, Request, Shard};
+use crate::transactions::{Proofs, Target, prove};
+use coordinator::ClientVersion;
 use model::{Compression, ErrorCode, RecordBatch, TopicPartition};
 use runtime::clock;
 use std::rc::Rc;
@@ -15,10 +17,20 @@ use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_respons
 use wire::{ApiKey, WireError, header};
 
 const ZSTD_SINCE_VERSION: i16 = 7;
+/// From here on a partition joins the transaction by being written to (KIP-890).
+const JOINS_SINCE_VERSION: i16 = 12;
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let produce = ProduceRequest::read(request.body(), request.version)?;
     let partitions = produce.partitions().count();
+    let turn = produce.transactional_id.map(|id| shard.turns.take(id));
+    let proofs = match &turn {
+        Some(turn) => {
+            turn.come().await;
+            prove_all(shard, &produce, request.version).await
+        }
+        None => Proofs::default(),
+    };
     let open = shard.requests.open(partitions);
     let mut others = 0u64;
     {
@@ -29,10 +41,6 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let result = match known {
                 _ if !matches!(produce.acks, -1..=1) => {
                     Some(ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None))
-                }
-                _ if produce.transactional_id.is_some() => {
-                    let why = Some("transactions are not served yet");
-                    Some(ProduceResult::refused(ErrorCode::InvalidTxnState, why))
                 }
                 Err(error) => Some(ProduceResult::refused(error, None)),
                 Ok((topic, id)) => match shard.owner_of(id) {
@@ -45,6 +53,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                         request.version,
                         open.token,
                         index,
+                        &proofs,
                     ),
                     owner => {
                         others |= 1 << (owner % 64);
@@ -60,9 +69,13 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
         if others & 1 << (to % 64) != 0 {
             let (frame, image) = (request.clone(), shard.image());
-            shard.mailbox.send(to, Message::Produce { frame, image, token: open.token });
+            let proofs = Proofs::clone(&proofs);
+            let message = Message::Produce { frame, image, token: open.token, proofs };
+            shard.mailbox.send(to, message);
         }
     }
+    // All is appended, or on its way in order: the next request may.
+    drop(turn);
     open.until_produced().await;
     let results = open.take_produced();
     let failed = results.iter().find(|result| result.error != ErrorCode::None).map(|r| r.error);
@@ -96,6 +109,7 @@ pub(crate) fn append_owned(
     request: &Request,
     image: &MetadataImage,
     token: Token,
+    proofs: &Proofs,
 ) {
     let produce = ProduceRequest::read(request.body(), request.version)
         .expect("the sending shard has read it");
@@ -105,7 +119,17 @@ pub(crate) fn append_owned(
         if shard.owner_of(id) != shard.id() {
             continue;
         }
-        let done = append_one(shard, topic, id, partition, &produce, request.version, token, index);
+        let done = append_one(
+            shard,
+            topic,
+            id,
+            partition,
+            &produce,
+            request.version,
+            token,
+            index,
+            proofs,
+        );
         if let Some(result) = done {
             shard.answer_produce(token, index, result);
         }
@@ -121,7 +145,12 @@ fn append_one(
     version: i16,
     token: Token,
     index: u32,
+    proofs: &Proofs,
 ) -> Option<ProduceResult> {
+    let proof = match proofs.get(&index).copied().transpose() {
+        Ok(proof) => proof,
+        Err(error) => return Some(ProduceResult::refused(error, None)),
+    };
     let Some(slot) = shard.slot(id) else {
         return Some(ProduceResult::refused(shard.why_absent(id), None));
     };
@@ -132,13 +161,31 @@ fn append_one(
     let rules = &topic.rules;
     let codec = rules.codec.filter(|codec| batch.compression() != Some(*codec));
     if codec.is_none() && !rules.stamps {
-        return PartitionSlot::append(&slot, shard, batch, produce.acks, token, index);
+        return PartitionSlot::append(&slot, shard, batch, produce.acks, proof, token, index);
     }
     let mut rewriter = shard.rewriter.borrow_mut();
     match rewriter.rewrite(batch, codec, rules.stamps.then(clock::unix_ms)) {
-        Ok(batch) => PartitionSlot::append(&slot, shard, batch, produce.acks, token, index),
+        Ok(batch) => PartitionSlot::append(&slot, shard, batch, produce.acks, proof, token, index),
         Err(error) => Some(ProduceResult::refused(error.error_code(), Some(error.meaning()))),
     }
+}
+
+/// The coordinator's word on the partitions of a transactional request that need it. What is wrong
+/// with a partition otherwise is found later.
+async fn prove_all(shard: &Rc<Shard>, produce: &ProduceRequest<'_>, version: i16) -> Proofs {
+    let targets: Vec<Target> = {
+        let image = shard.image();
+        let target = |(index, asked): (usize, ProducePartition<'_>)| {
+            let (topic, id) = resolve(&image, &asked).ok()?;
+            let (batch, _) = RecordBatch::split_first(asked.records?).ok()?;
+            let producer = batch.producer().filter(|_| batch.is_transactional())?;
+            Some(Target { index: index as u32, topic: topic.name.clone(), id, producer })
+        };
+        produce.partitions().enumerate().filter_map(target).collect()
+    };
+    let joins = version >= JOINS_SINCE_VERSION;
+    let client = if joins { ClientVersion::V2 } else { ClientVersion::V1 };
+    prove(shard, produce.transactional_id.unwrap_or_default(), targets, client).await
 }
 
 /// Internal topics are the broker's own to write.

@@ -139,6 +139,7 @@ pub(crate) fn fetch_all(
         min_bytes: 0,
         max_bytes: 8 << 20,
         partition_max_bytes: 4 << 20,
+        read_committed: false,
     };
     loop {
         let ask = [FetchAsk { partition, offset }];

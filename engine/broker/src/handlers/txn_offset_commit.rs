@@ -1,0 +1,72 @@
+//! TxnOffsetCommit 0-5: v2 leader epochs, v3 flexible and who in the group commits (KIP-447), v5 the
+//! offsets join the transaction by this (KIP-890).
+
+use crate::dispatch::{Outcome, read, respond};
+use crate::groups::{GroupLog, at_coordinator, home_of_group};
+use crate::shard::{Request, Shard};
+use crate::topic_settings::OFFSETS_TOPIC;
+use crate::transactions::{Target, prove};
+use coordinator::ClientVersion;
+use model::{ErrorCode, Producer, ProducerId};
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{
+    PartitionError, TopicErrors, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+};
+
+const JOINS_SINCE: i16 = 5;
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = Rc::new(read::<TxnOffsetCommitRequest>(request)?);
+    let joins = request.version >= JOINS_SINCE;
+    let version = if joins { ClientVersion::V2 } else { ClientVersion::V1 };
+    let committed = commit(shard, &asked, version).await;
+    let response = committed.unwrap_or_else(|error| refused(&asked, error));
+    Ok(respond(shard, request, &response))
+}
+
+async fn commit(
+    shard: &Rc<Shard>,
+    asked: &Rc<TxnOffsetCommitRequest>,
+    version: ClientVersion,
+) -> Result<TxnOffsetCommitResponse, ErrorCode> {
+    if asked.group_id.is_empty() {
+        return Err(ErrorCode::InvalidGroupId);
+    }
+    if asked.transactional_id.is_empty() {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let producer = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
+    let id = home_of_group(shard, &asked.group_id).await?;
+    let topic = OFFSETS_TOPIC.to_owned();
+    let target = Target { index: 0, topic, id, producer };
+    let proofs = prove(shard, &asked.transactional_id, vec![target], version).await;
+    let proof = proofs.get(&0).copied().transpose()?;
+    let for_coordinator = TxnOffsetCommitRequest::clone(asked);
+    at_coordinator(shard, &asked.group_id, move |shard, log: Rc<GroupLog>| async move {
+        let step = log.run(&shard, |shard, coordinator, now| {
+            // In the same breath as the append: no marker comes in between.
+            log.slot().producers.borrow().admit_transactional(producer, proof)?;
+            let image = shard.image();
+            let knows = |topic: &str, partition: i32| image.has(topic, partition);
+            Ok(coordinator.commit_in_transaction(now, &for_coordinator, knows))
+        });
+        step.await?
+    })
+    .await
+}
+
+fn refused(asked: &TxnOffsetCommitRequest, error: ErrorCode) -> TxnOffsetCommitResponse {
+    let topics = asked.topics.iter().map(|topic| TopicErrors {
+        name: topic.name.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| PartitionError {
+                partition_index: partition.partition_index,
+                error_code: error.code(),
+            })
+            .collect(),
+    });
+    TxnOffsetCommitResponse { topics: topics.collect(), ..Default::default() }
+}

@@ -1,0 +1,131 @@
+//! A partition's producers, kept across starts: a snapshot beside its log, and the batches behind it.
+//!
+//! A snapshot is written only once all it speaks of is durable: it never knows more than the log.
+
+use crate::log_walk::walk;
+use model::{Offset, RecordBatch};
+use partition::Producers;
+use runtime::clock;
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use storage::{Log, StorageError};
+
+/// The file's name.
+const FILE: &str = "producers";
+/// A start reads no more than about so much of a log, and what was appended while it was synced.
+const SNAPSHOT_EVERY_BYTES: u64 = 64 * 1024 * 1024;
+/// What is not worth a snapshot when the broker stops, if no producer wrote any of it.
+const UNWORTHY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A snapshot that waits for what it speaks of to be durable.
+struct Due {
+    end: Offset,
+    bytes: Vec<u8>,
+    changes: u64,
+}
+
+/// What a partition knows of its producers, and how much of that is on the disk.
+#[derive(Default)]
+pub(crate) struct ProducerState {
+    producers: RefCell<Producers>,
+    unsaved_bytes: Cell<u64>,
+    saved_changes: Cell<u64>,
+    due: RefCell<Option<Due>>,
+    saving: Cell<bool>,
+}
+
+impl ProducerState {
+    /// What the snapshot and the log say, after a start.
+    pub(crate) async fn recover(log: &Log) -> Result<Self, StorageError> {
+        let (start, end) = (log.log_start(), log.log_end());
+        let stored = log.load_beside(FILE).await?;
+        let snapshot = stored.and_then(|bytes| Producers::decode(&bytes));
+        // A repair may have cut the log: then the snapshot knows too much.
+        let (mut producers, from) =
+            snapshot.filter(|(_, to)| *to <= end).unwrap_or_else(|| (Producers::default(), start));
+        let saved_changes = producers.changes();
+        let now_ms = clock::unix_ms();
+        let read = walk(log, from.max(start), end, |batch| {
+            producers.on_batch(batch, batch.base_offset(), now_ms);
+            producers.on_written(batch.base_offset());
+            Ok(())
+        })
+        .await?;
+        producers.on_written(end);
+        producers.on_high_watermark(end);
+        producers.on_log_start(start);
+        Ok(Self {
+            producers: RefCell::new(producers),
+            unsaved_bytes: Cell::new(read),
+            saved_changes: Cell::new(saved_changes),
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn borrow(&self) -> Ref<'_, Producers> {
+        self.producers.borrow()
+    }
+
+    pub(crate) fn borrow_mut(&self) -> RefMut<'_, Producers> {
+        self.producers.borrow_mut()
+    }
+
+    /// A batch was appended; the log ends at `end` now. Returns up to where the log is to be made
+    /// durable for a snapshot that is due.
+    pub(crate) fn on_appended(
+        &self,
+        batch: RecordBatch<'_>,
+        base: Offset,
+        end: Offset,
+    ) -> Option<Offset> {
+        if batch.producer_id() >= 0 {
+            self.borrow_mut().on_batch(batch, base, clock::unix_ms());
+        }
+        let unsaved = self.unsaved_bytes.get() + batch.bytes().len() as u64;
+        self.unsaved_bytes.set(unsaved);
+        if unsaved < SNAPSHOT_EVERY_BYTES || self.saving.get() || self.due.borrow().is_some() {
+            return None;
+        }
+        self.take(end);
+        Some(end)
+    }
+
+    fn take(&self, end: Offset) {
+        let producers = self.borrow();
+        let (bytes, changes) = (producers.encode(end), producers.changes());
+        *self.due.borrow_mut() = Some(Due { end, bytes, changes });
+        self.unsaved_bytes.set(0);
+    }
+
+    /// The log's end was cut back to `end`.
+    pub(crate) fn on_dropped(&self, end: Offset) {
+        self.borrow_mut().on_dropped(end);
+        self.due.borrow_mut().take_if(|due| due.end > end);
+    }
+
+    /// Whether a snapshot may be written, now that the log is durable up to this.
+    pub(crate) fn is_due(&self, durable: Offset) -> bool {
+        !self.saving.get() && self.due.borrow().as_ref().is_some_and(|due| due.end <= durable)
+    }
+
+    /// Writes the snapshot that is due.
+    pub(crate) async fn save_due(&self, log: &Log) -> Result<(), StorageError> {
+        let Some(due) = self.due.borrow_mut().take() else { return Ok(()) };
+        self.saving.set(true);
+        let stored = log.store_beside(FILE, &due.bytes).await;
+        self.saving.set(false);
+        if stored.is_ok() {
+            self.saved_changes.set(due.changes);
+        }
+        stored
+    }
+
+    /// The log is closed at `end`, all of it durable: a start need not read it.
+    pub(crate) async fn close(&self, log: &Log, end: Offset) -> Result<(), StorageError> {
+        let changed = self.borrow().changes() != self.saved_changes.get();
+        if !changed && self.unsaved_bytes.get() < UNWORTHY_BYTES {
+            return Ok(());
+        }
+        self.take(end);
+        self.save_due(log).await
+    }
+}

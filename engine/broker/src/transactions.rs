@@ -1,0 +1,426 @@
+//! Transactions on their shard: the state of `__transaction_state`, the markers that end them, and
+//! the coordinator's word on what a producer may write.
+
+use crate::logging::warning;
+use crate::shard::Shard;
+use crate::state_log::{self, Machine, Records, StateLog, Written};
+use crate::topic_settings::TRANSACTIONS_TOPIC;
+use coordinator::{ClientVersion, Ending, Now, TransactionCoordinator, TransactionEffects};
+use model::{ErrorCode, Marker, Producer, ProducerId, TopicPartition};
+use partition::Proof;
+use runtime::clock;
+use runtime::notify::Notify;
+use runtime::timer;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use wire::WireError;
+
+/// The transactional ids of one partition of `__transaction_state`.
+pub(crate) type TransactionLog = StateLog<TransactionCoordinator>;
+
+/// Markers that could not be written are tried again after so long.
+const RETRY: Duration = Duration::from_millis(200);
+/// So long a client that ends its transaction is kept waiting for the markers; what it does next
+/// finds them there then. Its outcome is decided before, whatever happens.
+const MARKERS_WITHIN: Duration = Duration::from_secs(2);
+/// Ids that were not used for long are looked for so often.
+const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+/// Producer ids per start of the broker: the rest of the number says which start.
+const PRODUCER_ID_BITS: u32 = 36;
+
+/// Gives out producer ids. No id is given out twice, also not by another start, because no two
+/// starts have the same epoch.
+pub(crate) struct ProducerIds {
+    next: AtomicI64,
+    end: i64,
+}
+
+impl ProducerIds {
+    pub(crate) fn new(epoch: model::LeaderEpoch) -> Self {
+        let first = i64::from(epoch.0) << PRODUCER_ID_BITS;
+        Self { next: AtomicI64::new(first), end: first + (1 << PRODUCER_ID_BITS) }
+    }
+
+    pub(crate) fn take(&self) -> ProducerId {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        assert!(id < self.end, "so many ids cannot be asked for between two starts");
+        ProducerId(id)
+    }
+}
+
+/// Whoever ended a transaction and waits for its markers.
+#[derive(Default)]
+pub(crate) struct Ended {
+    completed: Notify,
+}
+
+impl Machine for TransactionCoordinator {
+    const TOPIC: &'static str = TRANSACTIONS_TOPIC;
+    const WHAT: &'static str = "transactions";
+    type Effects = Vec<Ending>;
+    type Beside = Ended;
+
+    fn begin(shard: &Shard) -> Self {
+        Self::new(shard.node.config.transactions.clone(), shard.node.epoch.0)
+    }
+
+    fn partitions(shard: &Shard) -> i32 {
+        shard.node.config.transactions_partitions
+    }
+
+    fn log_of(shard: &Shard, id: TopicPartition) -> Option<Rc<TransactionLog>> {
+        shard.transaction_log(id)
+    }
+
+    fn logs(shard: &Shard) -> Vec<Rc<TransactionLog>> {
+        shard.transaction_logs()
+    }
+
+    fn replay(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        _: Option<ProducerId>,
+    ) -> Result<(), WireError> {
+        Self::replay(self, key, value)
+    }
+
+    fn on_marker(&mut self, _: Marker) {}
+
+    fn on_loaded(&mut self, now: Now) {
+        Self::on_loaded(self, now);
+    }
+
+    fn count(&self) -> usize {
+        Self::count(self)
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        Self::next_deadline(self)
+    }
+
+    fn on_time(&mut self, shard: &Shard, now: Now) {
+        Self::on_time(self, now, || shard.node.producer_ids.take());
+    }
+
+    fn take_effects(&mut self) -> (Records, Self::Effects) {
+        let TransactionEffects { records, endings } = Self::take_effects(self);
+        (Records { plain: records, ..Records::default() }, endings)
+    }
+
+    fn settle(log: &Rc<TransactionLog>, shard: &Rc<Shard>, endings: Vec<Ending>, at: Written) {
+        for ending in endings {
+            runtime::spawn(tell(Rc::clone(log), Rc::clone(shard), ending, at));
+        }
+    }
+
+    /// What was decided before and not told everywhere is told now.
+    fn on_reloaded(log: &Rc<TransactionLog>, shard: &Rc<Shard>) {
+        let _ = log.step(shard, |_, _, _| ());
+    }
+
+    fn on_unloaded(log: &TransactionLog) {
+        log.beside.completed.notify();
+    }
+}
+
+/// Tells every partition how a transaction ended, once that is durable, and records that it is done.
+/// If the state is thrown away meanwhile, it is told again when the state has been read.
+async fn tell(log: Rc<TransactionLog>, shard: Rc<Shard>, ending: Ending, decided: Written) {
+    if log.until_durable(decided).await.is_err() {
+        return;
+    }
+    let mut left = ending.partitions.clone();
+    loop {
+        left = mark_all(&shard, &ending.marker, left).await;
+        if log.slot().is_closing() || shard.stopping.get() {
+            return;
+        }
+        if left.is_empty() {
+            break;
+        }
+        log.slot().complain(&format!(
+            "the marker of transactional id {:?} cannot be written to {} partitions yet",
+            ending.transactional_id,
+            left.len()
+        ));
+        timer::sleep(RETRY).await;
+    }
+    // An error throws the state away: then this begins again.
+    let _ = log.run(&shard, |_, coordinator, now| coordinator.complete(now, &ending)).await;
+    log.beside.completed.notify();
+}
+
+/// Writes a marker to partitions; returns those where it is to be tried again.
+async fn mark_all(
+    shard: &Rc<Shard>,
+    marker: &Marker,
+    partitions: Vec<(String, i32)>,
+) -> Vec<(String, i32)> {
+    let named = |(topic, index): &(String, i32)| {
+        // A topic that is gone has nothing to end.
+        let image = shard.image();
+        image.by_name.get(topic).and_then(|topic| topic.partition(*index))
+    };
+    let known: Vec<_> = partitions.iter().filter_map(|p| Some((named(p)?, p.clone()))).collect();
+    let ids: Vec<TopicPartition> = known.iter().map(|(id, _)| *id).collect();
+    let mut left = Vec::new();
+    for ((_, partition), result) in known.into_iter().zip(mark(shard, *marker, ids).await) {
+        match result {
+            // Whoever has a newer epoch has ended it already.
+            Ok(())
+            | Err(
+                ErrorCode::InvalidProducerEpoch
+                | ErrorCode::TransactionCoordinatorFenced
+                | ErrorCode::UnknownTopicOrPartition,
+            ) => {}
+            Err(_) => left.push(partition),
+        }
+    }
+    left
+}
+
+/// Writes a marker to partitions, wherever they are; the results in the same order, once durable.
+pub(crate) async fn mark(
+    shard: &Rc<Shard>,
+    marker: Marker,
+    partitions: Vec<TopicPartition>,
+) -> Vec<Result<(), ErrorCode>> {
+    let owners = shard.mailbox.shards();
+    let theirs = |owner| -> Vec<TopicPartition> {
+        partitions.iter().copied().filter(|id| shard.owner_of(*id) == owner).collect()
+    };
+    let results: RefCell<BTreeMap<TopicPartition, Result<(), ErrorCode>>> = RefCell::default();
+    let tell = |owner| {
+        let (ids, results) = (theirs(owner), &results);
+        async move {
+            if !ids.is_empty() {
+                let found = shard.call(owner, move |there| mark_here(there, marker, ids)).await;
+                results.borrow_mut().extend(found);
+            }
+        }
+    };
+    runtime::all((0..owners).map(tell).collect()).await;
+    let results = results.into_inner();
+    partitions.iter().map(|id| results[id]).collect()
+}
+
+async fn mark_here(
+    shard: Rc<Shard>,
+    marker: Marker,
+    partitions: Vec<TopicPartition>,
+) -> Vec<(TopicPartition, Result<(), ErrorCode>)> {
+    // All are appended before one is waited for: one sync for all.
+    let (mut begun, mut groups, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for id in partitions {
+        if let Some(log) = shard.group_log(id) {
+            groups.push((id, log));
+            continue;
+        }
+        let Some(slot) = shard.slot(id) else {
+            results.push((id, Err(shard.why_absent(id))));
+            continue;
+        };
+        match slot.append_marker(&shard, &marker) {
+            Ok(end) => begun.push((id, slot.failures(), slot, end)),
+            Err(error) => results.push((id, Err(error))),
+        }
+    }
+    for (id, log) in groups {
+        results.push((id, log.mark(&shard, marker).await));
+    }
+    for (id, failures, slot, end) in begun {
+        results.push((id, slot.until_committed(end, failures).await));
+    }
+    results
+}
+
+/// Waits until every partition has the markers of an ending, but not for ever.
+pub(crate) async fn until_told(log: &Rc<TransactionLog>, shard: &Rc<Shard>, id: &str) {
+    let deadline = clock::now() + MARKERS_WITHIN;
+    loop {
+        let ending = log.run(shard, |_, coordinator, _| coordinator.is_ending(id)).await;
+        if ending != Ok(true) || clock::now() >= deadline {
+            return;
+        }
+        let changed = || (!log.is_loaded() || !log.peek(|c| c.is_ending(id))).then_some(());
+        if timer::before(Some(deadline), log.beside.completed.until(changed)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// One step of a transactional id's coordinator; returns once all it rests on is durable.
+pub(crate) async fn step_at<T: Send + 'static>(
+    shard: &Rc<Shard>,
+    id: &str,
+    step: impl FnOnce(&Shard, &mut TransactionCoordinator, Now) -> T + Send + 'static,
+) -> Result<T, ErrorCode> {
+    state_log::step_at(shard, id, step).await
+}
+
+/// PRODUCER_FENCED, to clients that know it; the others know an older word for it.
+pub(crate) fn fenced_since(since: i16, version: i16, error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced if version < since => ErrorCode::InvalidProducerEpoch,
+        other => other,
+    }
+}
+
+/// A partition that a producer writes to in its transaction.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) index: u32,
+    pub(crate) topic: String,
+    pub(crate) id: TopicPartition,
+    pub(crate) producer: Producer,
+}
+
+/// What the coordinator's word was asked with, by place in the request; or why it was refused.
+pub(crate) type Proofs = Arc<BTreeMap<u32, Result<Proof, ErrorCode>>>;
+
+/// Asks the coordinator about those partitions in which the producer has no transaction open: with
+/// `V2` they join it, with `V1` they must have joined it before (KIP-890).
+pub(crate) async fn prove(
+    shard: &Rc<Shard>,
+    transactional_id: &str,
+    written: Vec<Target>,
+    version: ClientVersion,
+) -> Proofs {
+    let mut proofs = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for owner in 0..shard.mailbox.shards() {
+        let theirs: Vec<_> =
+            written.iter().filter(|w| shard.owner_of(w.id) == owner).cloned().collect();
+        if theirs.is_empty() {
+            continue;
+        }
+        let begun = if owner == shard.id() {
+            begin_proofs(shard, &theirs)
+        } else {
+            shard.call(owner, move |there| async move { begin_proofs(&there, &theirs) }).await
+        };
+        unknown.extend(begun);
+    }
+    if unknown.is_empty() {
+        return Arc::default();
+    }
+    let asked: Vec<_> = unknown.iter().map(|(w, _)| w.clone()).collect();
+    let name = transactional_id.to_owned();
+    let answered = step_at(shard, transactional_id, move |_, coordinator, now| {
+        let partition = |w: &Target| (w.topic.clone(), w.id.partition.0);
+        let one = |w: &Target| coordinator.verify(&name, w.producer, &partition(w));
+        if version == ClientVersion::V1 {
+            return asked.iter().map(one).collect::<Vec<_>>();
+        }
+        let mut joined = Vec::new();
+        for w in &asked {
+            let partitions = [partition(w)];
+            let added = coordinator.add_partitions(now, &name, w.producer, &partitions, version);
+            joined.push(added);
+        }
+        joined
+    })
+    .await;
+    let results = answered.unwrap_or_else(|error| vec![Err(error); unknown.len()]);
+    for ((w, proof), result) in unknown.into_iter().zip(results) {
+        proofs.insert(w.index, result.map(|()| proof).map_err(|error| for_writer(error, version)));
+    }
+    Arc::new(proofs)
+}
+
+/// The partitions in which the producer has no transaction open.
+fn begin_proofs(shard: &Shard, written: &[Target]) -> Vec<(Target, Proof)> {
+    let now_ms = clock::unix_ms();
+    let begin = |w: &Target| {
+        // What is not there is refused later, with its own error.
+        let slot = shard.slot(w.id)?;
+        let mut producers = slot.producers.borrow_mut();
+        let is_open = producers.is_open(w.producer);
+        (!is_open).then(|| (w.clone(), producers.begin_proof(w.producer.id, now_ms)))
+    };
+    written.iter().filter_map(begin).collect()
+}
+
+/// What a coordinator's refusal is to who writes: these clients know few errors here.
+fn for_writer(error: ErrorCode, version: ClientVersion) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::ConcurrentTransactions | ErrorCode::CoordinatorNotAvailable
+            if version == ClientVersion::V1 =>
+        {
+            ErrorCode::NotEnoughReplicas
+        }
+        other => other,
+    }
+}
+
+/// Requests of one transactional id come to the logs in the order they were sent, also while the
+/// first of them waits for the coordinator.
+#[derive(Default)]
+pub(crate) struct Turns {
+    queues: RefCell<BTreeMap<String, VecDeque<u64>>>,
+    next: std::cell::Cell<u64>,
+    moved: Notify,
+}
+
+/// A place in the queue of a transactional id; given up when dropped.
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    name: String,
+    ticket: u64,
+}
+
+impl Turns {
+    /// Takes a place; it is one's turn once `come` returns.
+    pub(crate) fn take(&self, name: &str) -> Turn<'_> {
+        let ticket = self.next.get();
+        self.next.set(ticket + 1);
+        self.queues.borrow_mut().entry(name.to_owned()).or_default().push_back(ticket);
+        Turn { turns: self, name: name.to_owned(), ticket }
+    }
+}
+
+impl Turn<'_> {
+    pub(crate) async fn come(&self) {
+        let first = || {
+            let queues = self.turns.queues.borrow();
+            (queues[&self.name].front() == Some(&self.ticket)).then_some(())
+        };
+        self.turns.moved.until(first).await;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queues = self.turns.queues.borrow_mut();
+        let queue = queues.get_mut(&self.name).expect("ours is in it");
+        queue.retain(|ticket| *ticket != self.ticket);
+        if queue.is_empty() {
+            queues.remove(&self.name);
+        }
+        drop(queues);
+        self.turns.moved.notify();
+    }
+}
+
+/// Reads every partition's transactions, and forgets what is old from time to time, for ever.
+pub(crate) async fn look_after(shard: Rc<Shard>) {
+    loop {
+        for log in shard.transaction_logs() {
+            if let Err(error) = log.run(&shard, |_, coordinator, now| coordinator.expire(now)).await
+            {
+                warning!("transactions of {}: {}", log.slot().id, error.name());
+            }
+        }
+        let before = clock::unix_ms().saturating_sub(shard.node.config.producer_id_expiration_ms);
+        for slot in shard.all_slots() {
+            slot.producers.borrow_mut().expire(before);
+        }
+        timer::sleep(EXPIRE_EVERY).await;
+    }
+}
