@@ -145,6 +145,21 @@ pub const SETTINGS: &[Setting] = &[
         about: "What happens to old records: delete, compact or both; topics may set cleanup.policy",
     },
     Setting {
+        name: "log.cleaner.backoff.ms",
+        alias: None,
+        default: "15000",
+        kind: "MS",
+        about: "How often it is looked for logs to compact",
+    },
+    Setting {
+        name: "log.cleaner.dedupe.buffer.size",
+        alias: None,
+        default: "33554432",
+        kind: "BYTES",
+        about: "Memory per shard for the keys of the log that is being compacted, 32 bytes each; if \
+                they do not fit, it takes more passes",
+    },
+    Setting {
         name: "compression.type",
         alias: None,
         default: "producer",
@@ -266,6 +281,14 @@ pub const SETTINGS: &[Setting] = &[
         about: "A connection that announces a larger request is closed",
     },
     Setting {
+        name: "weir.clamp.replication.factor",
+        alias: None,
+        default: "false",
+        kind: "BOOL",
+        about: "A topic asked for with more replicas than there are brokers gets as many as there \
+                are, instead of being refused: for programs written for a larger cluster",
+    },
+    Setting {
         name: "weir.shards",
         alias: Some("shards"),
         default: "0",
@@ -307,6 +330,11 @@ pub struct Config {
     pub groups: CoordinatorConfig,
     pub offsets_partitions: i32,
     pub offsets_check_ms: u64,
+    pub cleaner_backoff_ms: u64,
+    /// Per shard, while it compacts.
+    pub cleaner_map_bytes: usize,
+    /// A topic asked for with more replicas than there are brokers gets as many as there are.
+    pub clamps_replication: bool,
     pub transactions: TransactionConfig,
     pub transactions_partitions: i32,
     pub producer_id_expiration_ms: i64,
@@ -416,6 +444,9 @@ impl Config {
             groups,
             offsets_partitions: number("offsets.topic.num.partitions", 1..=10_000)? as i32,
             offsets_check_ms: number("offsets.retention.check.interval.ms", 1..=i64::MAX)? as u64,
+            cleaner_backoff_ms: number("log.cleaner.backoff.ms", 1..=i64::MAX)? as u64,
+            cleaner_map_bytes: number("log.cleaner.dedupe.buffer.size", 4096..=1 << 40)? as usize,
+            clamps_replication: flag("weir.clamp.replication.factor")?,
             transactions: TransactionConfig {
                 timeout_ms_max: number("transaction.max.timeout.ms", 1..=INT_MAX)? as i32,
                 id_expiration_ms: number("transactional.id.expiration.ms", 1..=i64::MAX)?,

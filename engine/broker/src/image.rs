@@ -1,5 +1,6 @@
 //! What every shard knows of the cluster: topics by name and id. Replaced as a whole.
 
+use crate::compaction::CompactionRules;
 use crate::topic_settings::{Durability, WriteRules};
 use model::{ErrorCode, PartitionIndex, TopicId, TopicPartition};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub(crate) struct TopicImage {
     /// How its logs are cut into files, and how much of them is kept.
     pub(crate) log: LogSettings,
     pub(crate) retention: Retention,
+    /// How they are compacted, if they are.
+    pub(crate) compaction: Option<CompactionRules>,
     /// `weir.durability`, `flush.messages` and `flush.ms` in force.
     pub(crate) flushing: Flushing,
 }
@@ -87,6 +90,7 @@ impl MetadataImage {
                 rules: crate::topic_settings::write_rules_of(settings, config),
                 log: crate::topic_settings::log_settings_of(settings, config),
                 retention: crate::topic_settings::retention_of(settings, config),
+                compaction: crate::topic_settings::compaction_of(settings, config),
                 flushing: Flushing {
                     durability: crate::topic_settings::durability_of(settings, config),
                     messages: number("flush.messages"),

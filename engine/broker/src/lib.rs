@@ -6,6 +6,7 @@
 mod admin;
 mod authorized;
 pub mod cli;
+mod compaction;
 pub mod config;
 mod config_changes;
 mod connection;

@@ -22,6 +22,8 @@ use std::time::Duration;
 use storage::{Log, Retention};
 use wire::produce::ProduceResult;
 
+const COMPACTION_RESTS: Duration = Duration::from_secs(60);
+
 /// Who waits for an append to reach its level.
 struct AckWaiter {
     end: Offset,
@@ -63,6 +65,8 @@ pub(crate) struct PartitionSlot {
     flusher_runs: Cell<bool>,
     closing: Cell<bool>,
     quiet_until: Cell<Nanos>,
+    /// After a failure compaction lets the partition be for a while.
+    compaction_rests_until: Cell<Nanos>,
 }
 
 impl PartitionSlot {
@@ -90,6 +94,7 @@ impl PartitionSlot {
             flusher_runs: Cell::new(false),
             closing: Cell::new(false),
             quiet_until: Cell::default(),
+            compaction_rests_until: Cell::default(),
         })
     }
 
@@ -372,6 +377,33 @@ impl PartitionSlot {
         self.settled.notify();
         self.refuse_waiters(shard);
         self.wake_fetches(shard);
+    }
+
+    /// Compaction failed here: it is tried again later.
+    pub(crate) fn rest_compaction(&self) {
+        self.compaction_rests_until.set(clock::now() + COMPACTION_RESTS);
+    }
+
+    pub(crate) fn compaction_rests(&self) -> bool {
+        clock::now() < self.compaction_rests_until.get()
+    }
+
+    /// Writes down what is known of the producers now; it is on the disk when this returns.
+    pub(crate) async fn save_producers_now(&self) -> Result<(), storage::StorageError> {
+        let failures = self.failures.get();
+        let end = self.log.log_end();
+        let snapshot = self.producers.take(end);
+        self.want_durable(end);
+        self.log.changed().notify();
+        // Of what is not durable yet a snapshot on the disk must not know.
+        let reached = || {
+            let over = self.failures.get() != failures || self.closing.get();
+            (over || self.log.flushed().durable >= end).then_some(over)
+        };
+        if self.log.changed().until(reached).await {
+            return Err(storage::StorageError::Offline);
+        }
+        self.producers.save(&self.log, snapshot).await
     }
 
     /// Clients retry many times a second: one line in ten seconds says it.

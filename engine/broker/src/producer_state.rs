@@ -6,6 +6,7 @@ use crate::log_walk::walk;
 use model::{Offset, RecordBatch};
 use partition::Producers;
 use runtime::clock;
+use runtime::notify::Notify;
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use storage::{Log, StorageError};
 
@@ -16,9 +17,9 @@ const SNAPSHOT_EVERY_BYTES: u64 = 64 * 1024 * 1024;
 /// What is not worth a snapshot when the broker stops, if no producer wrote any of it.
 const UNWORTHY_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A snapshot that waits for what it speaks of to be durable.
-struct Due {
-    end: Offset,
+/// A snapshot: not to be written before all it speaks of is durable.
+pub(crate) struct Snapshot {
+    pub(crate) end: Offset,
     bytes: Vec<u8>,
     changes: u64,
 }
@@ -29,8 +30,9 @@ pub(crate) struct ProducerState {
     producers: RefCell<Producers>,
     unsaved_bytes: Cell<u64>,
     saved_changes: Cell<u64>,
-    due: RefCell<Option<Due>>,
+    due: RefCell<Option<Snapshot>>,
     saving: Cell<bool>,
+    saved: Notify,
 }
 
 impl ProducerState {
@@ -85,15 +87,15 @@ impl ProducerState {
         if unsaved < SNAPSHOT_EVERY_BYTES || self.saving.get() || self.due.borrow().is_some() {
             return None;
         }
-        self.take(end);
+        *self.due.borrow_mut() = Some(self.take(end));
         Some(end)
     }
 
-    fn take(&self, end: Offset) {
-        let producers = self.borrow();
-        let (bytes, changes) = (producers.encode(end), producers.changes());
-        *self.due.borrow_mut() = Some(Due { end, bytes, changes });
+    /// What is known now, when the log ends at `end`.
+    pub(crate) fn take(&self, end: Offset) -> Snapshot {
         self.unsaved_bytes.set(0);
+        let producers = self.borrow();
+        Snapshot { end, bytes: producers.encode(end), changes: producers.changes() }
     }
 
     /// The log's end was cut back to `end`.
@@ -109,12 +111,22 @@ impl ProducerState {
 
     /// Writes the snapshot that is due.
     pub(crate) async fn save_due(&self, log: &Log) -> Result<(), StorageError> {
-        let Some(due) = self.due.borrow_mut().take() else { return Ok(()) };
-        self.saving.set(true);
-        let stored = log.store_beside(FILE, &due.bytes).await;
+        let due = self.due.borrow_mut().take();
+        match due {
+            Some(due) => self.save(log, due).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a snapshot. One at a time: an older one never comes after.
+    pub(crate) async fn save(&self, log: &Log, snapshot: Snapshot) -> Result<(), StorageError> {
+        self.saved.until(|| (!self.saving.replace(true)).then_some(())).await;
+        self.due.borrow_mut().take_if(|due| due.end <= snapshot.end);
+        let stored = log.store_beside(FILE, &snapshot.bytes).await;
         self.saving.set(false);
+        self.saved.notify();
         if stored.is_ok() {
-            self.saved_changes.set(due.changes);
+            self.saved_changes.set(snapshot.changes);
         }
         stored
     }
@@ -125,7 +137,6 @@ impl ProducerState {
         if !changed && self.unsaved_bytes.get() < UNWORTHY_BYTES {
             return Ok(());
         }
-        self.take(end);
-        self.save_due(log).await
+        self.save(log, self.take(end)).await
     }
 }

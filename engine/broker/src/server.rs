@@ -1,5 +1,6 @@
 //! From settings to serving shards, and back down.
 
+use crate::compaction;
 use crate::config::Config;
 use crate::groups::look_after;
 use crate::image::MetadataImage;
@@ -81,7 +82,8 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
             for to in 0..shards {
                 let keep = |shard: Rc<Shard>| async move {
                     spawn(look_after(Rc::clone(&shard)));
-                    spawn(transactions::look_after(shard));
+                    spawn(transactions::look_after(Rc::clone(&shard)));
+                    spawn(compaction::look_after(shard));
                 };
                 shard.call(to, keep).await;
             }

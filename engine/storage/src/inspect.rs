@@ -8,7 +8,8 @@ use crate::journal_frame::EntryKind;
 use crate::journal_replay::scan;
 use crate::leader_epochs::LeaderEpochs;
 use crate::recovery::{Walk, walk};
-use model::{Compression, LeaderEpoch, Offset, RecordBatch};
+use crate::segment_files::parse_stem;
+use model::{Compression, LeaderEpoch, Offset, RecordBatch, crc32c};
 use runtime::buffer::ChunkWriter;
 use runtime::file::{File, OpenOptions};
 use runtime::fs;
@@ -39,8 +40,8 @@ macro_rules! say {
 pub async fn inspect(path: &Path, details: bool) -> Result<Inspected, StorageError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut out = Inspected::default();
-    if let Some(base) = name.strip_suffix(".log").and_then(|base| base.parse().ok()) {
-        segment(path, Offset(base), details, &mut out).await?;
+    if let Some((base, compacted)) = name.strip_suffix(".log").and_then(parse_stem) {
+        segment(path, base, compacted.is_some(), details, &mut out).await?;
         return Ok(out);
     }
     let bytes = fs::read(path).await.map_err(|error| StorageError::of(path, "read", &error))?;
@@ -49,6 +50,8 @@ pub async fn inspect(path: &Path, details: bool) -> Result<Inspected, StorageErr
         Some(b"WEIRCATL") => catalog(&bytes, details, &mut out),
         Some(b"WEIRIDX1") => index(&bytes, details, &mut out),
         Some(b"WEIREPOC") => epochs(&bytes, &mut out),
+        Some(b"WEIRPROD") => producers(&bytes, &mut out),
+        Some(b"WEIRCLND") => cleaned(&bytes, &mut out),
         _ if name.ends_with(".idx") || name == "epochs" || name.starts_with("catalog") => {
             out.damage.push("its first bytes are not those of such a file".to_owned());
         }
@@ -81,14 +84,21 @@ pub fn time_of(unix_ms: i64) -> String {
 async fn segment(
     path: &Path,
     base: Offset,
+    compacted: bool,
     details: bool,
     out: &mut Inspected,
 ) -> Result<(), StorageError> {
     let file = File::open(path, OpenOptions::default());
     let file = file.map_err(|error| StorageError::of(path, "open", &error))?;
     let length = file.len().map_err(|error| StorageError::of(path, "stat", &error))?;
-    let plan =
-        Walk { from: 0, offset: base, to: u64::MAX, check_crc: true, epoch: LeaderEpoch(i32::MIN) };
+    let plan = Walk {
+        from: 0,
+        offset: base,
+        to: u64::MAX,
+        check_crc: true,
+        epoch: LeaderEpoch(i32::MIN),
+        gaps: compacted,
+    };
     let (mut batches, mut records) = (0u64, 0u64);
     let (mut first_ms, mut last_ms) = (i64::MAX, i64::MIN);
     let mut codecs: BTreeMap<&str, u64> = BTreeMap::new();
@@ -122,7 +132,8 @@ async fn segment(
         }
     })
     .await?;
-    say!(out, "segment with base offset {base}: {batches} batches, {records} records");
+    let kind = if compacted { "compacted segment" } else { "segment" };
+    say!(out, "{kind} with base offset {base}: {batches} batches, {records} records");
     if batches > 0 {
         let codecs: Vec<_> = codecs.iter().map(|(name, n)| format!("{n} {name}")).collect();
         say!(out, "  offsets {base} to {}, {} bytes", walked.log_end.0 - 1, walked.end);
@@ -186,6 +197,31 @@ async fn good_batch_behind(
             .then(|| (start + at as u64, batch.base_offset()))
     });
     Ok(found)
+}
+
+/// The body of a file that ends with a CRC over it.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    (u32::from_be_bytes(*crc) == crc32c::checksum(body)).then_some(body)
+}
+
+fn producers(bytes: &[u8], out: &mut Inspected) {
+    let number = |body: &[u8]| {
+        let end = i64::from_be_bytes(body.get(8..16)?.try_into().ok()?);
+        Some((end, u32::from_be_bytes(body.get(16..20)?.try_into().ok()?)))
+    };
+    match checked(bytes).and_then(number) {
+        Some((end, known)) => say!(out, "producers known at offset {end}: {known}"),
+        None => out.damage.push("damaged; the next start reads the whole log instead".to_owned()),
+    }
+}
+
+fn cleaned(bytes: &[u8], out: &mut Inspected) {
+    let offset = |body: &[u8]| Some(i64::from_be_bytes(body.get(8..16)?.try_into().ok()?));
+    match checked(bytes).and_then(offset) {
+        Some(offset) => say!(out, "compacted up to offset {offset}"),
+        None => out.damage.push("damaged; all is compacted once more".to_owned()),
+    }
 }
 
 fn superblock(bytes: &[u8], out: &mut Inspected) {

@@ -81,6 +81,8 @@ pub struct Log {
     pub(crate) journaled_in: Cell<u64>,
     pub(crate) writes_behind: Cell<bool>,
     holds_slabs: Cell<bool>,
+    /// Up to where it was compacted, once known.
+    pub(crate) cleaned_to: Cell<Option<Offset>>,
 }
 
 pub(crate) struct State {
@@ -186,6 +188,7 @@ impl Log {
             journaled_in: Cell::new(0),
             writes_behind: Cell::new(false),
             holds_slabs: Cell::new(false),
+            cleaned_to: Cell::new(None),
         });
         if let Some(journal) = &home.journal {
             journal.register(&log);

@@ -13,6 +13,7 @@ use crate::log::{Log, LogSettings, block_floor, open_file};
 use crate::log_dir::LogDir;
 use crate::log_segment::LogSegment;
 use crate::recovery::{Walk, Walked, walk_into};
+use crate::segment_files::SegmentFiles;
 use model::limits::DISK_BLOCK_BYTES;
 use model::{LeaderEpoch, Offset, TopicPartition};
 use runtime::buffer::ChunkWriter;
@@ -59,9 +60,12 @@ impl Log {
             }
             Err(error) => return Err(StorageError::of(&dir, "list", &error)),
         };
-        let base_of = |name: &String| name.strip_suffix(".log")?.parse::<i64>().ok().map(Offset);
-        let mut bases: Vec<Offset> = names.iter().filter_map(base_of).collect();
-        bases.sort_unstable();
+        let files = SegmentFiles::of(&names);
+        for name in &files.obsolete {
+            let path = dir.join(name);
+            fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;
+        }
+        let mut bases = files.bases.clone();
         let replayed_bytes = apply(home, &dir, notes, &mut bases).await?;
         let mut recovered = Recovered { replayed_bytes, ..Recovered::default() };
         if let Some(damage) = &notes.damage {
@@ -77,8 +81,13 @@ impl Log {
             }
             bases.push(synced.segment);
         }
-        remove_deleted(&dir, notes.log_start, &mut bases)?;
-        let mut segments: Vec<LogSegment> = bases.into_iter().map(LogSegment::new).collect();
+        if let Some(end) = bases.last().and_then(|last| files.segment(*last).compacted) {
+            // Only closed segments are compacted: what follows has no file yet.
+            bases.push(end.end);
+        }
+        remove_deleted(&dir, notes.log_start, &files, &mut bases)?;
+        let mut segments: Vec<LogSegment> =
+            bases.into_iter().map(|base| files.segment(base)).collect();
         let (active, sealed) = segments.split_last_mut().expect("there is one");
         for segment in sealed {
             let path = segment.log_path(&dir);
@@ -152,6 +161,7 @@ async fn recover_active(
         to: u64::MAX,
         check_crc: true,
         epoch: epochs.latest().unwrap_or(LeaderEpoch(i32::MIN)),
+        gaps: false,
     };
     let Walked { end, log_end, rest_is_empty } =
         walk_into(&path, &file, active.base, plan, &mut index, epochs).await?;
@@ -183,12 +193,13 @@ async fn recover_active(
 fn remove_deleted(
     dir: &Path,
     log_start: Option<Offset>,
+    files: &SegmentFiles,
     bases: &mut Vec<Offset>,
 ) -> Result<(), StorageError> {
     let Some(log_start) = log_start else { return Ok(()) };
     let kept = bases.partition_point(|base| *base <= log_start).saturating_sub(1);
     for base in bases.drain(..kept) {
-        let segment = LogSegment::new(base);
+        let segment = files.segment(base);
         for path in [segment.index_path(dir), segment.log_path(dir)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -220,6 +231,7 @@ async fn epochs_of(
             to: u64::MAX,
             check_crc: false,
             epoch: epochs.latest().unwrap_or(LeaderEpoch(i32::MIN)),
+            gaps: segment.compacted.is_some(),
         };
         walk_into(&path, &file, base, plan, &mut ignored, &mut epochs).await?;
     }

@@ -121,7 +121,7 @@ impl Log {
 
     /// At most `len` bytes of a segment from `position`, from memory if they are there, else from
     /// disk as far as they are written.
-    async fn read_window(
+    pub(crate) async fn read_window(
         &self,
         index: usize,
         position: u32,
@@ -162,13 +162,14 @@ impl Log {
 
     /// Loads a segment's index, or rebuilds it from the segment.
     async fn load_index(&self, index: usize) -> Result<(), StorageError> {
-        let (path, index_path, base) = {
+        let (path, index_path, base, gaps) = {
             let state = self.state.borrow();
             let segment = &state.segments[index];
             if segment.index.is_some() {
                 return Ok(());
             }
-            (segment.log_path(&self.dir), segment.index_path(&self.dir), segment.base)
+            let paths = (segment.log_path(&self.dir), segment.index_path(&self.dir));
+            (paths.0, paths.1, segment.base, segment.compacted.is_some())
         };
         let stored = fs::read(&index_path).await.ok();
         let end = self.state.borrow().written_end(index);
@@ -193,6 +194,7 @@ impl Log {
                 to: u64::from(wanted),
                 check_crc: false,
                 epoch: LeaderEpoch(i32::MIN),
+                gaps,
             };
             let walked = walk_into(&path, &file, base, plan, &mut loaded, &mut ignored).await?;
             if walked.end != wanted {
@@ -335,12 +337,10 @@ fn find_in_batch(
     scratch: &mut Vec<u8>,
 ) -> Option<Option<TimestampOffset>> {
     let base = batch.base_offset();
-    if batch.is_log_append_time() {
-        return Some(Some(TimestampOffset { offset: base, timestamp: batch.max_timestamp() }));
-    }
+    let stamped = batch.is_log_append_time().then(|| batch.max_timestamp());
     for record in batch.records(scratch).ok()? {
         let record = record.ok()?;
-        let at = batch.base_timestamp() + record.timestamp_delta;
+        let at = stamped.unwrap_or(batch.base_timestamp() + record.timestamp_delta);
         let offset = base.plus(i64::from(record.offset_delta));
         if at >= timestamp && offset >= log_start {
             return Some(Some(TimestampOffset { offset, timestamp: at }));

@@ -77,7 +77,7 @@ impl Log {
     }
 
     /// When a segment was last written, ms since the Unix epoch.
-    fn last_write_ms(&self, index: usize) -> i64 {
+    pub(crate) fn last_write_ms(&self, index: usize) -> i64 {
         let (appended, path) = {
             let state = self.state.borrow();
             let segment = &state.segments[index];

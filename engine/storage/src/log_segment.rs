@@ -1,6 +1,7 @@
 //! One segment: a file of batches, its index, and the slabs that cache its end.
 
 use crate::index::SegmentIndex;
+use crate::segment_files::{Compacted, stem_of};
 use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES};
 use model::{Offset, RecordBatch};
 use runtime::buffer::{ChunkWriter, SharedBytes};
@@ -24,6 +25,8 @@ impl Slab {
 /// A segment of a log. Invariant: slabs are adjacent, and the last one ends at `end`.
 pub(crate) struct LogSegment {
     pub(crate) base: Offset,
+    /// What it stands for, if compaction wrote it: its batches may leave offsets out.
+    pub(crate) compacted: Option<Compacted>,
     /// Position behind the last batch.
     pub(crate) end: u32,
     /// Open, or not yet made or opened.
@@ -62,6 +65,7 @@ impl LogSegment {
     pub(crate) fn new(base: Offset) -> Self {
         Self {
             base,
+            compacted: None,
             end: 0,
             file: None,
             allocated: 0,
@@ -78,11 +82,11 @@ impl LogSegment {
     }
 
     pub(crate) fn log_path(&self, dir: &Path) -> PathBuf {
-        dir.join(format!("{:020}.log", self.base.0))
+        dir.join(stem_of(self.base, self.compacted) + ".log")
     }
 
     pub(crate) fn index_path(&self, dir: &Path) -> PathBuf {
-        dir.join(format!("{:020}.idx", self.base.0))
+        dir.join(stem_of(self.base, self.compacted) + ".idx")
     }
 
     /// First position that is cached.

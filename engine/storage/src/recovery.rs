@@ -27,6 +27,8 @@ pub(crate) struct Walk {
     /// The epoch of the batch in front: bytes of an earlier time, which may lie behind the end, have
     /// a lower one.
     pub(crate) epoch: LeaderEpoch,
+    /// Whether offsets may be left out between batches: the segment was compacted.
+    pub(crate) gaps: bool,
 }
 
 /// Where a walk ended.
@@ -85,7 +87,8 @@ pub(crate) async fn walk(
                 _ => break,
             }
             let Ok((batch, _)) = RecordBatch::split_first(rest) else { break 'read };
-            let good = batch.base_offset() == next
+            let follows = batch.base_offset() == next || walk.gaps && batch.base_offset() > next;
+            let good = follows
                 && batch.last_offset_delta() >= 0
                 && last_epoch <= batch.leader_epoch()
                 && (!walk.check_crc || batch.crc_matches());

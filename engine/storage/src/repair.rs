@@ -10,6 +10,7 @@ use crate::log_dir::LogDir;
 use crate::log_open::apply;
 use crate::log_segment::LogSegment;
 use crate::recovery::{Walk, walk};
+use crate::segment_files::SegmentFiles;
 use crate::tail_cache::TailCache;
 use model::{LeaderEpoch, Offset, TopicPartition};
 use runtime::buffer::ChunkWriter;
@@ -81,20 +82,29 @@ async fn examine_partition(
 ) -> Result<Option<Finding>, StorageError> {
     let known_below = notes.durable();
     let log_start = notes.log_start.unwrap_or_default();
-    let bases = bases_of(dir)?;
+    let files = files_of(dir)?;
+    let bases = files.bases.clone();
     let mut next = bases.first().copied().unwrap_or_default();
     let mut epoch = LeaderEpoch(i32::MIN);
     for (number, &base) in bases.iter().enumerate() {
-        let segment = LogSegment::new(base);
+        let segment = files.segment(base);
         let path = segment.log_path(dir);
         let file = File::open(&path, OpenOptions::default());
         let file = file.map_err(|error| StorageError::of(&path, "open", &error))?;
-        let finding = |position: u32, keeps: Offset, what| Finding {
-            partition,
-            what: StorageError::Corrupt { path: path.clone(), position: u64::from(position), what },
-            keeps_below: keeps,
-            known_below: known_below.max(bases.last().copied().unwrap_or_default()),
-            cut: Some((base, position)),
+        let finding = |position: u32, keeps: Offset, what| {
+            // Of a compacted segment, whose name says where it ends, nothing is kept.
+            let whole = segment.compacted.is_some();
+            Finding {
+                partition,
+                what: StorageError::Corrupt {
+                    path: path.clone(),
+                    position: u64::from(position),
+                    what,
+                },
+                keeps_below: if whole { base } else { keeps },
+                known_below: known_below.max(bases.last().copied().unwrap_or_default()),
+                cut: Some((base, if whole { 0 } else { position })),
+            }
         };
         if base != next {
             return Ok(Some(finding(0, next, "the segment before it ends elsewhere")));
@@ -105,6 +115,7 @@ async fn examine_partition(
             to: u64::MAX,
             check_crc: true,
             epoch: LeaderEpoch(epoch.0),
+            gaps: segment.compacted.is_some(),
         };
         let walked = walk(&path, &file, plan, |batch, _| epoch = batch.leader_epoch()).await?;
         examined.segments += 1;
@@ -150,12 +161,9 @@ fn with_journal(end: Offset, notes: &PartitionNotes) -> Offset {
     )
 }
 
-fn bases_of(dir: &Path) -> Result<Vec<Offset>, StorageError> {
+fn files_of(dir: &Path) -> Result<SegmentFiles, StorageError> {
     let names = fs::list(dir).map_err(|error| StorageError::of(dir, "list", &error))?;
-    let base_of = |name: &String| name.strip_suffix(".log")?.parse::<i64>().ok().map(Offset);
-    let mut bases: Vec<Offset> = names.iter().filter_map(base_of).collect();
-    bases.sort_unstable();
-    Ok(bases)
+    Ok(SegmentFiles::of(&names))
 }
 
 /// Cuts the partitions of these findings in front of their damage, and makes the journals forget what
@@ -184,7 +192,7 @@ pub async fn cut(
         let trimmed;
         let notes = if given_up.contains_key(&partition) {
             let dir = home.partition_path(partition);
-            let mut bases = bases_of(&dir)?;
+            let mut bases = files_of(&dir)?.bases;
             apply(&home, &dir, notes, &mut bases).await?;
             // The journal may have mended the end: what is cut is looked for again.
             let mut ignored = Examined::default();
@@ -232,21 +240,28 @@ async fn quarantine(
 ) -> Result<PathBuf, StorageError> {
     let to = data_dir.join("quarantine").join(format!("{partition}-{}", clock::unix_ms()));
     fs::create_dir_all(&to).map_err(|error| StorageError::of(&to, "mkdir", &error))?;
-    let bases = bases_of(dir)?;
+    let files = files_of(dir)?;
+    let bases = files.bases.clone();
     for base in bases.iter().filter(|other| **other >= base) {
-        let segment = LogSegment::new(*base);
+        let segment = files.segment(*base);
         copy(&segment.log_path(dir), &segment.log_path(&to)).await?;
     }
     fs::sync_dir(&to).await.map_err(|error| StorageError::of(&to, "sync", &error))?;
     for later in bases.iter().filter(|other| **other >= base) {
-        let segment = LogSegment::new(*later);
+        let segment = files.segment(*later);
         let _ = fs::remove_file(&segment.index_path(dir));
-        let path = segment.log_path(dir);
-        if *later > base || position == 0 && *later != bases[0] {
+        let mut path = segment.log_path(dir);
+        let is_first = *later == bases[0];
+        let goes = *later > base || position == 0 && !is_first;
+        if goes || segment.compacted.is_some() {
             fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;
-            continue;
+            if goes {
+                continue;
+            }
+            // The log begins where it did, with nothing in it.
+            path = LogSegment::new(*later).log_path(dir);
         }
-        let file = open_file(&path, false, false)?;
+        let file = open_file(&path, false, segment.compacted.is_some())?;
         let cut = file.set_len(u64::from(position));
         cut.map_err(|error| StorageError::of(&path, "truncate", &error))?;
         let synced = file.sync(false).await;

@@ -66,7 +66,7 @@ fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refu
             return Err((ErrorCode::InvalidReplicaAssignment, why));
         }
         partitions = indexes.len() as i32;
-    } else if topic.replication_factor != -1 && topic.replication_factor != 1 {
+    } else if !replication_fits(shard, topic.replication_factor) {
         let why = format!(
             "replication factor {} asked for, and there is 1 broker",
             topic.replication_factor
@@ -90,6 +90,11 @@ fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refu
         }
     }
     Ok(NewTopic { name: topic.name.clone(), partitions, settings })
+}
+
+/// Whether so many replicas can be had: -1 asks for the default.
+fn replication_fits(shard: &Shard, factor: i16) -> bool {
+    matches!(factor, -1 | 1) || factor > 1 && shard.node.config.clamps_replication
 }
 
 fn describe(

@@ -69,7 +69,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
         if others & 1 << (to % 64) != 0 {
             let (frame, image) = (request.clone(), shard.image());
-            let proofs = Proofs::clone(&proofs);
+            let proofs = proofs.clone();
             let message = Message::Produce { frame, image, token: open.token, proofs };
             shard.mailbox.send(to, message);
         }
@@ -147,7 +147,7 @@ fn append_one(
     index: u32,
     proofs: &Proofs,
 ) -> Option<ProduceResult> {
-    let proof = match proofs.get(&index).copied().transpose() {
+    let proof = match proofs.of(index) {
         Ok(proof) => proof,
         Err(error) => return Some(ProduceResult::refused(error, None)),
     };

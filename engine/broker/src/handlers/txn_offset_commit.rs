@@ -41,7 +41,7 @@ async fn commit(
     let topic = OFFSETS_TOPIC.to_owned();
     let target = Target { index: 0, topic, id, producer };
     let proofs = prove(shard, &asked.transactional_id, vec![target], version).await;
-    let proof = proofs.get(&0).copied().transpose()?;
+    let proof = proofs.of(0)?;
     let for_coordinator = TxnOffsetCommitRequest::clone(asked);
     at_coordinator(shard, &asked.group_id, move |shard, log: Rc<GroupLog>| async move {
         let step = log.run(&shard, |shard, coordinator, now| {
