@@ -44,7 +44,7 @@ enum Verb {
     /// A simulated rig with one seed, or with many
     Sim {
         /// Which: storage on a failing disk, or consumer groups
-        #[arg(long, default_value = "storage", value_parser = ["storage", "groups"])]
+        #[arg(long, default_value = "storage", value_parser = check::RIGS)]
         rig: String,
         /// The seed to repeat
         seed: Option<u64>,

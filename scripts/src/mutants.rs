@@ -44,7 +44,7 @@ fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) 
     let mutants = read(&text)?;
     let copy = top().join("target/mutants/checkout");
     copy_checkout(&copy)?;
-    for rig in ["storage", "groups"] {
+    for rig in crate::check::RIGS {
         if test(&copy, rig, runs.min(50), None)?.is_some() {
             return Err(format!("the rig {rig} fails without any mutant"));
         }

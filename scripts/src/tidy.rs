@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "engine/broker",
         &["model", "runtime", "wire", "storage", "partition", "coordinator", "client"],
     ),
-    ("engine/sim", &["model", "runtime", "storage", "coordinator", "wire"]),
+    ("engine/sim", &["model", "runtime", "storage", "partition", "coordinator", "wire"]),
     ("loadgen", &["model", "runtime", "wire", "client", "broker"]),
     ("benches", &["model", "runtime", "wire", "client", "storage"]),
     ("scripts", &[]),

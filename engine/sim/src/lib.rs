@@ -3,5 +3,8 @@
 //! In: a seed. Out: what was checked, or a panic that names the seed. Never: real files or time.
 #![forbid(unsafe_code)]
 
+pub mod compaction_rig;
 pub mod group_rig;
+pub mod history;
 pub mod storage_rig;
+pub mod transaction_rig;
