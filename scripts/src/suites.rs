@@ -22,6 +22,8 @@ struct Expected {
     passing: Vec<String>,
     /// Not passed, with the reason.
     left_out: BTreeMap<String, String>,
+    /// What some tests are run with.
+    with: BTreeMap<String, String>,
 }
 
 impl Expected {
@@ -35,17 +37,18 @@ impl Expected {
             found.ok_or_else(|| missing(key))
         };
         let passing = table.get("passing").and_then(toml::Value::as_array);
-        let left_out = table.get("left_out").and_then(toml::Value::as_table);
         let texts = |value: &toml::Value| value.as_str().map(str::to_owned);
+        let map = |key: &str| -> BTreeMap<String, String> {
+            let found = table.get(key).and_then(toml::Value::as_table);
+            let pair = |(name, value): (&String, &toml::Value)| Some((name.clone(), texts(value)?));
+            found.into_iter().flatten().filter_map(pair).collect()
+        };
         Ok(Self {
             package: text("package")?,
             version: text("version")?,
             passing: passing.ok_or_else(|| missing("passing"))?.iter().filter_map(texts).collect(),
-            left_out: left_out
-                .into_iter()
-                .flatten()
-                .filter_map(|(name, why)| Some((name.clone(), texts(why)?)))
-                .collect(),
+            left_out: map("left_out"),
+            with: map("with"),
         })
     }
 
@@ -190,16 +193,27 @@ fn librdkafka(
         .and_then(|()| std::fs::write(bin.join("kafka-topics.sh"), script));
     made.map_err(|error| format!("{}: {error}", bin.display()))?;
     works("chmod", &["+x", &bin.join("kafka-topics.sh").display().to_string()]);
-    let broker = Broker::start_release(data, &["--num.partitions", "4"])?;
+    // Written for a cluster of three that looks for what to compact more often.
+    let flags =
+        "--num.partitions 4 --weir.clamp.replication.factor true --log.cleaner.backoff.ms 500";
+    let flags: Vec<&str> = flags.split(' ').collect();
+    let broker = Broker::start_release(data, &flags)?;
+    let strict = [&flags[..], &["--auto.create.topics.enable", "false"]].concat();
+    let strict = Broker::start_release(&data.join("strict"), &strict)?;
     let config = home.join("test.conf");
-    std::fs::write(&config, format!("bootstrap.servers={}\n", broker.address))
-        .map_err(|error| format!("{}: {error}", config.display()))?;
     let mut results = BTreeMap::new();
     for name in expected.passing.iter().filter(|name| name.contains(only)) {
         let start = Instant::now();
+        let with = expected.with.get(name).map_or("-V 3.9.0", String::as_str);
+        let broker = if with.contains("noautocreate") { &strict } else { &broker };
+        std::fs::write(&config, format!("bootstrap.servers={}\n", broker.address))
+            .map_err(|error| format!("{}: {error}", config.display()))?;
+        let version: &[&str] = if with.contains("-V") { &[] } else { &["-V", "3.9.0"] };
         // Each for itself, whole, and for at most so long.
         let output = Command::new("timeout")
-            .args(["-k", "5", "900", "./test-runner", "-p1", "-L", "-V", "3.9.0"])
+            .args(["-k", "5", "900", "./test-runner", "-p1", "-L"])
+            .args(version)
+            .args(with.split(' '))
             .current_dir(&tests)
             .env("LD_LIBRARY_PATH", "../src:../src-cpp")
             .env("RDKAFKA_TEST_CONF", &config)
@@ -224,6 +238,7 @@ fn librdkafka(
         }
         results.insert(name.clone(), passed);
     }
+    strict.stop()?;
     broker.stop()?;
     Ok(results)
 }
@@ -276,7 +291,6 @@ fn kafka_python(
         // The distribution leaves out what starts servers; ours runs already.
         let write = |file: &str, text: &str| std::fs::write(source.join(file), text);
         write("test/__init__.py", "")
-            .and_then(|()| write("weir_plugin.py", PLUGIN))
             .and_then(|()| write("test/service.py", SERVICE))
             .and_then(|()| std::fs::create_dir_all(source.join("servers/4.1.0/kafka-bin")))
             .and_then(|()| std::fs::create_dir_all(source.join("servers/4.1.0/resources")))
@@ -295,19 +309,7 @@ fn kafka_python(
     let mut results = BTreeMap::new();
     let wanted: Vec<&String> = expected.passing.iter().filter(|n| n.contains(only)).collect();
     let output = Command::new("timeout")
-        .args([
-            "-k",
-            "5",
-            "1200",
-            &python,
-            "-m",
-            "pytest",
-            "-p",
-            "weir_plugin",
-            "-v",
-            "-W",
-            "ignore",
-        ])
+        .args(["-k", "5", "1200", &python, "-m", "pytest", "-v", "-W", "ignore"])
         .args([
             "--timeout",
             "90",
@@ -334,11 +336,6 @@ fn kafka_python(
     broker.stop()?;
     Ok(results)
 }
-
-/// Producers of this client are idempotent unless told otherwise.
-const PLUGIN: &str = "from kafka import KafkaProducer\n\
-                      KafkaProducer.DEFAULT_CONFIG['enable_idempotence'] = False\n";
-
 const SERVICE: &str = "class ExternalService:\n    def __init__(self, host, port):\n        \
                        self.host, self.port = host, port\n    def open(self): pass\n    \
                        def close(self): pass\n    def stop(self): pass\n    \

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Number(i64, i64),
     /// A number from 0 to 1.
     Ratio,
+    /// A version of Kafka's.
+    Version,
     /// true or false.
     Flag,
     /// One of these words.
@@ -39,7 +41,7 @@ impl Kind {
     pub(crate) fn code(&self) -> i8 {
         match self {
             Self::Flag => 1,
-            Self::Word(_) => 2,
+            Self::Word(_) | Self::Version => 2,
             Self::Number(_, high) if *high <= i64::from(i32::MAX) => 3,
             Self::Number(..) => 5,
             Self::Ratio => 6,
@@ -63,6 +65,12 @@ impl Kind {
                 Ok(n) if (0.0..=1.0).contains(&n) => Ok(()),
                 _ => Err("a number from 0 to 1 is expected".to_owned()),
             },
+            Self::Version => {
+                let numbers = value
+                    .split(['.', '-'])
+                    .all(|part| part.strip_prefix("IV").unwrap_or(part).parse::<u8>().is_ok());
+                if numbers { Ok(()) } else { Err("a version, as 2.8, is expected".to_owned()) }
+            }
             Self::Flag => one_of(&["true", "false"], value),
             Self::Word(words) => one_of(words, value),
             Self::Words(words) => value.split(',').try_for_each(|word| one_of(words, word.trim())),
@@ -105,6 +113,8 @@ topic_settings! {
         "A record that is not the newest of its key is compacted away after about so long";
     "max.message.bytes", Some("message.max.bytes"), "1048588", Kind::Number(100, 64 * 1024 * 1024),
         "Largest record batch, header included";
+    "message.format.version", None, "3.0-IV1", Kind::Version,
+        "Without effect: records are kept in format 2, which every client since 0.11 speaks";
     "message.timestamp.after.max.ms", None, "3600000", Kind::Number(0, MAX),
         "A batch with a CreateTime further ahead of the broker's clock is refused";
     "message.timestamp.before.max.ms", None, NEVER, Kind::Number(0, MAX),

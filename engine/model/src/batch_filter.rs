@@ -2,7 +2,9 @@
 //! sequence and its timestamp; the CRC is made anew.
 
 use crate::limits::{BATCH_HEADER_BYTES, BATCH_LENGTH_PREFIX_BYTES};
-use crate::record_batch::{BatchError, CRC_COVERS_FROM, DELETE_HORIZON_BIT, RecordBatch};
+use crate::record_batch::{
+    BatchError, CRC_COVERS_FROM, DELETE_HORIZON_BIT, RecordBatch, TRANSACTIONAL_BIT,
+};
 use crate::{Compression, Record, crc32c};
 
 /// What is left of a batch.
@@ -121,7 +123,9 @@ fn assemble<'b>(
         codec => codec.compress(records, out),
     }
     let length = (out.len() - BATCH_LENGTH_PREFIX_BYTES) as i32;
-    let attributes = batch.attributes() & !7 | codec as u16 | bits;
+    // An empty batch must not seem to begin a transaction: its marker may be gone before it.
+    let gone = if count == 0 { TRANSACTIONAL_BIT } else { 0 };
+    let attributes = batch.attributes() & !7 & !gone | codec as u16 | bits;
     out[8..12].copy_from_slice(&length.to_be_bytes());
     out[21..23].copy_from_slice(&attributes.to_be_bytes());
     out[27..35].copy_from_slice(&base_timestamp.to_be_bytes());
@@ -203,7 +207,7 @@ mod tests {
         let (batch, _) = RecordBatch::split_first(&bytes).unwrap();
         let empty = filter.emptied(batch);
         assert_eq!((empty.bytes().len(), empty.record_count()), (BATCH_HEADER_BYTES, 0));
-        assert!(empty.crc_matches() && seen(empty).is_empty());
+        assert!(empty.crc_matches() && seen(empty).is_empty() && !empty.is_transactional());
         assert_eq!((empty.last_offset_delta(), empty.last_sequence()), (19, 59));
         assert_eq!(empty.producer(), batch.producer());
     }

@@ -7,7 +7,7 @@ use crate::{Compression, ErrorCode, LeaderEpoch, Offset, Producer, ProducerId, c
 /// Where the bytes that the CRC covers begin (attributes).
 pub const CRC_COVERS_FROM: usize = 21;
 pub(crate) const TIMESTAMP_TYPE_BIT: u16 = 1 << 3;
-const TRANSACTIONAL_BIT: u16 = 1 << 4;
+pub(crate) const TRANSACTIONAL_BIT: u16 = 1 << 4;
 const CONTROL_BIT: u16 = 1 << 5;
 pub(crate) const DELETE_HORIZON_BIT: u16 = 1 << 6;
 

@@ -9,12 +9,10 @@ use std::hash::Hasher;
 
 const SLOT_BYTES: usize = size_of::<Slot>();
 
-/// The offset is stored plus one: 0 is free.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    hash: [u64; 2],
-    offset: u64,
-}
+/// Two halves of a hash, and the offset plus one: 0 is free. Plain numbers, so that a new map is
+/// memory the system has zeroed, which costs nothing before it is used.
+type Slot = [u64; 3];
+const OFFSET: usize = 2;
 
 pub(crate) struct KeyMap {
     slots: Vec<Slot>,
@@ -26,7 +24,7 @@ impl KeyMap {
     /// A map that takes about so many bytes; `secret` must be random.
     pub(crate) fn new(bytes: usize, secret: (u64, u64)) -> Self {
         let slots = (bytes / SLOT_BYTES).max(64);
-        Self { slots: vec![Slot::default(); slots], used: 0, secret }
+        Self { slots: vec![[0; 3]; slots], used: 0, secret }
     }
 
     /// How many keys more it takes: three quarters of its slots are used at most.
@@ -34,8 +32,15 @@ impl KeyMap {
         (self.slots.len() / 4 * 3).saturating_sub(self.used)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.used == 0
+    /// Makes it twice as large.
+    pub(crate) fn grow(&mut self) {
+        let fresh = Self::new(self.slots.len() * 2 * SLOT_BYTES, self.secret);
+        let before = std::mem::replace(self, fresh);
+        for slot in before.slots.into_iter().filter(|slot| slot[OFFSET] != 0) {
+            let at = self.free_for([slot[0], slot[1]]);
+            self.slots[at] = slot;
+            self.used += 1;
+        }
     }
 
     fn place(&self, key: &[u8]) -> (usize, [u64; 2]) {
@@ -43,29 +48,32 @@ impl KeyMap {
         hasher.write(key);
         let hash = hasher.finish128();
         let hash = [hash.h1, hash.h2];
+        (self.free_for(hash), hash)
+    }
+
+    fn free_for(&self, hash: [u64; 2]) -> usize {
         // The slot a hash belongs to, by its upper bits; the next free or equal one is its own.
         let length = self.slots.len() as u128;
         let mut at = ((u128::from(hash[0]) * length) >> 64) as usize;
-        while self.slots[at].offset != 0 && self.slots[at].hash != hash {
+        while self.slots[at][OFFSET] != 0 && self.slots[at][..OFFSET] != hash {
             at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         }
-        (at, hash)
+        at
     }
 
     /// Notes a key at an offset; the largest one counts.
     pub(crate) fn insert(&mut self, key: &[u8], offset: Offset) {
         let (at, hash) = self.place(key);
-        self.used += usize::from(self.slots[at].offset == 0);
+        self.used += usize::from(self.slots[at][OFFSET] == 0);
         assert!(self.used < self.slots.len(), "the caller asks for room first");
-        let slot = &mut self.slots[at];
-        slot.hash = hash;
-        slot.offset = slot.offset.max(offset.0 as u64 + 1);
+        let newest = self.slots[at][OFFSET].max(offset.0 as u64 + 1);
+        self.slots[at] = [hash[0], hash[1], newest];
     }
 
     /// The largest offset noted for a key.
     pub(crate) fn get(&self, key: &[u8]) -> Option<Offset> {
         let slot = self.slots[self.place(key).0];
-        slot.offset.checked_sub(1).map(|offset| Offset(offset as i64))
+        slot[OFFSET].checked_sub(1).map(|offset| Offset(offset as i64))
     }
 }
 
@@ -83,6 +91,8 @@ mod tests {
             map.insert(&n.to_be_bytes(), Offset(1));
         }
         assert_eq!(map.room(), 0);
+        map.grow();
+        assert_eq!(map.room(), 750);
         for n in 0..750u32 {
             assert_eq!(map.get(&n.to_be_bytes()), Some(Offset(i64::from((n * 2).max(1)))));
         }

@@ -101,10 +101,13 @@ pub(crate) struct State {
     pub(crate) epochs_stored: bool,
     pub(crate) offline: bool,
     pub(crate) flushing: bool,
+    /// Whoever wants to flush takes a number; they come in that order.
+    pub(crate) flush_next: u64,
+    pub(crate) flush_serving: u64,
     /// Disk reads under way; segments are removed only between them.
     pub(crate) readers: usize,
-    /// Segments are about to be removed: reads wait.
-    pub(crate) removing: bool,
+    /// So many are about to remove segments: reads wait.
+    pub(crate) removing: usize,
     pub(crate) pieces: Vec<DiskRange>,
     pub(crate) head_piece: Vec<DiskRange>,
     pub(crate) shared: Vec<SharedBytes>,
@@ -176,8 +179,10 @@ impl Log {
                 epochs_stored: true,
                 offline: false,
                 flushing: false,
+                flush_next: 0,
+                flush_serving: 0,
                 readers: 0,
-                removing: false,
+                removing: 0,
                 pieces: Vec::new(),
                 head_piece: Vec::new(),
                 shared: Vec::new(),

@@ -10,6 +10,7 @@
 
 use crate::StorageError;
 use crate::index::{SegmentIndex, header_of};
+use crate::journal::Journaled;
 use crate::key_map::KeyMap;
 use crate::log::{Log, Reached, open_file};
 use crate::log_read::Reading;
@@ -19,9 +20,10 @@ use model::limits::DISK_BLOCK_BYTES;
 use model::{BatchFilter, Filtered, Marker, Offset, ProducerId, RecordBatch, crc32c};
 use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::file::File;
-use runtime::{fs, random};
+use runtime::{fs, random, timer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// So much is done between two times in which everything else has its turn.
 const SLICE_BYTES: usize = 128 * 1024;
@@ -109,9 +111,9 @@ struct Output {
     allocated: u64,
     index: SegmentIndex,
     sources: Vec<Source>,
-    /// What stands for the end of the last source if nothing of it is left, and the marker it is.
+    /// What stands for the end of the last source if nothing of it is left, and the marker if it is one.
     tail: Option<(Vec<u8>, Option<Offset>)>,
-    /// Markers of aborted transactions that are left out.
+    /// Markers that are left out.
     markers: Vec<Offset>,
 }
 
@@ -162,12 +164,14 @@ impl Output {
 struct Scan {
     source: Source,
     position: u32,
+    /// The next batch's offset, or the least it can be.
+    next: Offset,
     window: usize,
 }
 
 impl Scan {
     fn of(source: Source) -> Self {
-        Self { source, position: 0, window: SLICE_BYTES }
+        Self { source, position: 0, next: source.base, window: SLICE_BYTES }
     }
 }
 
@@ -258,10 +262,7 @@ impl Cleaning<'_> {
                 out.push(self.filter.with_horizon(batch, horizon).map_err(drop)?);
             }
             Some(at) if at > self.plan.now_ms => out.push(batch),
-            Some(_) => {
-                let aborted = (!marker.commit).then(|| batch.last_offset());
-                out.tail = Some((batch.bytes().to_vec(), aborted));
-            }
+            Some(_) => out.tail = Some((batch.bytes().to_vec(), Some(batch.last_offset()))),
         }
         Ok(())
     }
@@ -356,8 +357,8 @@ impl Log {
         Ok(dirt)
     }
 
-    /// Compacts closed segments. `forget` is told of the markers of aborted transactions that are
-    /// about to go, and must have forgotten those, for good, when it returns.
+    /// Compacts closed segments. `forget` is told of markers that are about to go: when it returns
+    /// their transactions must be known to have ended, and forgotten if they were aborted, for good.
     ///
     /// # Errors
     /// The disk's, or damage that was met; the log is as it was or partly compacted, and whole.
@@ -392,6 +393,10 @@ impl Log {
         let mut output: Option<Output> = None;
         let segment_bytes = u64::from(self.settings().segment_bytes);
         for source in sources {
+            if output.is_none() && source.end <= self.log_start() {
+                // Deleted meanwhile.
+                continue;
+            }
             let fits = |out: &Output| {
                 out.end() + u64::from(source.bytes) <= segment_bytes
                     && source.end.since(out.base) <= i64::from(i32::MAX)
@@ -435,33 +440,37 @@ impl Log {
         from: Offset,
     ) -> Result<(KeyMap, Offset), Stop> {
         let secret = (random::seed(), random::seed());
-        let mut map = KeyMap::new(plan.map_bytes, secret);
+        let dirty: usize = sources.iter().filter(|s| s.end > from).map(|s| s.bytes as usize).sum();
+        // No more than the keys there can be, unless they are compressed.
+        let mut map = KeyMap::new(plan.map_bytes.min(dirty.saturating_mul(2)), secret);
         let (mut end, mut scratch) = (from, Vec::new());
         for source in sources.iter().filter(|source| source.end > from) {
             let mut scan = Scan::of(*source);
             while let Some(bytes) = self.next_window(&mut scan, plan).await? {
                 let mut rest = &bytes[..];
                 while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
-                    self.check(batch, &scan)?;
-                    let count = usize::try_from(batch.record_count()).unwrap_or(0);
+                    self.check(batch, &mut scan)?;
                     let counts = batch.last_offset() >= from
                         && !batch.is_control()
                         && !plan.is_aborted(batch);
-                    if counts && count > map.room() {
-                        if !map.is_empty() {
-                            return Ok((map, end));
-                        }
-                        // One batch must fit, whatever was asked for.
-                        map = KeyMap::new(count * 2 * 24, secret);
-                    }
                     if counts {
                         let damaged = || Stop::Failed(self.damaged_source(&scan));
                         for record in batch.records(&mut scratch).map_err(|_| damaged())? {
                             let record = record.map_err(|_| damaged())?;
                             let offset = batch.base_offset().plus(i64::from(record.offset_delta));
-                            if let Some(key) = record.key.filter(|_| offset >= from) {
-                                map.insert(key, offset);
+                            if !(0..=batch.last_offset_delta()).contains(&record.offset_delta) {
+                                return Err(damaged());
                             }
+                            let Some(key) = record.key.filter(|_| offset >= from) else { continue };
+                            if map.room() == 0 {
+                                // This batch is for the next time; that its first keys are noted
+                                // changes nothing: their records stay. One batch must fit, though.
+                                if end > from {
+                                    return Ok((map, end));
+                                }
+                                map.grow();
+                            }
+                            map.insert(key, offset);
                         }
                     }
                     scan.position += batch.bytes().len() as u32;
@@ -485,7 +494,7 @@ impl Log {
         while let Some(bytes) = self.next_window(&mut scan, cleaning.plan).await? {
             let mut rest = &bytes[..];
             while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
-                self.check(batch, &scan)?;
+                self.check(batch, &mut scan)?;
                 if let Some((_, Some(marker))) = &out.tail {
                     out.markers.push(*marker);
                 }
@@ -500,8 +509,15 @@ impl Log {
     }
 
     /// What was rotten before must not look whole after.
-    fn check(&self, batch: RecordBatch<'_>, scan: &Scan) -> Result<(), Stop> {
-        if batch.crc_matches() { Ok(()) } else { Err(self.damaged_source(scan).into()) }
+    fn check(&self, batch: RecordBatch<'_>, scan: &mut Scan) -> Result<(), Stop> {
+        let (base, last) = (batch.base_offset(), batch.last_offset());
+        let follows = base == scan.next || scan.source.compacted.is_some() && base > scan.next;
+        let fits = follows && base <= last && last < scan.source.end;
+        if !fits || !batch.crc_matches() {
+            return Err(self.damaged_source(scan).into());
+        }
+        scan.next = last.plus(1);
+        Ok(())
     }
 
     fn damaged_source(&self, scan: &Scan) -> StorageError {
@@ -520,12 +536,17 @@ impl Log {
         scan: &mut Scan,
         plan: &CompactionPlan<'_>,
     ) -> Result<Option<SharedBytes>, Stop> {
-        runtime::yield_now().await;
+        // A turn of the ring in between, not only of the tasks that are ready.
+        timer::sleep(Duration::from_nanos(1)).await;
         if (plan.stops)() {
             return Err(Stop::GivenUp);
         }
         let left = (scan.source.bytes - scan.position) as usize;
         if left == 0 {
+            // Files of closed segments stay open only as long as they are of use.
+            if let Some(index) = self.index_of(scan.source) {
+                self.state.borrow_mut().segments[index].file = None;
+            }
             return Ok(None);
         }
         loop {
@@ -535,6 +556,9 @@ impl Log {
             drop(reading);
             let first = RecordBatch::total_bytes(&bytes).unwrap_or(0);
             if (1..=bytes.len()).contains(&first) {
+                if RecordBatch::split_first(&bytes).is_err() {
+                    return Err(self.damaged_source(scan).into());
+                }
                 scan.window = SLICE_BYTES;
                 return Ok(Some(bytes));
             }
@@ -640,22 +664,33 @@ impl Log {
         stored.map_err(|error| StorageError::of(&index_path, "replace", &error))?;
         if !out.markers.is_empty() {
             // Before the markers go: else a later transaction of the same producer would seem
-            // aborted to its readers.
+            // aborted to its readers, or a start would take one for open that has ended.
             forget(&out.markers).await?;
+        }
+        // The journal must know, durably, that what is replaced is closed: a start must not look
+        // for it, nor put journaled bytes there.
+        if let Some(journal) = &self.home.journal {
+            match journal.append(self.synced_entry(), &mut Vec::new()).await {
+                Journaled::Durable => {}
+                Journaled::NoRoom => return Err(Stop::GivenUp),
+                Journaled::Failed(error) => return Err(error.into()),
+            }
         }
         let path = segment.log_path(&self.dir);
         fs::rename(&out.path, &path).map_err(failed("rename"))?;
-        let synced = fs::sync_dir(&self.dir).await;
-        synced.map_err(|error| StorageError::of(&self.dir, "sync", &error))?;
+        if let Err(error) = fs::sync_dir(&self.dir).await {
+            // Which of them counts after a stop is not known any more.
+            self.state.borrow_mut().offline = true;
+            self.home.health.set_offline();
+            return Err(StorageError::of(&self.dir, "sync", &error).into());
+        }
         Ok(())
     }
 
     /// Takes segments out of the list and puts another in their place; `None` if they are not there
     /// any more.
     async fn replace(&self, sources: &[Source], segment: LogSegment) -> Option<Vec<LogSegment>> {
-        self.state.borrow_mut().removing = true;
-        self.begin_flush().await;
-        self.idle.until(|| (self.state.borrow().readers == 0).then_some(())).await;
+        self.begin_removing().await;
         let first = self.index_of(sources[0]);
         let is_there = |first: &usize| {
             let at = |(n, source): (usize, &Source)| self.index_of(*source) == Some(first + n);
@@ -675,7 +710,7 @@ impl Log {
             self.count_slabs(state);
             replaced
         });
-        self.state.borrow_mut().removing = false;
+        self.state.borrow_mut().removing -= 1;
         let _ = self.end_flush(Ok(()));
         replaced
     }

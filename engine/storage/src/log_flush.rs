@@ -43,13 +43,19 @@ impl Log {
     }
 
     pub(crate) async fn begin_flush(&self) {
-        let free = || !std::mem::replace(&mut self.state.borrow_mut().flushing, true);
-        self.idle.until(|| free().then_some(())).await;
+        let number = {
+            let mut state = self.state.borrow_mut();
+            state.flush_next += 1;
+            state.flush_next - 1
+        };
+        self.idle.until(|| (self.state.borrow().flush_serving == number).then_some(())).await;
+        self.state.borrow_mut().flushing = true;
     }
 
     pub(crate) fn end_flush(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
         let mut state = self.state.borrow_mut();
         state.flushing = false;
+        state.flush_serving += 1;
         if let Err(error) = &result {
             if error.is_full() {
                 state.lag_retry_at = clock::now() + LAG_RETRY;

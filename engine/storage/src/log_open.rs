@@ -61,6 +61,11 @@ impl Log {
             Err(error) => return Err(StorageError::of(&dir, "list", &error)),
         };
         let files = SegmentFiles::of(&names);
+        if !files.obsolete.is_empty() {
+            // What replaced them must not be lost after they are gone.
+            let synced = fs::sync_dir(&dir).await;
+            synced.map_err(|error| StorageError::of(&dir, "sync", &error))?;
+        }
         for name in &files.obsolete {
             let path = dir.join(name);
             fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;

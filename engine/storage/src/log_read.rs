@@ -15,12 +15,21 @@ use std::rc::Rc;
 /// Most bytes one read takes from disk, unless the first batch is larger.
 pub(crate) const DISK_READ_BYTES: usize = 512 * 1024;
 
+/// What one read of a segment brought.
+struct ReadOnce {
+    bytes: usize,
+    /// Not only empty batches.
+    has_records: bool,
+    /// What follows.
+    next: Offset,
+}
+
 /// Segments are removed only while nobody reads them from disk.
 pub(crate) struct Reading<'a>(&'a Log);
 
 impl<'a> Reading<'a> {
     pub(crate) async fn begin(log: &'a Log) -> Self {
-        log.idle.until(|| (!log.state.borrow().removing).then_some(())).await;
+        log.idle.until(|| (log.state.borrow().removing == 0).then_some(())).await;
         log.state.borrow_mut().readers += 1;
         Self(log)
     }
@@ -30,7 +39,7 @@ impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.borrow_mut();
         state.readers -= 1;
-        if state.readers == 0 && state.removing {
+        if state.readers == 0 {
             drop(state);
             self.0.idle.notify();
         }
@@ -51,15 +60,34 @@ impl Log {
         out: &mut Vec<SharedBytes>,
     ) -> Result<usize, StorageError> {
         let _reading = Reading::begin(self).await;
-        if offset < self.log_start() {
-            return Ok(0);
+        let (mut offset, mut total) = (offset, 0);
+        while offset >= self.log_start() && offset < below {
+            let left = bytes_max.saturating_sub(total);
+            let read = self.read_disk_once(offset, left, below, out).await?;
+            total += read.bytes;
+            // Compaction leaves empty batches: some clients do not get past an answer of such alone.
+            if read.has_records || read.bytes == 0 {
+                break;
+            }
+            offset = read.next;
         }
+        Ok(total)
+    }
+
+    async fn read_disk_once(
+        &self,
+        offset: Offset,
+        bytes_max: usize,
+        below: Offset,
+        out: &mut Vec<SharedBytes>,
+    ) -> Result<ReadOnce, StorageError> {
         let index = self.state.borrow().segment_of(offset);
         self.load_index(index).await?;
         // With the index it may be found in memory after all; else all of it is in the segment.
         let before: usize = out.len();
         if let Read::Bytes(_) = self.read_cached(offset, bytes_max, below, out) {
-            return Ok(out[before..].iter().map(|piece| piece.len()).sum());
+            let bytes = out[before..].iter().map(|piece| piece.len()).sum();
+            return Ok(ReadOnce { bytes, has_records: true, next: below });
         }
         let (start, end) = {
             let state = self.state.borrow();
@@ -72,6 +100,7 @@ impl Log {
         loop {
             let bytes = self.read_window(index, start, window.min((end - start) as usize)).await?;
             let (mut at, mut first, mut stop) = (0, None, 0);
+            let (mut has_records, mut next) = (false, offset);
             while let Some(total) = RecordBatch::total_bytes(&bytes[at..]) {
                 let Ok((batch, _)) = RecordBatch::split_first(&bytes[at..]) else {
                     if total > bytes.len() - at && total <= (end - start) as usize - at {
@@ -90,7 +119,12 @@ impl Log {
                         }
                         return Err(self.damaged(index, u64::from(start) + at as u64));
                     }
-                    first.get_or_insert((at, total));
+                    let (first_at, first_total) = *first.get_or_insert((at, total));
+                    // What is cut off below is not counted.
+                    if at + total - first_at <= bytes_max.max(first_total) {
+                        has_records |= batch.record_count() > 0;
+                        next = batch.last_offset().plus(1);
+                    }
                 }
                 at += total;
                 stop = at;
@@ -107,7 +141,7 @@ impl Log {
             };
             let len = (stop - first_at).min(bytes_max.max(first_total));
             out.push(bytes.slice(first_at..first_at + len));
-            return Ok(len);
+            return Ok(ReadOnce { bytes: len, has_records, next });
         }
     }
 

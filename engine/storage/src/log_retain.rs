@@ -78,12 +78,16 @@ impl Log {
 
     /// When a segment was last written, ms since the Unix epoch.
     pub(crate) fn last_write_ms(&self, index: usize) -> i64 {
-        let (appended, path) = {
+        let (appended, path, compacted) = {
             let state = self.state.borrow();
             let segment = &state.segments[index];
-            (segment.appended_ms, segment.log_path(&self.dir))
+            let compacted = segment.compacted.is_some();
+            (segment.appended_ms, segment.log_path(&self.dir), compacted)
         };
-        appended.unwrap_or_else(|| fs::modified_ms(&path).unwrap_or(i64::MAX))
+        // When a compacted file was made says nothing of its records.
+        let found =
+            || if compacted { i64::MIN } else { fs::modified_ms(&path).unwrap_or(i64::MAX) };
+        appended.unwrap_or_else(found)
     }
 
     /// Deletes the records below `start`, which must be committed; space comes back segment by
@@ -104,12 +108,10 @@ impl Log {
         {
             let mut state = self.state.borrow_mut();
             state.log_start = state.log_start.max(start);
-            state.removing = true;
         }
-        self.begin_flush().await;
-        self.idle.until(|| (self.state.borrow().readers == 0).then_some(())).await;
+        self.begin_removing().await;
         let removed = self.remove_segments();
-        self.state.borrow_mut().removing = false;
+        self.state.borrow_mut().removing -= 1;
         let mut result = Ok(());
         for segment in removed {
             let paths = [segment.index_path(&self.dir), segment.log_path(&self.dir)];
@@ -124,6 +126,15 @@ impl Log {
             segment.slabs.into_iter().for_each(|slab| self.home.cache.retire(slab.writer));
         }
         self.end_flush(result)
+    }
+
+    /// Waits until nobody reads segments from disk or flushes. Reads wait from then on, until the
+    /// caller counts `removing` down and calls `end_flush`.
+    pub(crate) async fn begin_removing(&self) {
+        // First the readers, who may take a while: appends go on meanwhile.
+        self.state.borrow_mut().removing += 1;
+        self.idle.until(|| (self.state.borrow().readers == 0).then_some(())).await;
+        self.begin_flush().await;
     }
 
     /// Closes the active segment, so that all of it can be deleted.

@@ -242,6 +242,11 @@ async fn quarantine(
     fs::create_dir_all(&to).map_err(|error| StorageError::of(&to, "mkdir", &error))?;
     let files = files_of(dir)?;
     let bases = files.bases.clone();
+    // What was replaced must not come back, and what was known of the log may not be so any more.
+    let known = ["producers", "cleaned"].map(str::to_owned);
+    for name in files.obsolete.iter().chain(&known) {
+        let _ = fs::remove_file(&dir.join(name));
+    }
     for base in bases.iter().filter(|other| **other >= base) {
         let segment = files.segment(*base);
         copy(&segment.log_path(dir), &segment.log_path(&to)).await?;

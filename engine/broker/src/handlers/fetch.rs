@@ -58,6 +58,30 @@ impl FetchShare {
         self.cuts.clear();
     }
 
+    /// Leaves records out, of the last partitions first, until all shares together hold `bytes_max`
+    /// at most, but for the first partition that has some: each share kept to its own part of it, and
+    /// a batch is never cut.
+    fn trim(&mut self, bytes_max: usize) {
+        let total =
+            |share: &Self| share.bytes + share.others.iter().map(|o| o.bytes).sum::<usize>();
+        let mut over = total(self).saturating_sub(bytes_max);
+        if over == 0 {
+            return;
+        }
+        let mut all: Vec<&mut Entry> = self.entries.iter_mut().collect();
+        all.extend(self.others.iter_mut().flat_map(|other| &mut other.entries));
+        all.retain(|entry| entry.result.records_bytes > 0);
+        all.sort_by_key(|entry| entry.index);
+        for entry in all.into_iter().skip(1).rev() {
+            if over == 0 {
+                break;
+            }
+            over = over.saturating_sub(entry.result.records_bytes);
+            entry.result.records_bytes = 0;
+            entry.aborted.1 = entry.aborted.0;
+        }
+    }
+
     /// Puts the aborted transactions beside the records that were pushed last.
     fn tell_aborted(&mut self, slot: &Slot) {
         let producers = slot.producers.borrow();
@@ -172,6 +196,7 @@ async fn serve(
         }
         share.clear();
     }
+    share.trim(usize::try_from(fetch.max_bytes).unwrap_or(0));
     let head = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
     let outcome = respond(shard, request, fetch, head, Some(part), &mut share);
     while let Some(other) = share.others.pop() {

@@ -9,7 +9,7 @@ const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))
 
 async function produce (to) {
   await admin.createTopics({ topics: [to], partitions: 4, replicas: 1 })
-  const producer = new Producer({ ...options, serializers: stringSerializers, idempotent: false })
+  const producer = new Producer({ ...options, serializers: stringSerializers, idempotent: true })
   const messages = [...Array(COUNT).keys()].map(n => ({ topic: to, key: `${n}`, value: `value-${n}` }))
   await producer.send({ messages, acks: -1 })
   await producer.close()

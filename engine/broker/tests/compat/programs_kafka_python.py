@@ -11,8 +11,6 @@ from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTo
 
 address, prefix = sys.argv[2], sys.argv[3]
 NEW = int(kafka.__version__.split(".")[0]) >= 3
-# Idempotent producers are not served yet; from version 3 on they are this client's default.
-PLAIN = {"enable_idempotence": False} if NEW else {}
 
 
 def admin():
@@ -42,7 +40,7 @@ class ByNumber:
 def produce(topic, count):
     producer = KafkaProducer(bootstrap_servers=address, acks="all", compression_type="gzip", linger_ms=5,
                              key_serializer=lambda key: str(key).encode(), partitioner=ByNumber(),
-                             value_serializer=lambda value: json.dumps(value).encode(), **PLAIN)
+                             value_serializer=lambda value: json.dumps(value).encode())
     futures = [producer.send(topic, key=n, value={"order": n, "price": n * 1.5}) for n in range(count)]
     for n, future in enumerate(futures):
         assert future.get(30).partition == n % 3
@@ -133,8 +131,7 @@ def lag(topic, count):
 def dead_letters(topic, count):
     """Auto commit; what cannot be handled goes to another topic."""
     source = consumer(topic, f"{prefix}-letters", auto_commit_interval_ms=200, consumer_timeout_ms=3000)
-    producer = KafkaProducer(bootstrap_servers=address, value_serializer=lambda v: json.dumps(v).encode(),
-                             **PLAIN)
+    producer = KafkaProducer(bootstrap_servers=address, value_serializer=lambda v: json.dumps(v).encode())
     for record in source:
         if record.value["order"] % 100 == 0:
             producer.send(f"{prefix}-dead", value=record.value, headers=[("from", topic.encode())])
