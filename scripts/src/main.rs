@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod compat;
+mod exactly_once;
 mod mutants;
 mod peers;
 mod results;
@@ -43,7 +44,7 @@ enum Verb {
     },
     /// A simulated rig with one seed, or with many
     Sim {
-        /// Which: storage on a failing disk, or consumer groups
+        /// Which: storage on a failing disk, consumer groups, transactions, or compaction
         #[arg(long, default_value = "storage", value_parser = check::RIGS)]
         rig: String,
         /// The seed to repeat
@@ -58,6 +59,15 @@ enum Verb {
         #[arg(long, default_value_t = 200)]
         cycles: u64,
         /// Of the load
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// A job in transactions while its workers and the broker are killed; its history is checked
+    ExactlyOnce {
+        /// Seconds of kills
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Of the kills
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -108,6 +118,7 @@ fn main() -> ExitCode {
         Verb::Compat { suite: Some(suite), only } => suites::run(&suite, &only),
         Verb::Sim { rig, seed, runs } => check::sim(&rig, seed, runs),
         Verb::Kill { cycles, seed } => check::rig("storage", "kill_9", "WEIR_KILLS", cycles, seed),
+        Verb::ExactlyOnce { seconds, seed } => exactly_once::run(seconds, seed),
         Verb::PowerCut { images, seed } => {
             check::rig("power_cut", "power_cut", "WEIR_IMAGES", images, seed)
         }

@@ -104,7 +104,10 @@ async fn compact(shard: &Rc<Shard>, slot: &Rc<PartitionSlot>, topic: &TopicImage
         slot.save_producers_now().await
     };
     match slot.log.compact(&plan, forget).await {
-        Ok(done) if done.stopped => false,
+        Ok(done) if done.stopped => {
+            slot.rest_compaction();
+            !shard.stopping.get()
+        }
         Ok(done) => {
             info!(
                 "partition {} of {}: compacted up to offset {}: {} KB are {} KB, in {} ms",
@@ -118,12 +121,17 @@ async fn compact(shard: &Rc<Shard>, slot: &Rc<PartitionSlot>, topic: &TopicImage
             true
         }
         Err(error) => {
-            warning!("partition {}: compaction failed: {error}", slot.id);
-            slot.rest_compaction();
-            if !error.is_full() && matches!(error, StorageError::Io { .. }) {
+            // A topic that is being deleted takes its files away.
+            if !slot.is_closing() {
+                warning!("partition {}: compaction failed: {error}", slot.id);
+                slot.rest_compaction();
+            }
+            // Nothing that was there before is touched; only if it is not known what counts now
+            // has the log been taken offline.
+            if slot.log.is_offline() && matches!(error, StorageError::Io { .. }) {
                 shard.on_directory_failed(slot.log.home(), &error);
             }
-            false
+            true
         }
     }
 }

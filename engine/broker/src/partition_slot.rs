@@ -224,7 +224,10 @@ impl PartitionSlot {
 
     /// First offset that readers of committed records may not see yet.
     pub(crate) fn last_stable_offset(&self) -> Offset {
-        self.producers.borrow().last_stable_offset(self.leader.borrow().high_watermark())
+        let leader = self.leader.borrow();
+        let stable = self.producers.borrow().last_stable_offset(leader.high_watermark());
+        // The start of an open transaction may have been deleted.
+        stable.max(leader.log_start())
     }
 
     /// First offset that a reader may not see yet.
@@ -255,6 +258,18 @@ impl PartitionSlot {
             (self.leader.borrow().high_watermark() >= end).then_some(Ok(()))
         };
         self.settled.until(reached).await
+    }
+
+    /// Waits until all that was appended is written, or dropped because it cannot be.
+    pub(crate) async fn until_written(&self) -> Result<(), storage::StorageError> {
+        let over = || {
+            if self.log.is_offline() || self.closing.get() {
+                return Some(Err(storage::StorageError::Offline));
+            }
+            let end = self.leader.borrow().log_end();
+            (self.log.flushed().written >= end).then_some(Ok(()))
+        };
+        self.log.changed().until(over).await
     }
 
     /// Whether the partition ends, or has ended.
@@ -331,6 +346,7 @@ impl PartitionSlot {
             self.settle(&shard);
             if let Some(failure) = failure {
                 self.on_failure(&shard, &failure);
+                crate::state_log::on_lost(&shard, self.id);
             }
         }
     }
@@ -397,7 +413,8 @@ impl PartitionSlot {
         self.log.changed().notify();
         // Of what is not durable yet a snapshot on the disk must not know.
         let reached = || {
-            let over = self.failures.get() != failures || self.closing.get();
+            let over =
+                self.failures.get() != failures || self.closing.get() || self.log.is_offline();
             (over || self.log.flushed().durable >= end).then_some(over)
         };
         if self.log.changed().until(reached).await {
@@ -468,7 +485,7 @@ impl PartitionSlot {
         if self.log.is_offline() || self.closing.get() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        if let Err(failure) = self.log.delete_below(start).await {
+        if let Err(failure) = self.delete_below(start).await {
             warning!("partition {}: deleting records below {start} failed: {failure}", self.id);
             return Err(ErrorCode::KafkaStorageError);
         }
@@ -478,10 +495,21 @@ impl PartitionSlot {
         Ok(leader.log_start())
     }
 
+    async fn delete_below(&self, start: Offset) -> Result<(), storage::StorageError> {
+        if self.producers.is_stale_at(start) {
+            self.save_producers_now().await?;
+        }
+        self.log.delete_below(start).await
+    }
+
     /// Deletes what retention does not keep.
     pub(crate) async fn retain(&self, retention: Retention) {
         let below = self.last_stable_offset();
-        match self.log.retain(retention, clock::unix_ms(), below).await {
+        let chosen = match self.log.retained(retention, clock::unix_ms(), below).await {
+            Ok(Some(start)) => self.delete_below(start).await.map(|()| Some(start)),
+            other => other,
+        };
+        match chosen {
             Ok(Some(start)) => {
                 self.leader.borrow_mut().on_log_start(start);
                 self.producers.borrow_mut().on_log_start(start);

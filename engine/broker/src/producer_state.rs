@@ -29,6 +29,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct ProducerState {
     producers: RefCell<Producers>,
     unsaved_bytes: Cell<u64>,
+    /// Up to where the snapshot on the disk goes.
+    saved_to: Cell<Offset>,
     saved_changes: Cell<u64>,
     due: RefCell<Option<Snapshot>>,
     saving: Cell<bool>,
@@ -45,6 +47,9 @@ impl ProducerState {
         let (mut producers, from) =
             snapshot.filter(|(_, to)| *to <= end).unwrap_or_else(|| (Producers::default(), start));
         let saved_changes = producers.changes();
+        if from < start {
+            producers.on_log_start_unread(start);
+        }
         let now_ms = clock::unix_ms();
         let read = walk(log, from.max(start), end, |batch| {
             producers.on_batch(batch, batch.base_offset(), now_ms);
@@ -58,6 +63,7 @@ impl ProducerState {
         Ok(Self {
             producers: RefCell::new(producers),
             unsaved_bytes: Cell::new(read),
+            saved_to: Cell::new(from),
             saved_changes: Cell::new(saved_changes),
             ..Self::default()
         })
@@ -104,6 +110,12 @@ impl ProducerState {
         self.due.borrow_mut().take_if(|due| due.end > end);
     }
 
+    /// Whether the log must not begin at `start` before there is another snapshot: what is deleted
+    /// says something that the one on the disk does not.
+    pub(crate) fn is_stale_at(&self, start: Offset) -> bool {
+        self.saved_to.get() < start && self.borrow().changes() != self.saved_changes.get()
+    }
+
     /// Whether a snapshot may be written, now that the log is durable up to this.
     pub(crate) fn is_due(&self, durable: Offset) -> bool {
         !self.saving.get() && self.due.borrow().as_ref().is_some_and(|due| due.end <= durable)
@@ -127,6 +139,7 @@ impl ProducerState {
         self.saved.notify();
         if stored.is_ok() {
             self.saved_changes.set(snapshot.changes);
+            self.saved_to.set(snapshot.end);
         }
         stored
     }

@@ -201,6 +201,21 @@ pub(crate) async fn step_at_all<M: Machine, T: Send + 'static>(
     all
 }
 
+/// Records of a partition were lost to a full or failed disk: if state follows from them it is read
+/// again, so that what waits for it goes on.
+pub(crate) fn on_lost(shard: &Rc<Shard>, id: TopicPartition) {
+    fn reload<M: Machine>(shard: &Rc<Shard>, id: TopicPartition) {
+        let Some(log) = M::log_of(shard, id) else { return };
+        let shard = Rc::clone(shard);
+        runtime::spawn(async move {
+            // A log that cannot be read now is tried again when it is asked for.
+            let _ = log.until_loaded(&shard).await;
+        });
+    }
+    reload::<coordinator::GroupCoordinator>(shard, id);
+    reload::<coordinator::TransactionCoordinator>(shard, id);
+}
+
 impl<M: Machine> StateLog<M> {
     pub(crate) fn new(shard: &Shard, slot: Rc<PartitionSlot>) -> Rc<Self> {
         Rc::new(Self {
@@ -392,6 +407,8 @@ impl<M: Machine> StateLog<M> {
 
     /// Reads the whole log; returns its bytes.
     async fn replay(&self, machine: &mut M) -> Result<u64, StorageError> {
+        // What was appended and is not written yet cannot be read yet.
+        self.slot.until_written().await?;
         let (start, end) = {
             let leader = self.slot.leader.borrow();
             (leader.log_start(), leader.log_end())

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 use wire::WireError;
 
@@ -30,25 +30,52 @@ const MARKERS_WITHIN: Duration = Duration::from_secs(2);
 /// Ids that were not used for long are looked for so often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// Producer ids per start of the broker: the rest of the number says which start.
-const PRODUCER_ID_BITS: u32 = 36;
+const PRODUCER_ID_BITS: u32 = 40;
+/// Times that logs of transactions are read per start.
+const COORDINATORS_PER_START: i32 = 4096;
 
-/// Gives out producer ids. No id is given out twice, also not by another start, because no two
-/// starts have the same epoch.
+/// Gives out producer ids and the epochs of coordinators. None is given out twice, also not by
+/// another start, because no two starts have the same epoch.
 pub(crate) struct ProducerIds {
     next: AtomicI64,
     end: i64,
+    next_coordinator: AtomicI32,
+    coordinators_end: i32,
 }
 
 impl ProducerIds {
     pub(crate) fn new(epoch: model::LeaderEpoch) -> Self {
         let first = i64::from(epoch.0) << PRODUCER_ID_BITS;
-        Self { next: AtomicI64::new(first), end: first + (1 << PRODUCER_ID_BITS) }
+        let coordinator =
+            epoch.0.min(i32::MAX / COORDINATORS_PER_START - 1) * COORDINATORS_PER_START;
+        Self {
+            next: AtomicI64::new(first),
+            end: first + (1 << PRODUCER_ID_BITS),
+            next_coordinator: AtomicI32::new(coordinator),
+            coordinators_end: coordinator + COORDINATORS_PER_START,
+        }
     }
 
-    pub(crate) fn take(&self) -> ProducerId {
+    /// An id nobody has yet.
+    ///
+    /// # Errors
+    /// `CoordinatorNotAvailable` after as many as there can be between two starts.
+    pub(crate) fn take(&self) -> Result<ProducerId, ErrorCode> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        assert!(id < self.end, "so many ids cannot be asked for between two starts");
-        ProducerId(id)
+        if id < self.end { Ok(ProducerId(id)) } else { Err(ErrorCode::CoordinatorNotAvailable) }
+    }
+
+    /// The epoch of a coordinator that takes a log over: larger than that of any before it.
+    fn take_coordinator_epoch(&self) -> i32 {
+        // A log that is read so often has the same epoch again, rather than that of the next start.
+        let next = |epoch: i32| Some((epoch + 1).min(self.coordinators_end));
+        let taken = self.next_coordinator.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.unwrap_or_else(|epoch| epoch).min(self.coordinators_end - 1)
+    }
+
+    /// The largest epoch that a coordinator has.
+    pub(crate) fn coordinator_epoch(&self) -> i32 {
+        self.next_coordinator.load(Ordering::Relaxed) - 1
     }
 }
 
@@ -65,7 +92,10 @@ impl Machine for TransactionCoordinator {
     type Beside = Ended;
 
     fn begin(shard: &Shard) -> Self {
-        Self::new(shard.node.config.transactions.clone(), shard.node.epoch.0)
+        Self::new(
+            shard.node.config.transactions.clone(),
+            shard.node.producer_ids.take_coordinator_epoch(),
+        )
     }
 
     fn partitions(shard: &Shard) -> i32 {
@@ -104,7 +134,8 @@ impl Machine for TransactionCoordinator {
     }
 
     fn on_time(&mut self, shard: &Shard, now: Now) {
-        Self::on_time(self, now, || shard.node.producer_ids.take());
+        // It is of use only where epochs have run out.
+        Self::on_time(self, now, || shard.node.producer_ids.take().unwrap_or_default());
     }
 
     fn take_effects(&mut self) -> (Records, Self::Effects) {
@@ -136,10 +167,12 @@ async fn tell(log: Rc<TransactionLog>, shard: Rc<Shard>, ending: Ending, decided
     }
     let mut left = ending.partitions.clone();
     loop {
-        left = mark_all(&shard, &ending.marker, left).await;
-        if log.slot().is_closing() || shard.stopping.get() {
+        // Whoever read the state anew tells it from then on.
+        let is_current = log.is_loaded() && log.peek(|c| c.is_current(&ending));
+        if !is_current || log.slot().is_closing() || shard.stopping.get() {
             return;
         }
+        left = mark_all(&shard, &ending.marker, left).await;
         if left.is_empty() {
             break;
         }
@@ -161,9 +194,10 @@ async fn mark_all(
     marker: &Marker,
     partitions: Vec<(String, i32)>,
 ) -> Vec<(String, i32)> {
+    // A topic that is gone has nothing to end. Shards learn of a new one one after another, the first
+    // before all others: only what it does not know is gone.
+    let image = shard.call(0, |first| async move { first.image() }).await;
     let named = |(topic, index): &(String, i32)| {
-        // A topic that is gone has nothing to end.
-        let image = shard.image();
         image.by_name.get(topic).and_then(|topic| topic.partition(*index))
     };
     let known: Vec<_> = partitions.iter().filter_map(|p| Some((named(p)?, p.clone()))).collect();
@@ -172,12 +206,8 @@ async fn mark_all(
     for ((_, partition), result) in known.into_iter().zip(mark(shard, *marker, ids).await) {
         match result {
             // Whoever has a newer epoch has ended it already.
-            Ok(())
-            | Err(
-                ErrorCode::InvalidProducerEpoch
-                | ErrorCode::TransactionCoordinatorFenced
-                | ErrorCode::UnknownTopicOrPartition,
-            ) => {}
+            // Whoever has a newer epoch has ended it already.
+            Ok(()) | Err(ErrorCode::InvalidProducerEpoch) => {}
             Err(_) => left.push(partition),
         }
     }
@@ -329,13 +359,16 @@ pub(crate) async fn prove(
         if version == ClientVersion::V1 {
             return asked.iter().map(one).collect::<Vec<_>>();
         }
-        let mut joined = Vec::new();
+        // One record for all partitions of a producer: and a request has only one.
+        let mut joined: BTreeMap<Producer, Result<(), ErrorCode>> = BTreeMap::new();
         for w in &asked {
-            let partitions = [partition(w)];
-            let added = coordinator.add_partitions(now, &name, w.producer, &partitions, version);
-            joined.push(added);
+            let own = |other: &&Target| other.producer == w.producer;
+            joined.entry(w.producer).or_insert_with(|| {
+                let partitions: Vec<_> = asked.iter().filter(own).map(partition).collect();
+                coordinator.add_partitions(now, &name, w.producer, &partitions, version)
+            });
         }
-        joined
+        asked.iter().map(|w| joined[&w.producer]).collect()
     })
     .await;
     let results = answered.unwrap_or_else(|error| vec![Err(error); unknown.len()]);

@@ -301,8 +301,10 @@ impl GroupCoordinator {
             let expired: Vec<(String, i32)> = group
                 .offsets
                 .iter()
-                .filter(|(topic, _, value)| {
-                    since_of(topic, value).is_some_and(|since| is_expired(value, since))
+                .filter(|(topic, partition, value)| {
+                    // What a transaction may change is in use.
+                    !group.pending_offsets.has(topic, *partition)
+                        && since_of(topic, value).is_some_and(|since| is_expired(value, since))
                 })
                 .map(|(topic, partition, _)| (topic.to_owned(), partition))
                 .collect();

@@ -222,8 +222,9 @@ impl TransactionCoordinator {
         };
         let is_exhausted = |epoch: i16| epoch >= EPOCH_LAST;
         if let Some(expected) = expected {
-            let came_back =
-                Some(expected.id) == transaction.previous_id && is_exhausted(expected.epoch);
+            let came_back = Some(expected.id) == transaction.previous_id
+                && is_exhausted(expected.epoch)
+                && transaction.producer.epoch == 0;
             if expected.id != transaction.producer.id && !came_back {
                 return Err(ErrorCode::ProducerFenced);
             }
@@ -244,7 +245,8 @@ impl TransactionCoordinator {
             // The answer to its last try was lost.
             Some(expected)
                 if expected != current
-                    && (Some(expected.epoch) == transaction.last_epoch
+                    && (expected.id == current.id
+                        && Some(expected.epoch) == transaction.last_epoch
                         || Some(expected.id) == transaction.previous_id) => {}
             Some(expected) if expected.epoch != current.epoch => {
                 return Err(ErrorCode::ProducerFenced);
@@ -397,11 +399,22 @@ impl TransactionCoordinator {
 
     /// Every partition of this ending has its marker.
     pub fn complete(&mut self, now: Now, ending: &Ending) {
-        let Some(transaction) = self.transactions.get_mut(&ending.transactional_id) else { return };
-        if transaction.state.is_ending() && transaction.producer == ending.marker.producer {
-            transaction.complete(now.unix_ms);
+        if self.is_current(ending) {
+            let transaction = self.transactions.get_mut(&ending.transactional_id);
+            transaction.expect("it is current").complete(now.unix_ms);
             self.store(&ending.transactional_id);
         }
+    }
+
+    /// Whether this ending is the one that partitions are being told, by this coordinator. Another
+    /// one that was told of it before must not go on: a later transaction may have begun.
+    #[must_use]
+    pub fn is_current(&self, ending: &Ending) -> bool {
+        let known = self.transactions.get(&ending.transactional_id);
+        ending.marker.coordinator_epoch == self.epoch
+            && known.is_some_and(|transaction| {
+                transaction.state.is_ending() && transaction.producer == ending.marker.producer
+            })
     }
 
     /// Whether the outcome of its transaction is decided and partitions are being told.
@@ -601,6 +614,13 @@ mod tests {
         assert!(rig.coordinator.next_deadline().is_some());
         rig.end(producer, false, ClientVersion::V1).unwrap();
         rig.restart();
+        // Who told it before has no more to say.
+        let late = Ending {
+            marker: Marker { coordinator_epoch: 2, ..rig.endings[0].marker },
+            ..rig.endings[0].clone()
+        };
+        rig.coordinator.complete(rig.now, &late);
+        assert!(!rig.coordinator.is_current(&late) && rig.state() == "PrepareAbort");
         let ending = rig.complete();
         assert!(!ending.marker.commit && ending.marker.coordinator_epoch == 3);
         rig.restart();
@@ -674,6 +694,10 @@ mod tests {
         }
         let after = rig.init(None).unwrap();
         assert!(after.id != producer.id && after.epoch == 0);
+        // The answer was lost; and once someone else has it, it is not for who had the old one.
+        assert_eq!(rig.init(Some(producer)), Ok(after));
+        assert_eq!(rig.init(None), Ok(at(after, 1)));
+        assert_eq!(rig.init(Some(producer)), Err(ErrorCode::ProducerFenced));
     }
 
     #[test]

@@ -11,6 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 /// Batches remembered per producer: clients have at most five requests in flight.
 const BATCHES_KEPT: usize = 5;
 
+/// Questions to coordinators under way; more are asked again.
+const PROOFS_MAX: usize = 10_000;
+const PROOF_MS: i64 = 60_000;
+
 /// What is to be done with a produced batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -217,6 +221,13 @@ impl Producers {
     /// The coordinator is about to be asked whether a transaction of this producer takes the
     /// partition in. A marker that comes before the answer makes the answer worth nothing.
     pub fn begin_proof(&mut self, id: ProducerId, now_ms: i64) -> Proof {
+        if self.proofs.len() >= PROOFS_MAX {
+            // Ids cost a client nothing: whoever waits for so long has gone.
+            self.proofs.retain(|_, (_, since)| now_ms.saturating_sub(*since) < PROOF_MS);
+            if self.proofs.len() >= PROOFS_MAX {
+                self.proofs.clear();
+            }
+        }
         let next = Proof(self.next_proof);
         let (proof, _) = *self.proofs.entry(id).or_insert((next, now_ms));
         self.next_proof += u64::from(proof == next);
@@ -337,6 +348,14 @@ impl Producers {
         let before = self.aborted.len();
         self.aborted.retain(|aborted| !markers.contains(&aborted.last));
         self.changes += u64::from(self.aborted.len() != before);
+    }
+
+    /// As `on_log_start`, when what came between a snapshot and there is not known: it says nothing of
+    /// producers any more.
+    pub fn on_log_start_unread(&mut self, log_start: Offset) {
+        self.entries.clear();
+        self.open.clear();
+        self.on_log_start(log_start);
     }
 
     /// Records below were deleted.
@@ -676,6 +695,25 @@ mod tests {
             assert!(Producers::decode(&damaged).is_none(), "byte {at}");
             assert!(Producers::decode(&bytes[..at]).is_none(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn what_was_deleted_unread_leaves_no_transaction_open() {
+        let mut rig = Rig::default();
+        rig.begin(1, 0, 0).unwrap();
+        let (mut stale, _) = Producers::decode(&rig.producers.encode(rig.end)).unwrap();
+        stale.on_log_start_unread(Offset(50));
+        assert_eq!(stale.last_stable_offset(Offset(60)), Offset(60));
+        assert_eq!(stale.iter().count(), 0);
+    }
+
+    #[test]
+    fn questions_without_end_take_no_memory_without_end() {
+        let mut producers = Producers::default();
+        for id in 0..PROOFS_MAX as i64 * 3 {
+            producers.begin_proof(ProducerId(id), NOW);
+        }
+        assert!(producers.proofs.len() <= PROOFS_MAX);
     }
 
     #[test]

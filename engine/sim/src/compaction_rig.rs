@@ -31,6 +31,10 @@ const SETTINGS: LogSettings = LogSettings { segment_bytes: 12_000, segment_ms: i
 /// What the rig's partition keeps its producers in, as the broker does.
 const PRODUCERS: &str = "producers";
 const TRANSACTIONAL: i64 = 3;
+/// More than a small map has room for.
+const KEYS: u64 = 110;
+/// How long tombstones stay, in runs where they do.
+const RETENTION_MS: i64 = 1_500;
 
 /// What a run did, for reports and to show that it did something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,9 +102,21 @@ impl Oracle {
         self.durable = end;
     }
 
-    /// Each key's newest value among records a reader of committed ones sees, below `stable`; no
+    /// The first record from `from` on whose transaction has not ended.
+    fn first_undecided(&self, from: i64) -> Option<i64> {
+        let open = |(offset, record): &(&i64, &Written)| {
+            record.transactional
+                && !self
+                    .markers
+                    .range(**offset..)
+                    .any(|(_, marker)| Some(marker.producer.id) == record.producer)
+        };
+        self.records.range(from..).find(open).map(|(offset, _)| *offset)
+    }
+
+    /// Each key's newest value, and when it was written, among records a reader of committed ones sees, below `stable`; no
     /// value is a tombstone, or never written.
-    fn newest(&self, from: i64, stable: i64) -> BTreeMap<u8, Option<u64>> {
+    fn newest(&self, from: i64, stable: i64) -> BTreeMap<u8, (Option<u64>, i64)> {
         let mut newest = BTreeMap::new();
         for (offset, record) in self.records.range(from..stable) {
             let committed = !record.transactional || {
@@ -109,7 +125,7 @@ impl Oracle {
                 own.next().is_some_and(|(_, marker)| marker.commit)
             };
             if committed {
-                newest.insert(record.key, record.value);
+                newest.insert(record.key, (record.value, record.at_ms));
             }
         }
         newest
@@ -122,6 +138,7 @@ struct Machine {
     outcome: RefCell<Outcome>,
     /// ms since the Unix epoch.
     now_ms: Cell<i64>,
+    retention_ms: i64,
 }
 
 /// Lives a few lives; panics if a promise is broken.
@@ -133,6 +150,7 @@ pub fn run(seed: u64) -> Outcome {
         oracle: RefCell::default(),
         outcome: RefCell::default(),
         now_ms: Cell::new(1_000_000),
+        retention_ms: if random.one_in(3) { 0 } else { RETENTION_MS },
     });
     for life in 0..LIVES {
         let is_last = life + 1 == LIVES;
@@ -175,7 +193,7 @@ async fn read_at(log: &Log, offset: Offset, end: Offset) -> Vec<u8> {
 
 impl Opened {
     /// As a broker opens a partition: the log, then its producers from their snapshot on.
-    async fn open() -> Result<Self, StorageError> {
+    async fn open(has_snapshot: bool) -> Result<Self, StorageError> {
         let data = Path::new(DATA);
         let dir = DataDir::open(data, 1).await?;
         let found = replay(data).await?;
@@ -188,10 +206,14 @@ impl Opened {
         home.sync_names().await?;
         home.sync_recovered().await?;
         journal.begin().await?;
-        let stored = log.load_beside(PRODUCERS).await?.and_then(|b| Producers::decode(&b));
+        let stored = log.load_beside(PRODUCERS).await?.filter(|_| has_snapshot);
+        let stored = stored.and_then(|bytes| Producers::decode(&bytes));
         let (mut producers, from) = stored.unwrap_or((Producers::default(), log.log_start()));
         let end = log.log_end();
         assert!(from <= end, "a snapshot knows no more than the log");
+        if from < log.log_start() {
+            producers.on_log_start_unread(log.log_start());
+        }
         each_batch(&log, from.max(log.log_start()), end, |batch| {
             producers.on_batch(batch, batch.base_offset(), 0);
         })
@@ -267,7 +289,11 @@ async fn each_batch(log: &Log, from: Offset, end: Offset, mut visit: impl FnMut(
 
 impl Life {
     async fn run(mut self) {
-        let Ok(opened) = Opened::open().await else { panic!("it opens after any stop") };
+        // Sometimes the snapshot is lost: all of it follows from the log.
+        let has_snapshot = !self.random.one_in(3);
+        let Ok(opened) = Opened::open(has_snapshot).await else {
+            panic!("it opens after any stop")
+        };
         let opened = Rc::new(opened);
         self.machine.oracle.borrow_mut().cut(opened.log.log_end().0);
         self.forget_sequences(&opened);
@@ -306,10 +332,16 @@ impl Life {
                 *counts.entry(id).or_default() += 1;
                 counts
             });
-        // Exactly the records that are there count, compacted away or not.
-        for shown in opened.producers.borrow().iter() {
-            let known = durable.get(&shown.producer.id).copied().unwrap_or(0);
-            assert_eq!(shown.last_sequence + 1, known, "{} goes on elsewhere", shown.producer.id);
+        // Exactly the records that are there count, compacted away or not; unless the last one was
+        // deleted with the start of the log.
+        let shown: BTreeMap<ProducerId, i32> =
+            opened.producers.borrow().iter().map(|s| (s.producer.id, s.last_sequence)).collect();
+        for (id, count) in &durable {
+            let last = oracle.records.iter().rev().find(|(_, record)| record.producer == Some(*id));
+            let known = shown.get(id).copied().unwrap_or(-1);
+            if known >= 0 || last.is_some_and(|(offset, _)| *offset >= opened.log.log_start().0) {
+                assert_eq!(known + 1, *count, "{id} goes on elsewhere");
+            }
         }
         oracle.sequences = durable;
     }
@@ -343,7 +375,7 @@ impl Life {
             builder.set_producer(Producer { id, epoch: 0 }, sequence, transactional);
         }
         for n in 0..1 + random.below(6) {
-            let key = random.below(24) as u8;
+            let key = random.below(KEYS) as u8;
             let value = (!random.one_in(5)).then(|| random.next_u64());
             let bytes = value.map(|value| {
                 let mut bytes = value.to_be_bytes().to_vec();
@@ -408,10 +440,21 @@ impl Life {
         let found = opened.newest(start, stable).await;
         let oracle = self.machine.oracle.borrow();
         let expected = oracle.newest(start.0, stable.0);
-        let seen = |map: &BTreeMap<u8, Option<u64>>| -> BTreeMap<u8, u64> {
-            map.iter().filter_map(|(key, value)| Some((*key, (*value)?))).collect()
-        };
-        assert_eq!(seen(&found), seen(&expected), "what a reader makes of {start}..{stable}");
+        // A tombstone is there for whoever has read what it deletes.
+        for (key, (value, at_ms)) in &expected {
+            let is_fresh = self.machine.now_ms.get() - at_ms < RETENTION_MS - 500;
+            if value.is_none() && self.machine.retention_ms > 0 && is_fresh {
+                assert!(found.contains_key(key), "the tombstone of {key} went too early");
+            }
+        }
+        // What is decided is visible.
+        let undecided = oracle.first_undecided(stable.0);
+        assert_eq!(stable.0, undecided.unwrap_or(oracle.end), "the last stable offset");
+        let seen = |(key, value): (u8, Option<u64>)| Some((key, value?));
+        let expected = expected.into_iter().map(|(key, (value, _))| (key, value));
+        let expected: BTreeMap<u8, u64> = expected.filter_map(seen).collect();
+        let found: BTreeMap<u8, u64> = found.into_iter().filter_map(seen).collect();
+        assert_eq!(found, expected, "what a reader makes of {start}..{stable}");
         drop(oracle);
         // What is left is what was written, where it was written.
         let (mut scratch, mut last) = (Vec::new(), -1);
@@ -473,7 +516,7 @@ async fn compact(machine: &Machine, opened: &Opened, random: &mut Random) {
         below: opened.stable(),
         now_ms: machine.now_ms.get(),
         min_lag_ms: 0,
-        delete_retention_ms: if random.one_in(3) { 0 } else { 1_000 },
+        delete_retention_ms: machine.retention_ms,
         // Often less than the keys there are.
         map_bytes: if random.one_in(2) { 64 * 24 } else { 100_000 },
         last_batches: opened.producers.borrow().last_batches().collect(),

@@ -34,6 +34,21 @@ impl Log {
         now_ms: i64,
         below: Offset,
     ) -> Result<Option<Offset>, StorageError> {
+        let Some(start) = self.retained(retention, now_ms, below).await? else { return Ok(None) };
+        self.delete_below(start).await?;
+        Ok(Some(start))
+    }
+
+    /// Where the log would begin if those segments were deleted, if that is not where it does.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn retained(
+        &self,
+        retention: Retention,
+        now_ms: i64,
+        below: Offset,
+    ) -> Result<Option<Offset>, StorageError> {
         if self.is_offline() {
             return Ok(None);
         }
@@ -69,11 +84,7 @@ impl Log {
             start = end;
         }
         drop(reading);
-        if start <= self.log_start() {
-            return Ok(None);
-        }
-        self.delete_below(start).await?;
-        Ok(Some(start))
+        Ok((start > self.log_start()).then_some(start))
     }
 
     /// When a segment was last written, ms since the Unix epoch.

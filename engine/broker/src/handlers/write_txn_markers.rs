@@ -14,12 +14,14 @@ use wire::messages::{
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<WriteTxnMarkersRequest>(request)?;
     let image = shard.image();
+    let newest = shard.node.producer_ids.coordinator_epoch();
     let mut markers = Vec::new();
     for asked in asked.markers {
         let marker = Marker {
             producer: Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch },
             commit: asked.transaction_result,
-            coordinator_epoch: asked.coordinator_epoch,
+            // A larger one would keep the coordinator from ending anything there.
+            coordinator_epoch: asked.coordinator_epoch.min(newest),
         };
         let mut topics = Vec::new();
         for topic in asked.topics {

@@ -23,8 +23,8 @@ INPUTS, OUTPUTS, RECORDS = 3, 3, 6000
 def worker(address, number, log):
     """Reads committed inputs, writes an output of each and its own position, in one transaction."""
     log = open(log, "a", buffering=1)
-    process = time.time_ns() // 1000 * 10 + number
-    value = process * 100_000
+    process = time.time_ns() // 1_000_000 % 10**10 * 10 + number
+    value = process * 10**7
     producer = Producer({"bootstrap.servers": address, "transactional.id": f"worker-{number}",
                          "transaction.timeout.ms": 10000, "linger.ms": 1})
     producer.init_transactions(60)
@@ -35,12 +35,12 @@ def worker(address, number, log):
     consumer.subscribe(["in"], on_assign=lambda _, partitions: assigned.extend(partitions))
     while True:
         messages = [m for m in consumer.consume(random.choice([1, 5, 40]), 0.5) if m.error() is None]
+        if not messages:
+            continue
         operations = []
         if assigned:
             operations.append({"assign": [[f"{p.topic}-{p.partition}", None] for p in assigned]})
             assigned.clear()
-        if not messages:
-            continue
         operations.append({"poll": {"uncommitted": False, "records": [
             {"partition": f"in-{m.partition()}", "offset": m.offset(), "value": int(m.value())}
             for m in messages]}})
@@ -75,8 +75,6 @@ def worker(address, number, log):
                 step["outcome"] = "committed"
             log.write(json.dumps({"result": step}) + "\n")
             if step["outcome"] == "aborted":
-                for message in messages:
-                    consumer.seek(TopicPartition("in", message.partition(), message.offset()))
                 first = {}
                 for message in messages:
                     first.setdefault(message.partition(), message.offset())
@@ -230,6 +228,10 @@ def main(weir, data, history, seconds, seed):
             out.write(json.dumps({"step": step}) + "\n")
         for topic, partitions in [("in", INPUTS), ("out", OUTPUTS)]:
             for partition, rows in read_committed(broker.address, topic, partitions).items():
+                seen = [{"partition": partition, "offset": offset, "value": value} for offset, value in rows]
+                poll = {"poll": {"uncommitted": False, "records": seen}}
+                out.write(json.dumps({"step": {"process": 2, "transactional": False, "outcome": "committed",
+                                               "operations": [poll]}}) + "\n")
                 out.write(json.dumps({"final": {"partition": partition, "records": rows}}) + "\n")
         out.write(json.dumps({"drained": True}) + "\n")
     print(f"{len(wanted)} inputs, transactions {outcomes}, killed {killed}")
