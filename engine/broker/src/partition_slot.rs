@@ -34,6 +34,14 @@ struct AckWaiter {
     append_time: i64,
 }
 
+/// Who writes a marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writer {
+    Coordinator,
+    /// By WriteTxnMarkers.
+    Operator,
+}
+
 /// What a partition's flush task does next.
 enum Work {
     /// Flush, with a sync or without.
@@ -216,7 +224,12 @@ impl PartitionSlot {
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         marker: &Marker,
+        writer: Writer,
     ) -> Result<Offset, ErrorCode> {
+        let marker = &match writer {
+            Writer::Coordinator => *marker,
+            Writer::Operator => self.producers.borrow().by_operator(*marker),
+        };
         self.producers.borrow().check_marker(marker)?;
         let mut builder = BatchBuilder::default();
         self.append_own(shard, marker.put(&mut builder, clock::unix_ms()))

@@ -7,7 +7,7 @@
 
 use crate::log_walk::walk;
 use crate::logging::{error, info, warning};
-use crate::partition_slot::PartitionSlot;
+use crate::partition_slot::{PartitionSlot, Writer};
 use crate::shard::Shard;
 use crate::topics;
 use coordinator::{LogRecord, Now};
@@ -309,10 +309,12 @@ impl<M: Machine> StateLog<M> {
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         marker: Marker,
+        writer: Writer,
     ) -> Result<(), ErrorCode> {
         // A state that cannot be read now will find the marker in the log.
         let loaded = self.until_loaded(shard).await.is_ok();
-        let (end, failures) = (self.slot.append_marker(shard, &marker)?, self.slot.failures());
+        let (end, failures) =
+            (self.slot.append_marker(shard, &marker, writer)?, self.slot.failures());
         if loaded {
             self.step(shard, |_, machine, _| machine.on_marker(marker))?;
         }

@@ -2,6 +2,7 @@
 //! the coordinator's word on what a producer may write.
 
 use crate::logging::warning;
+use crate::partition_slot::Writer;
 use crate::shard::Shard;
 use crate::state_log::{self, Machine, Records, StateLog, Written};
 use crate::topic_settings::TRANSACTIONS_TOPIC;
@@ -71,11 +72,6 @@ impl ProducerIds {
         let next = |epoch: i32| Some((epoch + 1).min(self.coordinators_end));
         let taken = self.next_coordinator.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         taken.unwrap_or_else(|epoch| epoch).min(self.coordinators_end - 1)
-    }
-
-    /// The largest epoch that a coordinator has.
-    pub(crate) fn coordinator_epoch(&self) -> i32 {
-        self.next_coordinator.load(Ordering::Relaxed) - 1
     }
 }
 
@@ -203,7 +199,9 @@ async fn mark_all(
     let known: Vec<_> = partitions.iter().filter_map(|p| Some((named(p)?, p.clone()))).collect();
     let ids: Vec<TopicPartition> = known.iter().map(|(id, _)| *id).collect();
     let mut left = Vec::new();
-    for ((_, partition), result) in known.into_iter().zip(mark(shard, *marker, ids).await) {
+    for ((_, partition), result) in
+        known.into_iter().zip(mark(shard, *marker, ids, Writer::Coordinator).await)
+    {
         match result {
             // Whoever has a newer epoch has ended it already.
             // Whoever has a newer epoch has ended it already.
@@ -219,6 +217,7 @@ pub(crate) async fn mark(
     shard: &Rc<Shard>,
     marker: Marker,
     partitions: Vec<TopicPartition>,
+    writer: Writer,
 ) -> Vec<Result<(), ErrorCode>> {
     let owners = shard.mailbox.shards();
     let theirs = |owner| -> Vec<TopicPartition> {
@@ -229,7 +228,8 @@ pub(crate) async fn mark(
         let (ids, results) = (theirs(owner), &results);
         async move {
             if !ids.is_empty() {
-                let found = shard.call(owner, move |there| mark_here(there, marker, ids)).await;
+                let found =
+                    shard.call(owner, move |there| mark_here(there, marker, ids, writer)).await;
                 results.borrow_mut().extend(found);
             }
         }
@@ -243,6 +243,7 @@ async fn mark_here(
     shard: Rc<Shard>,
     marker: Marker,
     partitions: Vec<TopicPartition>,
+    writer: Writer,
 ) -> Vec<(TopicPartition, Result<(), ErrorCode>)> {
     // All are appended before one is waited for: one sync for all.
     let (mut begun, mut groups, mut results) = (Vec::new(), Vec::new(), Vec::new());
@@ -255,13 +256,13 @@ async fn mark_here(
             results.push((id, Err(shard.why_absent(id))));
             continue;
         };
-        match slot.append_marker(&shard, &marker) {
+        match slot.append_marker(&shard, &marker, writer) {
             Ok(end) => begun.push((id, slot.failures(), slot, end)),
             Err(error) => results.push((id, Err(error))),
         }
     }
     for (id, log) in groups {
-        results.push((id, log.mark(&shard, marker).await));
+        results.push((id, log.mark(&shard, marker, writer).await));
     }
     for (id, failures, slot, end) in begun {
         results.push((id, slot.until_committed(end, failures).await));

@@ -343,29 +343,40 @@ fn the_offsets_topic_is_read_like_any_and_written_by_the_broker_alone() {
 }
 
 #[test]
-fn the_offsets_log_is_written_anew_before_it_grows() {
-    let mut broker = Broker::start(&["--offsets.topic.num.partitions", "1"]);
+fn the_offsets_log_is_compacted_before_it_grows() {
+    let args = ["--offsets.topic.num.partitions", "1", "--log.cleaner.backoff.ms", "100"];
+    let mut broker = Broker::start(&args);
     let mut client = broker.client();
     client.create("t", 500);
     let offsets = |round: i64| (0..500).map(move |p| ("t", p, round * 1000 + i64::from(p)));
-    // 400 rounds of 500 offsets are more than 16 MB of records; alive are 40 KB.
-    for round in 0..400 {
+    let size = |client: &mut Client| {
+        let request = DescribeLogDirsRequest { topics: None };
+        let answer: DescribeLogDirsResponse = client.ask(&request, 4);
+        let topics = answer.results.into_iter().flat_map(|dir| dir.topics);
+        let own = topics.filter(|topic| topic.name == "__consumer_offsets");
+        own.flat_map(|topic| topic.partitions).map(|p| p.partition_size).sum::<i64>()
+    };
+    // 1,200 rounds of 500 offsets are more than 35 MB of records; alive are 40 KB.
+    let (mut largest, mut smallest_since) = (0, i64::MAX);
+    for round in 0..1_200 {
         let request = commit_of("g", &offsets(round).collect::<Vec<_>>());
         let kept: OffsetCommitResponse = client.ask(&request, 7);
         assert!(errors(&kept).iter().all(|error| *error == ErrorCode::None));
+        if round % 50 == 0 {
+            largest = largest.max(size(&mut client));
+        }
     }
-    let asked = ListOffsetsTopic {
-        name: "__consumer_offsets".to_owned(),
-        partitions: vec![ListOffsetsPartition { timestamp: -2, ..Default::default() }],
-    };
-    let request = ListOffsetsRequest { topics: vec![asked], ..Default::default() };
-    let starts: ListOffsetsResponse = client.ask(&request, 5);
-    let start = starts.topics[0].partitions[0].offset;
-    assert!(start > 50_000, "old records are gone: the log starts at {start}");
+    let until = Instant::now() + Duration::from_secs(20);
+    while smallest_since > 17 << 20 {
+        assert!(Instant::now() < until, "{smallest_since} bytes are left of {largest}");
+        std::thread::sleep(Duration::from_millis(50));
+        smallest_since = smallest_since.min(size(&mut client));
+    }
+    assert!(largest > 16 << 20, "nothing was there to compact: {largest}");
     broker.kill_and_start_again();
     let mut client = broker.client();
     for index in [0, 77, 499] {
-        assert_eq!(committed(&mut client, "g", "t", index).0, 399_000 + i64::from(index));
+        assert_eq!(committed(&mut client, "g", "t", index).0, 1_199_000 + i64::from(index));
     }
 }
 

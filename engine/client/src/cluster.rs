@@ -177,16 +177,28 @@ impl Cluster {
     /// # Errors
     /// There is none.
     pub async fn coordinator_of(&mut self, group: &str) -> Result<String, String> {
+        self.find(Coordinated::Group, group).await
+    }
+
+    /// The address of a transactional id's coordinator; asks again for a while.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn transaction_coordinator_of(&mut self, id: &str) -> Result<String, String> {
+        self.find(Coordinated::Transaction, id).await
+    }
+
+    async fn find(&mut self, what: Coordinated, key: &str) -> Result<String, String> {
         let mut last = String::new();
         for _ in 0..50 {
-            match find_coordinator(self.any().await?, group).await? {
+            match find_coordinator_of(self.any().await?, what, key).await? {
                 Ok(address) => return Ok(address),
                 Err(error) if error.is_retriable() => last = error.name().to_owned(),
-                Err(error) => return Err(format!("group {group}: {}", error.name())),
+                Err(error) => return Err(format!("{} {key}: {}", what.name(), error.name())),
             }
             timer::sleep(Duration::from_millis(100)).await;
         }
-        Err(format!("group {group} has no coordinator: {last}"))
+        Err(format!("{} {key} has no coordinator: {last}", what.name()))
     }
 }
 
@@ -222,6 +234,22 @@ pub async fn committed_offsets(
     })
 }
 
+/// What a coordinator is asked for (the protocol's number).
+#[derive(Clone, Copy)]
+enum Coordinated {
+    Group = 0,
+    Transaction = 1,
+}
+
+impl Coordinated {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Transaction => "transactional id",
+        }
+    }
+}
+
 /// Asks who coordinates a group: HOST:PORT, or the error to act on.
 ///
 /// # Errors
@@ -230,9 +258,18 @@ pub async fn find_coordinator(
     connection: &mut Connection,
     group: &str,
 ) -> Result<Result<String, ErrorCode>, String> {
+    find_coordinator_of(connection, Coordinated::Group, group).await
+}
+
+async fn find_coordinator_of(
+    connection: &mut Connection,
+    what: Coordinated,
+    key: &str,
+) -> Result<Result<String, ErrorCode>, String> {
     let request = FindCoordinatorRequest {
-        key: group.to_owned(),
-        coordinator_keys: vec![group.to_owned()],
+        key: key.to_owned(),
+        key_type: what as i8,
+        coordinator_keys: vec![key.to_owned()],
         ..Default::default()
     };
     let response: FindCoordinatorResponse = connection.ask(&request).await?;

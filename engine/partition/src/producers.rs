@@ -249,6 +249,13 @@ impl Producers {
         Ok(())
     }
 
+    /// A marker that an operator writes: it is no coordinator's, and must not keep the real one out.
+    #[must_use]
+    pub fn by_operator(&self, marker: Marker) -> Marker {
+        let known = self.entries.get(&marker.producer.id).map_or(-1, |e| e.coordinator_epoch);
+        Marker { coordinator_epoch: marker.coordinator_epoch.min(known), ..marker }
+    }
+
     /// A batch is in the log at `base`. Batches come in the log's order.
     pub fn on_batch(&mut self, batch: RecordBatch<'_>, base: Offset, now_ms: i64) {
         let Some(Producer { id, epoch }) = batch.producer() else { return };

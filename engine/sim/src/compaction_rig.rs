@@ -31,6 +31,8 @@ const SETTINGS: LogSettings = LogSettings { segment_bytes: 12_000, segment_ms: i
 /// What the rig's partition keeps its producers in, as the broker does.
 const PRODUCERS: &str = "producers";
 const TRANSACTIONAL: i64 = 3;
+/// Each life has producers of its own: those before are idle from then on.
+const PRODUCERS_PER_LIFE: i64 = 6;
 /// More than a small map has room for.
 const KEYS: u64 = 110;
 /// How long tombstones stay, in runs where they do.
@@ -152,14 +154,15 @@ pub fn run(seed: u64) -> Outcome {
         now_ms: Cell::new(1_000_000),
         retention_ms: if random.one_in(3) { 0 } else { RETENTION_MS },
     });
-    for life in 0..LIVES {
-        let is_last = life + 1 == LIVES;
+    for generation in 0..LIVES as i64 {
+        let is_last = generation + 1 == LIVES as i64;
         let mut simulation = Simulation::new(machine.disk.clone(), random.next_u64());
         if !is_last {
             simulation = simulation.stopping_at(20 + random.below(1_500));
         }
         let runtime = Runtime::new(Io::Simulated(simulation)).expect("the twin always starts");
-        let life = Life { machine: Rc::clone(&machine), random: Random::new(random.next_u64()) };
+        let own = Random::new(random.next_u64());
+        let life = Life { machine: Rc::clone(&machine), random: own, generation };
         let _ = runtime.block_on(life.run());
         drop(runtime);
         machine.disk.power_cut(random.next_u64());
@@ -171,6 +174,7 @@ pub fn run(seed: u64) -> Outcome {
 struct Life {
     machine: Rc<Machine>,
     random: Random,
+    generation: i64,
 }
 
 struct Opened {
@@ -298,6 +302,11 @@ impl Life {
         self.machine.oracle.borrow_mut().cut(opened.log.log_end().0);
         self.forget_sequences(&opened);
         self.check(&opened).await;
+        let open: Vec<ProducerId> = {
+            let producers = opened.producers.borrow();
+            producers.iter().filter(|p| p.open_since.is_some()).map(|p| p.producer.id).collect()
+        };
+        open.into_iter().for_each(|id| self.end(&opened, id));
         for _ in 0..12 {
             for _ in 0..3 + self.random.below(30) {
                 self.append(&opened);
@@ -348,26 +357,17 @@ impl Life {
 
     fn append(&mut self, opened: &Opened) {
         let random = &mut self.random;
-        let id = ProducerId(random.below(6) as i64);
-        let transactional = id.0 >= TRANSACTIONAL;
+        let id = ProducerId(self.generation * PRODUCERS_PER_LIFE + random.below(6) as i64);
+        let transactional = id.0 % PRODUCERS_PER_LIFE >= TRANSACTIONAL;
         let is_open = opened.producers.borrow().is_open(Producer { id, epoch: 0 });
+        if transactional && is_open && random.one_in(3) {
+            self.end(opened, id);
+            return;
+        }
         let mut builder = BatchBuilder::default();
         let now_ms = self.machine.now_ms.get();
         let mut oracle = self.machine.oracle.borrow_mut();
         let base = Offset(oracle.end);
-        if transactional && is_open && random.one_in(3) {
-            let marker = Marker {
-                producer: Producer { id, epoch: 0 },
-                commit: random.one_in(2),
-                coordinator_epoch: 1,
-            };
-            let batch = marker.put(&mut builder, now_ms);
-            oracle.markers.insert(base.0, marker);
-            oracle.end += 1;
-            self.machine.outcome.borrow_mut().aborted += u64::from(!marker.commit);
-            self.put(opened, batch, base);
-            return;
-        }
         builder.begin(now_ms);
         let has_producer = transactional || !random.one_in(3);
         if has_producer {
@@ -398,6 +398,23 @@ impl Life {
         let bytes = builder.finish(codec).to_vec();
         let (batch, _) = RecordBatch::split_first(&bytes).expect("built just now");
         self.machine.outcome.borrow_mut().records += batch.record_count() as u64;
+        self.put(opened, batch, base);
+    }
+
+    /// The transaction of a producer ends, one way or the other.
+    fn end(&mut self, opened: &Opened, id: ProducerId) {
+        let marker = Marker {
+            producer: Producer { id, epoch: 0 },
+            commit: self.random.one_in(2),
+            coordinator_epoch: 1,
+        };
+        let mut builder = BatchBuilder::default();
+        let batch = marker.put(&mut builder, self.machine.now_ms.get());
+        let mut oracle = self.machine.oracle.borrow_mut();
+        let base = Offset(oracle.end);
+        oracle.markers.insert(base.0, marker);
+        oracle.end += 1;
+        self.machine.outcome.borrow_mut().aborted += u64::from(!marker.commit);
         self.put(opened, batch, base);
     }
 

@@ -218,7 +218,7 @@ async fn describe(
             committed.keys().chain(owners.keys()).cloned().collect();
         partitions.sort();
         partitions.dedup();
-        let ends = list(cluster, &partitions, LATEST).await?;
+        let ends = list(cluster, &partitions, LATEST, false).await?;
         for partition in partitions {
             let (current, end) = (committed.get(&partition), ends.get(&partition));
             let lag = current.zip(end).map(|(current, end)| (end - current).max(0));
@@ -388,10 +388,10 @@ async fn reset(
     if partitions.is_empty() {
         return Err(format!("group {group} has no offsets; name topics with --topic"));
     }
-    let starts = list(cluster, &partitions, EARLIEST).await?;
-    let ends = list(cluster, &partitions, LATEST).await?;
+    let starts = list(cluster, &partitions, EARLIEST, false).await?;
+    let ends = list(cluster, &partitions, LATEST, false).await?;
     let found = match to {
-        To::Time(time) => list(cluster, &partitions, time).await?,
+        To::Time(time) => list(cluster, &partitions, time, false).await?,
         _ => BTreeMap::new(),
     };
     let mut view = View::new(&["GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "NEW-OFFSET"]);

@@ -15,11 +15,12 @@ pub(crate) const EARLIEST: i64 = -2;
 pub(crate) type Partition = (String, i32);
 
 /// The first offset at or after `timestamp` (ms, or LATEST or EARLIEST) of each partition; -1 where
-/// there is none. What has no leader or cannot be asked is left out.
+/// there is none; with `read_committed` the end is the last stable offset. What has no leader or cannot be asked is left out.
 pub(crate) async fn list(
     cluster: &mut Cluster,
     partitions: &[Partition],
     timestamp: i64,
+    read_committed: bool,
 ) -> Result<BTreeMap<Partition, i64>, String> {
     let mut topics: Vec<String> = partitions.iter().map(|(topic, _)| topic.clone()).collect();
     topics.sort();
@@ -50,6 +51,7 @@ pub(crate) async fn list(
         let request = ListOffsetsRequest {
             topics: topics.into_iter().map(topic).collect(),
             timeout_ms: 30_000,
+            isolation_level: i8::from(read_committed),
             ..Default::default()
         };
         let response: ListOffsetsResponse = cluster.ask_at(&address, &request).await?;

@@ -154,8 +154,9 @@ async fn describe(cluster: &mut Cluster, names: Vec<String>, format: Format) -> 
         .iter()
         .flat_map(|t| t.partitions.iter().map(move |p| (name(t), p.partition_index)))
         .collect();
-    let starts = list(cluster, &partitions, EARLIEST).await?;
-    let ends = list(cluster, &partitions, LATEST).await?;
+    let starts = list(cluster, &partitions, EARLIEST, false).await?;
+    let ends = list(cluster, &partitions, LATEST, false).await?;
+    let stable = list(cluster, &partitions, LATEST, true).await?;
     let sizes = sizes(cluster).await.unwrap_or_default();
     let mut shown = Vec::new();
     for topic in &mut topics {
@@ -169,6 +170,7 @@ async fn describe(cluster: &mut Cluster, names: Vec<String>, format: Format) -> 
             "ISR",
             "START",
             "END",
+            "LAST-STABLE",
             "BYTES",
         ]);
         for partition in &topic.partitions {
@@ -181,6 +183,7 @@ async fn describe(cluster: &mut Cluster, names: Vec<String>, format: Format) -> 
                 json!(partition.isr_nodes),
                 json!(starts.get(&key)),
                 json!(ends.get(&key)),
+                json!(stable.get(&key)),
                 json!(sizes.get(&key)),
             ]);
         }

@@ -1,6 +1,7 @@
 //! WriteTxnMarkers 1: how an operator ends a transaction that hangs in a partition (KIP-664).
 
 use crate::dispatch::{Outcome, read, respond};
+use crate::partition_slot::Writer;
 use crate::shard::{Request, Shard};
 use crate::transactions::mark;
 use model::{ErrorCode, Marker, Producer, ProducerId};
@@ -14,20 +15,18 @@ use wire::messages::{
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<WriteTxnMarkersRequest>(request)?;
     let image = shard.image();
-    let newest = shard.node.producer_ids.coordinator_epoch();
     let mut markers = Vec::new();
     for asked in asked.markers {
         let marker = Marker {
             producer: Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch },
             commit: asked.transaction_result,
-            // A larger one would keep the coordinator from ending anything there.
-            coordinator_epoch: asked.coordinator_epoch.min(newest),
+            coordinator_epoch: asked.coordinator_epoch,
         };
         let mut topics = Vec::new();
         for topic in asked.topics {
             let known = |index: &i32| image.by_name.get(&topic.name)?.partition(*index);
             let found: Vec<_> = topic.partition_indexes.iter().filter_map(known).collect();
-            let mut results = mark(shard, marker, found).await.into_iter();
+            let mut results = mark(shard, marker, found, Writer::Operator).await.into_iter();
             let mut partitions = Vec::new();
             for index in &topic.partition_indexes {
                 let result = match known(index) {

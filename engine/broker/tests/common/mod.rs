@@ -243,3 +243,47 @@ impl Drop for Mounted {
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
+
+/// A record with its offset, key and value.
+pub(crate) type Found = (i64, Vec<u8>, Vec<u8>);
+
+/// Every record of partition 0 of topic `t`; and the error that ended it, if one did.
+pub(crate) fn fetch_all_records(client: &mut Client) -> (Vec<Found>, ErrorCode) {
+    let limits = FetchLimits {
+        max_wait_ms: 0,
+        min_bytes: 0,
+        max_bytes: 8 << 20,
+        partition_max_bytes: 4 << 20,
+        read_committed: false,
+    };
+    let (mut found, mut offset, mut scratch) = (Vec::new(), 0, Vec::new());
+    loop {
+        let ask = [FetchAsk { partition: 0, offset }];
+        let frame = client.frame(ApiKey::Fetch, 12, |out| {
+            fetch::put_request(out, 12, limits, "t", model::TopicId::ZERO, &ask);
+        });
+        client.send(&frame);
+        let payload = client.receive().expect("an answer");
+        let (before, mut error) = (offset, ErrorCode::None);
+        fetch::read_response(body(&payload, ApiKey::Fetch, 12), 12, |fetched| {
+            error = fetched.error;
+            let mut rest = fetched.records;
+            while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
+                rest = tail;
+                for record in batch.records(&mut scratch).unwrap() {
+                    let record = record.unwrap();
+                    let at = batch.base_offset().0 + i64::from(record.offset_delta);
+                    if at >= before {
+                        let owned = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
+                        found.push((at, owned(record.key), owned(record.value)));
+                    }
+                }
+                offset = batch.last_offset().0 + 1;
+            }
+        })
+        .unwrap();
+        if offset == before || error != ErrorCode::None {
+            return (found, error);
+        }
+    }
+}
