@@ -43,6 +43,7 @@ fn wire_decode(c: &mut Criterion) {
                 out.clear();
                 let found = request.partitions().map(|_| FetchResult {
                     error: ErrorCode::None,
+                    last_stable_offset: 0,
                     high_watermark: 9,
                     log_start_offset: 0,
                     records_bytes: 1024,

@@ -171,6 +171,10 @@ pub(crate) struct Args {
     /// When a send counts as done
     #[arg(long, value_enum, default_value = "all", help_heading = "Producers")]
     pub(crate) acks: Acks,
+    /// A batch that is sent again is stored once (KIP-98); needs --acks all and at most 5 requests in
+    /// flight
+    #[arg(long, help_heading = "Producers")]
+    pub(crate) enable_idempotence: bool,
     /// How long a batch waits for more records, in milliseconds; fractions allowed
     #[arg(long, default_value_t = 1.0, value_parser = parse_linger, help_heading = "Producers")]
     pub(crate) linger_ms: f64,
@@ -237,6 +241,10 @@ pub(crate) struct Args {
     /// How often positions are committed; also at each rebalance and at the end
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Consumers")]
     pub(crate) auto_commit_interval_ms: u64,
+    /// What consumers see: read_uncommitted, or with read_committed only what no open or aborted
+    /// transaction holds
+    #[arg(long, value_enum, default_value = "read_uncommitted", help_heading = "Consumers")]
+    pub(crate) isolation_level: Isolation,
     /// A fetch is answered once it has this many bytes
     #[arg(long, default_value_t = 1, help_heading = "Consumers")]
     pub(crate) fetch_min_bytes: i32,
@@ -284,6 +292,15 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Output")]
     #[serde(skip)]
     pub(crate) quiet: bool,
+}
+
+/// Kafka's isolation levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
 }
 
 /// Kafka's acks.
@@ -406,6 +423,9 @@ impl Args {
             return wrong(
                 "--late-groups and --scale-consumers need consumers, but --consumers is 0",
             );
+        }
+        if self.enable_idempotence && (self.acks != Acks::All || self.max_in_flight > 5) {
+            return wrong("--enable-idempotence needs --acks all and --max-in-flight 5 at most");
         }
         if self.compressibility > 0.0 && self.payload != PayloadKind::Random {
             return wrong("--compressibility is of random payloads: leave out --payload");

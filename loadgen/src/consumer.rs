@@ -1,7 +1,7 @@
 //! Consumers: members of groups; what they are assigned is fetched from the leaders, every record
 //! looked at.
 
-use crate::args::{Args, OffsetReset, Verify};
+use crate::args::{Args, Isolation, OffsetReset, Verify};
 use crate::envelope::{Envelope, is_intact};
 use crate::histogram::Latency;
 use crate::layout::Layout;
@@ -323,7 +323,7 @@ impl Consumer {
             min_bytes: self.args.fetch_min_bytes,
             max_bytes: 50 * 1024 * 1024,
             partition_max_bytes: self.args.max_partition_fetch_bytes,
-            read_committed: false,
+            read_committed: self.args.isolation_level == Isolation::ReadCommitted,
         };
         asks.sort_unstable();
         let mut out = Vec::new();

@@ -36,6 +36,7 @@ use std::time::Duration;
 use wire::ApiKey;
 use wire::fetch::TopicRef;
 use wire::header::{finish_frame, read_response_header};
+use wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use wire::produce;
 
 /// The clock is looked at this often at most: a producer sends everything that became due since.
@@ -166,6 +167,8 @@ pub(crate) struct Producer {
 
 struct State {
     producer: Producer,
+    /// What the cluster knows this producer by, if it is idempotent.
+    identity: Cell<Option<model::Producer>>,
     lanes: RefCell<Vec<Rc<Lane>>>,
     lane_of: RefCell<Vec<usize>>,
     outcome: RefCell<ProducerOutcome>,
@@ -182,6 +185,7 @@ impl Producer {
     pub(crate) async fn run(self) -> Result<ProducerOutcome, String> {
         let slots = self.layout.slots();
         let state = Rc::new(State {
+            identity: Cell::new(None),
             lanes: RefCell::default(),
             lane_of: RefCell::default(),
             outcome: RefCell::new(ProducerOutcome {
@@ -202,6 +206,10 @@ impl Producer {
         for lane in &lanes {
             state.connect(lane).await?;
         }
+        if state.producer.args.enable_idempotence {
+            let leader = &state.producer.layout.leaders[0];
+            state.identity.set(Some(identity_at(leader, &state.producer.args.client_id).await?));
+        }
         let ticking = Rc::clone(&state);
         spawn(async move {
             loop {
@@ -219,6 +227,19 @@ impl Producer {
             }
         }
         Ok(std::mem::take(&mut *state.outcome.borrow_mut()))
+    }
+}
+
+/// Asks for a producer id that nobody has.
+async fn identity_at(address: &str, client_id: &str) -> Result<model::Producer, String> {
+    let mut connection = Connection::open(address, client_id).await?;
+    let answer: InitProducerIdResponse = connection.ask(&InitProducerIdRequest::default()).await?;
+    match ErrorCode::from_code(answer.error_code) {
+        ErrorCode::None => Ok(model::Producer {
+            id: model::ProducerId(answer.producer_id),
+            epoch: answer.producer_epoch,
+        }),
+        error => Err(format!("{address} gives out no producer id: {}", error.name())),
     }
 }
 
@@ -424,6 +445,10 @@ impl State {
             let Some(batch) = at.and_then(|at| batches.remove(at)) else { return };
             if error == ErrorCode::None {
                 self.acknowledge(batch, request.sent_at, now);
+            } else if error == ErrorCode::OutOfOrderSequenceNumber && self.identity.get().is_some()
+            {
+                // One before it is being sent again.
+                self.retry_or_fail(batch, &error.name(), false);
             } else if error.is_retriable() {
                 moved = true;
                 self.retry_or_fail(batch, &error.name(), error == ErrorCode::RequestTimedOut);
@@ -681,6 +706,11 @@ impl State {
     fn seal(&self, slot: usize, batch: &mut Filling, outcome: &mut ProducerOutcome) {
         let args = &self.producer.args;
         let (mut bytes, planned) = self.spare.borrow_mut().pop().unwrap_or_default();
+        if let Some(identity) = self.identity.get() {
+            // Sequence numbers wrap as Kafka's do: after the largest comes 0.
+            let sequence = (batch.first_sequence & i32::MAX as u64) as i32;
+            batch.builder.set_producer(identity, sequence, false);
+        }
         bytes.extend_from_slice(batch.builder.finish(args.compression_type));
         let records = batch.planned.len() as u64;
         outcome.batches += 1;

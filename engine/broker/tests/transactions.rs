@@ -1,6 +1,9 @@
 //! Idempotent producers, transactions and compaction of the real program, over raw frames: what clients
 //! of KIP-890 send, what only a faulty or hostile one sends, and kill -9 in between.
 
+// The client's side waits on the real clock.
+#![allow(clippy::disallowed_methods)]
+
 mod common;
 
 use common::{Broker, Client, body};

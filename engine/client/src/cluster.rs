@@ -270,7 +270,6 @@ async fn find_coordinator_of(
         key: key.to_owned(),
         key_type: what as i8,
         coordinator_keys: vec![key.to_owned()],
-        ..Default::default()
     };
     let response: FindCoordinatorResponse = connection.ask(&request).await?;
     let (error, host, port) = match response.coordinators.into_iter().next() {

@@ -689,7 +689,9 @@ mod tests {
         let mut rig = Rig::default();
         rig.begin(1, 0, 0).unwrap();
         rig.mark(1, 1, false).unwrap();
-        (0..7).for_each(|n| drop(rig.plain(0, n * 10).unwrap()));
+        for n in 0..7 {
+            rig.plain(0, n * 10).unwrap();
+        }
         rig.begin(2, 5, 0).unwrap();
         let bytes = rig.producers.encode(rig.end);
         let (back, end) = Producers::decode(&bytes).unwrap();

@@ -455,24 +455,25 @@ impl Life {
         }
         // Deleting took the start of some keys' history: only what began behind it can be compared.
         let found = opened.newest(start, stable).await;
-        let oracle = self.machine.oracle.borrow();
-        let expected = oracle.newest(start.0, stable.0);
-        // A tombstone is there for whoever has read what it deletes.
-        for (key, (value, at_ms)) in &expected {
-            let is_fresh = self.machine.now_ms.get() - at_ms < RETENTION_MS - 500;
-            if value.is_none() && self.machine.retention_ms > 0 && is_fresh {
-                assert!(found.contains_key(key), "the tombstone of {key} went too early");
+        {
+            let oracle = self.machine.oracle.borrow();
+            let expected = oracle.newest(start.0, stable.0);
+            // A tombstone is there for whoever has read what it deletes.
+            for (key, (value, at_ms)) in &expected {
+                let is_fresh = self.machine.now_ms.get() - at_ms < RETENTION_MS - 500;
+                if value.is_none() && self.machine.retention_ms > 0 && is_fresh {
+                    assert!(found.contains_key(key), "the tombstone of {key} went too early");
+                }
             }
+            // What is decided is visible.
+            let undecided = oracle.first_undecided(stable.0);
+            assert_eq!(stable.0, undecided.unwrap_or(oracle.end), "the last stable offset");
+            let seen = |(key, value): (u8, Option<u64>)| Some((key, value?));
+            let expected = expected.into_iter().map(|(key, (value, _))| (key, value));
+            let expected: BTreeMap<u8, u64> = expected.filter_map(seen).collect();
+            let found: BTreeMap<u8, u64> = found.into_iter().filter_map(seen).collect();
+            assert_eq!(found, expected, "what a reader makes of {start}..{stable}");
         }
-        // What is decided is visible.
-        let undecided = oracle.first_undecided(stable.0);
-        assert_eq!(stable.0, undecided.unwrap_or(oracle.end), "the last stable offset");
-        let seen = |(key, value): (u8, Option<u64>)| Some((key, value?));
-        let expected = expected.into_iter().map(|(key, (value, _))| (key, value));
-        let expected: BTreeMap<u8, u64> = expected.filter_map(seen).collect();
-        let found: BTreeMap<u8, u64> = found.into_iter().filter_map(seen).collect();
-        assert_eq!(found, expected, "what a reader makes of {start}..{stable}");
-        drop(oracle);
         // What is left is what was written, where it was written.
         let (mut scratch, mut last) = (Vec::new(), -1);
         let end = log.log_end();
