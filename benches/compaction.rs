@@ -55,6 +55,7 @@ async fn compacted(log: &Log) -> (Duration, u64, u64) {
         last_batches: BTreeMap::new(),
         aborted: Vec::new(),
         stops: &|| false,
+        rest: &|| Duration::ZERO,
     };
     let began = Instant::now();
     let done = log.compact(&plan, async |_: &[Offset]| Ok(())).await.expect("compaction");

@@ -6,10 +6,15 @@ use crate::partition_slot::PartitionSlot;
 use crate::shard::Shard;
 use runtime::clock;
 use runtime::timer;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use storage::{AbortedSpan, CompactionPlan, Dirt, StorageError};
+
+/// While there are requests a shard rests so long after each slice of compaction, so that neither
+/// they nor whatever else runs on the core wait for it.
+const RESTS: Duration = Duration::from_micros(300);
 
 /// When and how a topic is compacted.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +94,12 @@ async fn compact(shard: &Rc<Shard>, slot: &Rc<PartitionSlot>, topic: &TopicImage
         let from = slot.log.log_start();
         (last_batches, producers.aborted(from, slot.log.log_end()).map(span).collect())
     };
+    let served = Cell::new(shard.requests_begun.get());
+    let rest = || {
+        let begun = shard.requests_begun.get();
+        let idle = served.replace(begun) == begun;
+        if idle { Duration::ZERO } else { RESTS }
+    };
     let plan = CompactionPlan {
         below: slot.last_stable_offset(),
         now_ms: clock::unix_ms(),
@@ -98,6 +109,7 @@ async fn compact(shard: &Rc<Shard>, slot: &Rc<PartitionSlot>, topic: &TopicImage
         last_batches,
         aborted,
         stops: &stops,
+        rest: &rest,
     };
     let forget = async |markers: &[model::Offset]| {
         slot.producers.borrow_mut().forget_aborted(markers);

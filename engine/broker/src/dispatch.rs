@@ -19,6 +19,7 @@ pub(crate) enum Outcome {
 
 /// Starts a request. The produce and fetch paths hold no box; the rest may.
 pub(crate) async fn start(shard: Rc<Shard>, key: ApiKey, request: Request) -> Outcome {
+    shard.requests_begun.set(shard.requests_begun.get() + 1);
     let outcome = match key {
         ApiKey::Produce => handlers::produce::handle(&shard, &request).await,
         ApiKey::Fetch => handlers::fetch::handle(&shard, &request).await,

@@ -180,6 +180,8 @@ pub(crate) struct Shard {
     groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
     transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
     pub(crate) turns: Turns,
+    /// How many requests came: whether anyone wants this core.
+    pub(crate) requests_begun: Cell<u64>,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) rewriter: RefCell<BatchRewriter>,
     calls: RefCell<BTreeMap<u64, Call>>,
@@ -223,6 +225,7 @@ impl Shard {
             groups: RefCell::default(),
             transactions: RefCell::default(),
             turns: Turns::default(),
+            requests_begun: Cell::new(0),
             fetch_sessions: FetchSessions::new(
                 mailbox.shard(),
                 node.config.fetch_sessions_max.div_ceil(mailbox.shards()),

@@ -540,6 +540,7 @@ async fn compact(machine: &Machine, opened: &Opened, random: &mut Random) {
         last_batches: opened.producers.borrow().last_batches().collect(),
         aborted,
         stops: &stops,
+        rest: &|| std::time::Duration::ZERO,
     };
     let forget = async |markers: &[Offset]| {
         opened.producers.borrow_mut().forget_aborted(markers);

@@ -25,8 +25,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// So much is done between two times in which everything else has its turn.
-const SLICE_BYTES: usize = 128 * 1024;
+/// So much is read at once.
+const WINDOW_BYTES: usize = 256 * 1024;
+/// So much is done between two turns of the ring, in which everything else comes: a request waits
+/// for a few of them.
+const SLICE_BYTES: u32 = 32 * 1024;
 /// So much is written at once.
 const WRITE_BYTES: usize = 512 * 1024;
 const ALLOCATE_BYTES: u64 = 16 * 1024 * 1024;
@@ -63,6 +66,8 @@ pub struct CompactionPlan<'a> {
     pub aborted: Vec<AbortedSpan>,
     /// Whether to give up.
     pub stops: &'a dyn Fn() -> bool,
+    /// How long to rest after a slice: longer while others want the core.
+    pub rest: &'a dyn Fn() -> Duration,
 }
 
 /// How much of a log compaction could get at.
@@ -167,11 +172,13 @@ struct Scan {
     /// The next batch's offset, or the least it can be.
     next: Offset,
     window: usize,
+    /// The position at which everything else has its turn.
+    turn_at: u32,
 }
 
 impl Scan {
     fn of(source: Source) -> Self {
-        Self { source, position: 0, next: source.base, window: SLICE_BYTES }
+        Self { source, position: 0, next: source.base, window: WINDOW_BYTES, turn_at: SLICE_BYTES }
     }
 }
 
@@ -474,6 +481,7 @@ impl Log {
                         }
                     }
                     scan.position += batch.bytes().len() as u32;
+                    self.take_turns(&mut scan, plan).await;
                     end = end.max(batch.last_offset().plus(1));
                     rest = tail;
                 }
@@ -501,6 +509,7 @@ impl Log {
                 let cleaned = cleaning.clean(batch, out);
                 cleaned.map_err(|()| Stop::Failed(self.damaged_source(&scan)))?;
                 scan.position += batch.bytes().len() as u32;
+                self.take_turns(&mut scan, cleaning.plan).await;
                 rest = tail;
             }
             out.write(false).await?;
@@ -536,8 +545,6 @@ impl Log {
         scan: &mut Scan,
         plan: &CompactionPlan<'_>,
     ) -> Result<Option<SharedBytes>, Stop> {
-        // A turn of the ring in between, not only of the tasks that are ready.
-        timer::sleep(Duration::from_nanos(1)).await;
         if (plan.stops)() {
             return Err(Stop::GivenUp);
         }
@@ -559,13 +566,22 @@ impl Log {
                 if RecordBatch::split_first(&bytes).is_err() {
                     return Err(self.damaged_source(scan).into());
                 }
-                scan.window = SLICE_BYTES;
+                scan.window = WINDOW_BYTES;
                 return Ok(Some(bytes));
             }
             if scan.window >= left {
                 return Err(self.damaged_source(scan).into());
             }
             scan.window = (scan.window * 2).max(first);
+        }
+    }
+
+    /// Lets everything else have its turn, if it is time: a turn of the ring, not only of the tasks that
+    /// are ready.
+    async fn take_turns(&self, scan: &mut Scan, plan: &CompactionPlan<'_>) {
+        if scan.position >= scan.turn_at {
+            scan.turn_at = scan.position + SLICE_BYTES;
+            timer::sleep((plan.rest)().max(Duration::from_nanos(1))).await;
         }
     }
 
