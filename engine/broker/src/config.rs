@@ -547,7 +547,7 @@ mod tests {
     fn wrong_values_are_named_with_what_is_allowed() {
         for (name, value, said) in [
             ("node.id", "x", "whole number from 0"),
-            ("log.segment.bytes", "5", "from 1048576"),
+            ("log.segment.bytes", "5", "from 1024"),
             ("listeners", "nonsense", "HOST:PORT"),
             ("listeners", "SSL://h:1", "PLAINTEXT"),
             ("weir.direct.io", "maybe", "true nor false"),
