@@ -44,8 +44,7 @@ fn seeds_of(rig: &str, runs: u64) -> u64 {
 }
 
 fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) -> Done {
-    let text =
-        std::fs::read_to_string(top().join(LIST)).map_err(|error| format!("{LIST}: {error}"))?;
+    let text = read_list()?;
     let mutants = read(&text)?;
     let copy = top().join("target/mutants/checkout");
     copy_checkout(&copy)?;
@@ -59,8 +58,8 @@ fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) 
         let path = copy.join(&mutant.file);
         let original =
             std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", mutant.file))?;
-        if original.matches(&mutant.from).count() != 1 {
-            return Err(format!("{}: {} does not hold the text once", mutant.name, mutant.file));
+        if let Some(complaint) = mutant.stale_in(&original) {
+            return Err(complaint);
         }
         let write = |text: &str| {
             std::fs::write(&path, text).map_err(|error| format!("{}: {error}", mutant.file))
@@ -101,6 +100,28 @@ fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) 
         std::fs::write(top().join(LIST), listed).map_err(|error| format!("{LIST}: {error}"))?;
     }
     if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join("; "))) }
+}
+
+fn read_list() -> Result<String, String> {
+    std::fs::read_to_string(top().join(LIST)).map_err(|error| format!("{LIST}: {error}"))
+}
+
+impl Mutant {
+    fn stale_in(&self, text: &str) -> Option<String> {
+        let count = text.matches(&self.from).count();
+        let Self { name, file, .. } = self;
+        (count != 1)
+            .then(|| format!("{LIST}: {name}: {file} holds its text {count} times instead of once"))
+    }
+}
+
+/// Mutants whose text the code holds no more, or more than once.
+pub(crate) fn stale() -> Result<Vec<String>, String> {
+    let stale_in_file = |mutant: &Mutant| match std::fs::read_to_string(top().join(&mutant.file)) {
+        Ok(text) => mutant.stale_in(&text),
+        Err(error) => Some(format!("{LIST}: {}: {}: {error}", mutant.name, mutant.file)),
+    };
+    Ok(read(&read_list()?)?.iter().filter_map(stale_in_file).collect())
 }
 
 fn read(text: &str) -> Result<Vec<Mutant>, String> {

@@ -1,5 +1,6 @@
 //! The rules of the house that no compiler checks.
 
+use crate::mutants;
 use crate::steps::{Done, top};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub(crate) fn run() -> Done {
         let name = path.strip_prefix(top()).unwrap_or(&path).display().to_string();
         complaints.extend(complaints_of(&name, &text));
     }
+    complaints.extend(mutants::stale()?);
     for complaint in &complaints {
         println!("    {complaint}");
     }
