@@ -8,13 +8,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"WEIRSUPR";
-/// The on-disk format this program reads and writes.
-pub const FORMAT_VERSION: u32 = 2;
+/// The on-disk format this program writes.
+pub const FORMAT_VERSION: u32 = 3;
+/// The oldest that it reads: version 3 added compacted segments, `producers` and `cleaned`.
+const FORMAT_VERSION_MIN: u32 = 2;
 const SUPERBLOCK_BYTES: usize = 65;
 
 /// What a directory knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
+    /// The on-disk format of the program that wrote it.
+    pub format_version: u32,
     /// Counts writes of it.
     pub generation: u64,
     /// The cluster it belongs to.
@@ -79,6 +83,8 @@ impl DataDir {
         let incarnation = known().map(|superblock| superblock.incarnation).max().unwrap_or(0) + 1;
         let mut opened = Vec::new();
         for (path, (lock, stored, is_damaged)) in locked {
+            let is_upgrade =
+                stored.as_ref().is_some_and(|stored| stored.format_version < FORMAT_VERSION);
             let was_clean = stored.as_ref().is_some_and(|stored| stored.clean);
             let is_new = stored.is_none();
             let (generation, directory_id) = stored.map_or_else(
@@ -86,6 +92,7 @@ impl DataDir {
                 |stored| (stored.generation, stored.directory_id),
             );
             let superblock = Superblock {
+                format_version: FORMAT_VERSION,
                 generation,
                 cluster_id,
                 node_id,
@@ -94,7 +101,7 @@ impl DataDir {
                 clean: false,
             };
             let mut dir = Self { path: path.clone(), superblock, was_clean, is_new, _lock: lock };
-            match dir.begin(is_damaged).await {
+            match dir.begin(is_damaged || is_upgrade).await {
                 Ok(()) => opened.push(dir),
                 Err(error) => failed.push((path.clone(), error)),
             }
@@ -120,10 +127,11 @@ impl DataDir {
         Ok((lock, superblock))
     }
 
-    async fn begin(&mut self, is_damaged: bool) -> Result<(), StorageError> {
+    async fn begin(&mut self, both_copies: bool) -> Result<(), StorageError> {
         self.write_superblock().await?;
-        if is_damaged {
-            // Both copies know this start: they never differ by more than one.
+        if both_copies {
+            // Both copies know this start: they never differ by more than one, nor in their format, so
+            // that an older program finds none that it would take.
             self.write_superblock().await?;
         }
         // At every start: a crash may have come between making these names and making them last.
@@ -179,6 +187,9 @@ impl DataDir {
                         best = Some(read);
                     }
                     Ok(_) => {}
+                    Err(why) if Superblock::is_newer(&bytes) => {
+                        return Err(StorageError::Unusable(format!("{}: {why}", file.display())));
+                    }
                     Err(why) => damaged = Some((file, why)),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -287,7 +298,7 @@ impl Superblock {
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SUPERBLOCK_BYTES);
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
+        out.extend_from_slice(&self.format_version.to_be_bytes());
         out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&self.cluster_id.0);
         out.extend_from_slice(&self.node_id.to_be_bytes());
@@ -298,6 +309,14 @@ impl Superblock {
         out.extend_from_slice(&crc.to_be_bytes());
         assert_eq!(out.len(), SUPERBLOCK_BYTES);
         out
+    }
+
+    /// Whether a newer program wrote these bytes: no damage, whatever the other copy says.
+    fn is_newer(bytes: &[u8]) -> bool {
+        let Some((body, crc)) = bytes.split_last_chunk::<4>() else { return false };
+        let version = body.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk::<4>());
+        version.is_some_and(|version| u32::from_be_bytes(*version) > FORMAT_VERSION)
+            && u32::from_be_bytes(*crc) == crc32c::checksum(body)
     }
 
     /// Reads a copy's bytes; any bytes are allowed.
@@ -314,10 +333,10 @@ impl Superblock {
         let version = u32_at(8).unwrap_or(0);
         let whole =
             bytes.len() == SUPERBLOCK_BYTES && u32_at(61) == Some(crc32c::checksum(&bytes[..61]));
-        if version != FORMAT_VERSION {
+        if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
             return Err(format!(
-                "format version {version}, and this program reads version {FORMAT_VERSION}; use the \
-                 program that wrote it, or choose another --data-dir"
+                "format version {version}, and this program reads versions {FORMAT_VERSION_MIN} to \
+                 {FORMAT_VERSION}; use the program that wrote it, or choose another --data-dir"
             ));
         }
         if !whole {
@@ -326,6 +345,7 @@ impl Superblock {
                 .into());
         }
         Ok(Self {
+            format_version: version,
             generation: u64::from_be_bytes(bytes[12..20].try_into().expect("8 bytes")),
             cluster_id: TopicId(bytes[20..36].try_into().expect("16 bytes")),
             node_id: u32_at(36).expect("length checked") as i32,

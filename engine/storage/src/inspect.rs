@@ -228,7 +228,12 @@ fn superblock(bytes: &[u8], out: &mut Inspected) {
     match Superblock::decode(bytes) {
         Err(why) => out.damage.push(why),
         Ok(superblock) => {
-            say!(out, "superblock, generation {}", superblock.generation);
+            say!(
+                out,
+                "superblock of format version {}, generation {}",
+                superblock.format_version,
+                superblock.generation
+            );
             say!(out, "  cluster {}, node {}", superblock.cluster_id, superblock.node_id);
             say!(out, "  directory {}", superblock.directory_id);
             say!(out, "  started {} times; leader epoch of the last start", superblock.incarnation);

@@ -1,0 +1,66 @@
+//! A data directory across versions of the format: read, brought up, or refused by number.
+
+use model::crc32c;
+use runtime::simulated::{Disk, Simulation};
+use runtime::{Io, Runtime};
+use std::path::Path;
+use storage::StorageError;
+use storage::data_dir::{DataDir, FORMAT_VERSION};
+
+const VERSION_AT: usize = 8;
+
+fn copies() -> [std::path::PathBuf; 2] {
+    [0, 1].map(|copy| Path::new("/d").join(format!("superblock.{copy}")))
+}
+
+/// Makes these copies look as if a program of that version had written them.
+async fn set_version(copies: &[std::path::PathBuf], version: u32) {
+    for copy in copies {
+        let mut bytes = runtime::fs::read(copy).await.unwrap();
+        bytes[VERSION_AT..VERSION_AT + 4].copy_from_slice(&version.to_be_bytes());
+        let end = bytes.len() - 4;
+        let crc = crc32c::checksum(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_be_bytes());
+        runtime::fs::replace(copy, &bytes).await.unwrap();
+    }
+}
+
+fn on_a_disk(body: impl Future<Output = ()> + 'static) {
+    let simulation = Simulation::new(Disk::default(), 1);
+    Runtime::new(Io::Simulated(simulation)).unwrap().block_on(body).unwrap();
+}
+
+#[test]
+fn an_older_directory_is_read_and_both_copies_are_brought_up() {
+    on_a_disk(async {
+        for _ in 0..2 {
+            DataDir::open(Path::new("/d"), 1).await.unwrap().close_clean().await.unwrap();
+        }
+        set_version(&copies(), 2).await;
+        let opened = DataDir::open(Path::new("/d"), 1).await.unwrap();
+        assert!(opened.was_clean() && opened.superblock().incarnation == 3);
+        for copy in copies() {
+            let bytes = runtime::fs::read(&copy).await.unwrap();
+            assert_eq!(bytes[VERSION_AT..VERSION_AT + 4], FORMAT_VERSION.to_be_bytes());
+        }
+    });
+}
+
+#[test]
+fn another_version_is_refused_by_its_number_even_beside_a_copy_that_could_be_read() {
+    on_a_disk(async {
+        for _ in 0..2 {
+            DataDir::open(Path::new("/d"), 1).await.unwrap().close_clean().await.unwrap();
+        }
+        for copy in copies() {
+            set_version(std::slice::from_ref(&copy), FORMAT_VERSION + 1).await;
+            let Err(StorageError::Unusable(why)) = DataDir::open(Path::new("/d"), 1).await else {
+                panic!("a newer directory was opened");
+            };
+            assert!(why.contains(&format!("format version {}", FORMAT_VERSION + 1)), "{why}");
+            set_version(&[copy], FORMAT_VERSION).await;
+        }
+        set_version(&copies(), 1).await;
+        assert!(matches!(DataDir::open(Path::new("/d"), 1).await, Err(StorageError::Unusable(_))));
+    });
+}
