@@ -6,5 +6,6 @@
 pub mod compaction_rig;
 pub mod group_rig;
 pub mod history;
+pub mod seeds;
 pub mod storage_rig;
 pub mod transaction_rig;

@@ -131,9 +131,24 @@ pub(crate) fn body(payload: &[u8], key: ApiKey, version: i16) -> Reader<'_> {
 pub(crate) fn fetch_all(
     client: &mut Client,
     partition: i32,
-    mut offset: i64,
+    offset: i64,
 ) -> (BTreeMap<i64, u32>, ErrorCode) {
     let mut found = BTreeMap::new();
+    let error = visit_all(client, FetchAsk { partition, offset }, |batch, offset| {
+        assert!(batch.crc_matches());
+        assert!(batch.base_offset().0 <= offset && offset <= batch.last_offset().0);
+        found.insert(batch.base_offset().0, crc32c::checksum(&batch.bytes()[16..]));
+    });
+    (found, error)
+}
+
+/// Fetches a partition of topic `t` until nothing more comes, and shows every batch with the offset
+/// that was looked for. Returns the error that ended it, if one did.
+fn visit_all(
+    client: &mut Client,
+    mut ask: FetchAsk,
+    mut visit: impl FnMut(RecordBatch<'_>, i64),
+) -> ErrorCode {
     let limits = FetchLimits {
         max_wait_ms: 0,
         min_bytes: 0,
@@ -142,27 +157,24 @@ pub(crate) fn fetch_all(
         read_committed: false,
     };
     loop {
-        let ask = [FetchAsk { partition, offset }];
         let frame = client.frame(ApiKey::Fetch, 12, |out| {
-            fetch::put_request(out, 12, limits, "t", model::TopicId::ZERO, &ask);
+            fetch::put_request(out, 12, limits, "t", model::TopicId::ZERO, &[ask]);
         });
         client.send(&frame);
         let payload = client.receive().expect("an answer");
-        let (before, mut error) = (offset, ErrorCode::None);
+        let (before, mut error) = (ask.offset, ErrorCode::None);
         fetch::read_response(body(&payload, ApiKey::Fetch, 12), 12, |fetched| {
             error = fetched.error;
             let mut rest = fetched.records;
             while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
-                assert!(batch.crc_matches());
-                assert!(batch.base_offset().0 <= offset && offset <= batch.last_offset().0);
-                found.insert(batch.base_offset().0, crc32c::checksum(&batch.bytes()[16..]));
-                offset = batch.last_offset().0 + 1;
+                visit(batch, ask.offset);
+                ask.offset = batch.last_offset().0 + 1;
                 rest = tail;
             }
         })
         .unwrap();
-        if offset == before || error != ErrorCode::None {
-            return (found, error);
+        if ask.offset == before || error != ErrorCode::None {
+            return error;
         }
     }
 }
@@ -249,41 +261,16 @@ pub(crate) type Found = (i64, Vec<u8>, Vec<u8>);
 
 /// Every record of partition 0 of topic `t`; and the error that ended it, if one did.
 pub(crate) fn fetch_all_records(client: &mut Client) -> (Vec<Found>, ErrorCode) {
-    let limits = FetchLimits {
-        max_wait_ms: 0,
-        min_bytes: 0,
-        max_bytes: 8 << 20,
-        partition_max_bytes: 4 << 20,
-        read_committed: false,
-    };
-    let (mut found, mut offset, mut scratch) = (Vec::new(), 0, Vec::new());
-    loop {
-        let ask = [FetchAsk { partition: 0, offset }];
-        let frame = client.frame(ApiKey::Fetch, 12, |out| {
-            fetch::put_request(out, 12, limits, "t", model::TopicId::ZERO, &ask);
-        });
-        client.send(&frame);
-        let payload = client.receive().expect("an answer");
-        let (before, mut error) = (offset, ErrorCode::None);
-        fetch::read_response(body(&payload, ApiKey::Fetch, 12), 12, |fetched| {
-            error = fetched.error;
-            let mut rest = fetched.records;
-            while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
-                rest = tail;
-                for record in batch.records(&mut scratch).unwrap() {
-                    let record = record.unwrap();
-                    let at = batch.base_offset().0 + i64::from(record.offset_delta);
-                    if at >= before {
-                        let owned = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
-                        found.push((at, owned(record.key), owned(record.value)));
-                    }
-                }
-                offset = batch.last_offset().0 + 1;
+    let (mut found, mut scratch) = (Vec::new(), Vec::new());
+    let error = visit_all(client, FetchAsk { partition: 0, offset: 0 }, |batch, offset| {
+        for record in batch.records(&mut scratch).unwrap() {
+            let record = record.unwrap();
+            let at = batch.base_offset().0 + i64::from(record.offset_delta);
+            if at >= offset {
+                let owned = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
+                found.push((at, owned(record.key), owned(record.value)));
             }
-        })
-        .unwrap();
-        if offset == before || error != ErrorCode::None {
-            return (found, error);
         }
-    }
+    });
+    (found, error)
 }
