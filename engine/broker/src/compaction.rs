@@ -9,6 +9,7 @@ use runtime::timer;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use storage::{AbortedSpan, CompactionPlan, Dirt, StorageError};
 
@@ -44,17 +45,19 @@ pub(crate) async fn look_after(shard: Rc<Shard>) {
     let every = Duration::from_millis(shard.node.config.cleaner_backoff_ms);
     loop {
         timer::sleep(every).await;
-        while let Some((slot, topic)) = dirtiest(&shard).await {
-            if !compact(&shard, &slot, &topic).await {
+        while let Some((slot, topic, rules)) = dirtiest(&shard).await {
+            if !compact(&shard, &slot, &topic.name, rules).await {
                 break;
             }
         }
     }
 }
 
-async fn dirtiest(shard: &Rc<Shard>) -> Option<(Rc<PartitionSlot>, std::sync::Arc<TopicImage>)> {
+async fn dirtiest(
+    shard: &Rc<Shard>,
+) -> Option<(Rc<PartitionSlot>, Arc<TopicImage>, CompactionRules)> {
     let now_ms = clock::unix_ms();
-    let mut found: Option<(f64, _, _)> = None;
+    let mut found: Option<(f64, _, _, _)> = None;
     for slot in shard.all_slots() {
         let image = shard.image();
         let Some(topic) = image.by_id.get(&slot.id.topic_id) else { continue };
@@ -69,18 +72,22 @@ async fn dirtiest(shard: &Rc<Shard>) -> Option<(Rc<PartitionSlot>, std::sync::Ar
                 if let Some(urgency) = urgency
                     && found.as_ref().is_none_or(|(most, ..)| urgency > *most)
                 {
-                    found = Some((urgency, Rc::clone(&slot), std::sync::Arc::clone(topic)));
+                    found = Some((urgency, Rc::clone(&slot), Arc::clone(topic), rules));
                 }
             }
             Err(error) => slot.complain(&format!("what to compact is not known: {error}")),
         }
     }
-    found.map(|(_, slot, topic)| (slot, topic))
+    found.map(|(_, slot, topic, rules)| (slot, topic, rules))
 }
 
-/// Compacts one log; false if nothing came of it and others should not be kept waiting.
-async fn compact(shard: &Rc<Shard>, slot: &Rc<PartitionSlot>, topic: &TopicImage) -> bool {
-    let Some(rules) = topic.compaction else { return false };
+/// Compacts one log. False: the shard stops.
+async fn compact(
+    shard: &Rc<Shard>,
+    slot: &Rc<PartitionSlot>,
+    topic: &str,
+    rules: CompactionRules,
+) -> bool {
     let began = clock::now();
     let stops = || slot.is_closing() || shard.stopping.get();
     let (last_batches, aborted) = {
@@ -122,9 +129,8 @@ async fn compact(shard: &Rc<Shard>, slot: &Rc<PartitionSlot>, topic: &TopicImage
         }
         Ok(done) => {
             info!(
-                "partition {} of {}: compacted up to offset {}: {} KB are {} KB, in {} ms",
+                "partition {} of {topic}: compacted up to offset {}: {} KB are {} KB, in {} ms",
                 slot.id.partition,
-                topic.name,
                 done.cleaned_to,
                 done.bytes_before / 1024,
                 done.bytes_after / 1024,

@@ -60,7 +60,7 @@ impl Machine for GroupCoordinator {
     type Effects = Vec<(Ticket, Answer)>;
     type Beside = Waiting;
 
-    fn begin(shard: &Shard) -> Self {
+    fn begin(shard: &Shard, _: i32) -> Self {
         Self::new(shard.node.config.groups.clone(), random::seed())
     }
 

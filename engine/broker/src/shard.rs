@@ -429,14 +429,12 @@ impl Shard {
         };
         let none = PartitionNotes::default();
         let notes = recovery.replays[number].partitions.get(&id).unwrap_or(&none);
-        let opened = match Log::open(home, id, settings, notes).await {
-            Ok((log, recovered)) => match ProducerState::recover(&log).await {
-                Ok(producers) => Ok((log, recovered, producers)),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
+        let opened = async {
+            let (log, recovered) = Log::open(home, id, settings, notes).await?;
+            let producers = ProducerState::recover(&log).await?;
+            Ok((log, recovered, producers))
         };
-        match opened {
+        match opened.await {
             Ok((log, recovered, producers)) => {
                 if recovered.was_torn {
                     crate::logging::info!(

@@ -48,8 +48,8 @@ pub(crate) trait Machine: Sized + 'static {
     /// What belongs to the log here and is not read from it.
     type Beside: Default;
 
-    /// A machine that knows nothing yet.
-    fn begin(shard: &Shard) -> Self;
+    /// A machine that knows nothing yet; its log is about to be read for the `loads`th time.
+    fn begin(shard: &Shard, loads: i32) -> Self;
     /// How many partitions its topic is made with.
     fn partitions(shard: &Shard) -> i32;
     fn log_of(shard: &Shard, id: TopicPartition) -> Option<Rc<StateLog<Self>>>;
@@ -101,6 +101,8 @@ pub(crate) struct StateLog<M: Machine> {
     pub(crate) beside: M::Beside,
     /// The state or the next deadline changed.
     changed: Notify,
+    /// How often the state was read.
+    loads: Cell<i32>,
     /// What `slot.failures()` was when the state was read.
     failures: Cell<u64>,
     /// What the keeper of time waits for.
@@ -220,9 +222,10 @@ impl<M: Machine> StateLog<M> {
     pub(crate) fn new(shard: &Shard, slot: Rc<PartitionSlot>) -> Rc<Self> {
         Rc::new(Self {
             state: Cell::new(State::Unloaded { retry_at: Nanos::default() }),
-            machine: RefCell::new(M::begin(shard)),
+            machine: RefCell::new(M::begin(shard, 0)),
             beside: M::Beside::default(),
             changed: Notify::default(),
+            loads: Cell::new(0),
             failures: Cell::new(slot.failures()),
             armed_for: Cell::new(None),
             keeper_runs: Cell::new(false),
@@ -369,7 +372,8 @@ impl<M: Machine> StateLog<M> {
 
     async fn load(self: &Rc<Self>, shard: &Rc<Shard>) {
         self.failures.set(self.slot.failures());
-        let mut machine = M::begin(shard);
+        self.loads.set(self.loads.get().saturating_add(1));
+        let mut machine = M::begin(shard, self.loads.get());
         let began = clock::now();
         match self.replay(&mut machine).await {
             Ok(bytes) => {

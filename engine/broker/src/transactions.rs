@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use wire::WireError;
 
@@ -32,29 +32,28 @@ const MARKERS_WITHIN: Duration = Duration::from_secs(2);
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// Producer ids per start of the broker: the rest of the number says which start.
 const PRODUCER_ID_BITS: u32 = 40;
-/// Times that logs of transactions are read per start.
-const COORDINATORS_PER_START: i32 = 4096;
+/// Coordinator epochs per start and log: one each time the log is read.
+const EPOCHS_PER_START: i32 = 4096;
 
-/// Gives out producer ids and the epochs of coordinators. None is given out twice, also not by
-/// another start, because no two starts have the same epoch.
+/// The epoch of the coordinator that takes a log over for the `loads`th time in this start: larger than
+/// that of any before it. A log that is read too often has the same epoch again, rather than one of the
+/// next start.
+fn coordinator_epoch(start: model::LeaderEpoch, loads: i32) -> i32 {
+    start.0.min(i32::MAX / EPOCHS_PER_START - 1) * EPOCHS_PER_START
+        + loads.min(EPOCHS_PER_START - 1)
+}
+
+/// Gives out producer ids. None is given out twice, also not by another start, because no two starts
+/// have the same epoch.
 pub(crate) struct ProducerIds {
     next: AtomicI64,
     end: i64,
-    next_coordinator: AtomicI32,
-    coordinators_end: i32,
 }
 
 impl ProducerIds {
     pub(crate) fn new(epoch: model::LeaderEpoch) -> Self {
         let first = i64::from(epoch.0) << PRODUCER_ID_BITS;
-        let coordinator =
-            epoch.0.min(i32::MAX / COORDINATORS_PER_START - 1) * COORDINATORS_PER_START;
-        Self {
-            next: AtomicI64::new(first),
-            end: first + (1 << PRODUCER_ID_BITS),
-            next_coordinator: AtomicI32::new(coordinator),
-            coordinators_end: coordinator + COORDINATORS_PER_START,
-        }
+        Self { next: AtomicI64::new(first), end: first + (1 << PRODUCER_ID_BITS) }
     }
 
     /// An id nobody has yet.
@@ -64,14 +63,6 @@ impl ProducerIds {
     pub(crate) fn take(&self) -> Result<ProducerId, ErrorCode> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         if id < self.end { Ok(ProducerId(id)) } else { Err(ErrorCode::CoordinatorNotAvailable) }
-    }
-
-    /// The epoch of a coordinator that takes a log over: larger than that of any before it.
-    fn take_coordinator_epoch(&self) -> i32 {
-        // A log that is read so often has the same epoch again, rather than that of the next start.
-        let next = |epoch: i32| Some((epoch + 1).min(self.coordinators_end));
-        let taken = self.next_coordinator.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        taken.unwrap_or_else(|epoch| epoch).min(self.coordinators_end - 1)
     }
 }
 
@@ -87,11 +78,9 @@ impl Machine for TransactionCoordinator {
     type Effects = Vec<Ending>;
     type Beside = Ended;
 
-    fn begin(shard: &Shard) -> Self {
-        Self::new(
-            shard.node.config.transactions.clone(),
-            shard.node.producer_ids.take_coordinator_epoch(),
-        )
+    fn begin(shard: &Shard, loads: i32) -> Self {
+        let epoch = coordinator_epoch(shard.node.epoch, loads);
+        Self::new(shard.node.config.transactions.clone(), epoch)
     }
 
     fn partitions(shard: &Shard) -> i32 {
@@ -179,8 +168,11 @@ async fn tell(log: Rc<TransactionLog>, shard: Rc<Shard>, ending: Ending, decided
         ));
         timer::sleep(RETRY).await;
     }
-    // An error throws the state away: then this begins again.
-    let _ = log.run(&shard, |_, coordinator, now| coordinator.complete(now, &ending)).await;
+    // Nobody waits for this record: what comes after it in the log is durable only with it, and a stop
+    // before that tells the ending once more. An error throws the state away, which does so too.
+    if log.is_loaded() {
+        let _ = log.step(&shard, |_, coordinator, now| coordinator.complete(now, &ending));
+    }
     log.beside.completed.notify();
 }
 
@@ -203,7 +195,6 @@ async fn mark_all(
         known.into_iter().zip(mark(shard, *marker, ids, Writer::Coordinator).await)
     {
         match result {
-            // Whoever has a newer epoch has ended it already.
             // Whoever has a newer epoch has ended it already.
             Ok(()) | Err(ErrorCode::InvalidProducerEpoch) => {}
             Err(_) => left.push(partition),
@@ -271,18 +262,10 @@ async fn mark_here(
 }
 
 /// Waits until every partition has the markers of an ending, but not for ever.
-pub(crate) async fn until_told(log: &Rc<TransactionLog>, shard: &Rc<Shard>, id: &str) {
+pub(crate) async fn until_told(log: &TransactionLog, id: &str) {
     let deadline = clock::now() + MARKERS_WITHIN;
-    loop {
-        let ending = log.run(shard, |_, coordinator, _| coordinator.is_ending(id)).await;
-        if ending != Ok(true) || clock::now() >= deadline {
-            return;
-        }
-        let changed = || (!log.is_loaded() || !log.peek(|c| c.is_ending(id))).then_some(());
-        if timer::before(Some(deadline), log.beside.completed.until(changed)).await.is_none() {
-            return;
-        }
-    }
+    let over = || (!log.is_loaded() || !log.peek(|c| c.is_ending(id))).then_some(());
+    timer::before(Some(deadline), log.beside.completed.until(over)).await;
 }
 
 /// One step of a transactional id's coordinator; returns once all it rests on is durable.
@@ -305,8 +288,8 @@ pub(crate) fn fenced_since(since: i16, version: i16, error: ErrorCode) -> ErrorC
 /// A partition that a producer writes to in its transaction.
 #[derive(Clone)]
 pub(crate) struct Target {
+    /// Its place in the request.
     pub(crate) index: u32,
-    pub(crate) topic: String,
     pub(crate) id: TopicPartition,
     pub(crate) producer: Producer,
 }
@@ -352,24 +335,29 @@ pub(crate) async fn prove(
     if unknown.is_empty() {
         return Proofs::default();
     }
-    let asked: Vec<_> = unknown.iter().map(|(w, _)| w.clone()).collect();
+    // The coordinator knows topics by their names.
+    let image = shard.image();
+    let named = |(w, _): &(Target, Proof)| {
+        let topic = image.by_id.get(&w.id.topic_id).map(|topic| topic.name.clone());
+        (w.producer, (topic.unwrap_or_default(), w.id.partition.0))
+    };
+    let asked: Vec<(Producer, (String, i32))> = unknown.iter().map(named).collect();
     let name = transactional_id.to_owned();
     let answered = step_at(shard, transactional_id, move |_, coordinator, now| {
-        let partition = |w: &Target| (w.topic.clone(), w.id.partition.0);
-        let one = |w: &Target| coordinator.verify(&name, w.producer, &partition(w));
         if version == ClientVersion::V1 {
-            return asked.iter().map(one).collect::<Vec<_>>();
+            let verify = |(who, partition): &_| coordinator.verify(&name, *who, partition);
+            return asked.iter().map(verify).collect::<Vec<_>>();
         }
         // One record for all partitions of a producer: and a request has only one.
         let mut joined: BTreeMap<Producer, Result<(), ErrorCode>> = BTreeMap::new();
-        for w in &asked {
-            let own = |other: &&Target| other.producer == w.producer;
-            joined.entry(w.producer).or_insert_with(|| {
-                let partitions: Vec<_> = asked.iter().filter(own).map(partition).collect();
-                coordinator.add_partitions(now, &name, w.producer, &partitions, version)
+        for (producer, _) in &asked {
+            joined.entry(*producer).or_insert_with(|| {
+                let own = asked.iter().filter(|(other, _)| other == producer);
+                let partitions: Vec<_> = own.map(|(_, partition)| partition.clone()).collect();
+                coordinator.add_partitions(now, &name, *producer, &partitions, version)
             });
         }
-        asked.iter().map(|w| joined[&w.producer]).collect()
+        asked.iter().map(|(producer, _)| joined[producer]).collect()
     })
     .await;
     let results = answered.unwrap_or_else(|error| vec![Err(error); unknown.len()]);

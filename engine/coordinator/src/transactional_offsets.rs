@@ -8,8 +8,7 @@ use crate::records::{OffsetCommitValue, offset_record};
 use model::{ErrorCode, Producer, ProducerId};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::messages::{
-    PartitionError, TopicErrors, TxnOffsetCommitPartition, TxnOffsetCommitRequest,
-    TxnOffsetCommitResponse,
+    TopicErrors, TxnOffsetCommitPartition, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 
 /// What a transaction may make of a group's offsets. The number is the commit's place among all.
@@ -100,16 +99,9 @@ impl GroupCoordinator {
             self.set_pending(now.unix_ms, group, id, (topic.to_owned(), index), value);
             ErrorCode::None
         };
-        let topics = request.topics.iter().map(|topic| TopicErrors {
-            name: topic.name.clone(),
-            partitions: topic
-                .partitions
-                .iter()
-                .map(|asked| PartitionError {
-                    partition_index: asked.partition_index,
-                    error_code: one(&topic.name, asked).code(),
-                })
-                .collect(),
+        let topics = request.topics.iter().map(|topic| {
+            let errors = topic.partitions.iter().map(|p| (p.partition_index, one(&topic.name, p)));
+            TopicErrors::new(&topic.name, errors)
         });
         TxnOffsetCommitResponse { topics: topics.collect(), ..Default::default() }
     }

@@ -21,7 +21,7 @@ use model::{BatchFilter, Filtered, Marker, Offset, ProducerId, RecordBatch, crc3
 use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::file::File;
 use runtime::{fs, random, timer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub struct CompactionPlan<'a> {
     pub map_bytes: usize,
     /// The last batch of each producer, which says how its sequence goes on.
     pub last_batches: BTreeMap<ProducerId, Offset>,
-    /// Aborted transactions that have records or a marker left.
+    /// Aborted transactions that have records or a marker left, by marker.
     pub aborted: Vec<AbortedSpan>,
     /// Whether to give up.
     pub stops: &'a dyn Fn() -> bool,
@@ -203,7 +203,7 @@ struct Cleaning<'p> {
     end: Offset,
     filter: BatchFilter,
     /// Producers with records left since their last marker.
-    with_data: BTreeMap<ProducerId, ()>,
+    with_data: BTreeSet<ProducerId>,
 }
 
 impl Cleaning<'_> {
@@ -212,7 +212,7 @@ impl Cleaning<'_> {
         out.tail = None;
         if batch.base_offset() >= self.end {
             if batch.is_transactional() && !batch.is_control() {
-                self.with_data.extend(batch.producer().map(|producer| (producer.id, ())));
+                self.with_data.extend(batch.producer().map(|producer| producer.id));
             }
             out.push(batch);
             return Ok(());
@@ -249,7 +249,7 @@ impl Cleaning<'_> {
             }
         }
         if batch.is_transactional() {
-            self.with_data.extend(batch.producer().map(|producer| (producer.id, ())));
+            self.with_data.extend(batch.producer().map(|producer| producer.id));
         }
         Ok(())
     }
@@ -261,7 +261,7 @@ impl Cleaning<'_> {
             out.push(batch);
             return Ok(());
         };
-        let has_data = self.with_data.remove(&marker.producer.id).is_some();
+        let has_data = self.with_data.remove(&marker.producer.id);
         match batch.delete_horizon() {
             _ if has_data => out.push(batch),
             None => {
@@ -281,12 +281,10 @@ impl CompactionPlan<'_> {
             return false;
         };
         let base = batch.base_offset();
-        let holds = |span: &AbortedSpan| {
-            span.producer == producer.id && span.first <= base && base < span.last
-        };
-        // By marker: those before this batch do not hold it.
+        // By marker: the first one of this producer behind the batch is the only one that can hold it.
         let from = self.aborted.partition_point(|span| span.last < base);
-        self.aborted[from..].iter().any(holds)
+        let own = self.aborted[from..].iter().find(|span| span.producer == producer.id);
+        own.is_some_and(|span| span.first <= base)
     }
 }
 
@@ -396,7 +394,7 @@ impl Log {
         let from = done.cleaned_to.max(sources[0].base);
         let (map, end) = self.map_keys(plan, sources, from).await?;
         let filter = BatchFilter::default();
-        let mut cleaning = Cleaning { plan, map, end, filter, with_data: BTreeMap::new() };
+        let mut cleaning = Cleaning { plan, map, end, filter, with_data: BTreeSet::new() };
         let mut output: Option<Output> = None;
         let segment_bytes = u64::from(self.settings().segment_bytes);
         for source in sources {

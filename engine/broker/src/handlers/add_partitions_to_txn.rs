@@ -7,9 +7,7 @@ use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
 use std::rc::Rc;
 use wire::WireError;
-use wire::messages::{
-    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, PartitionError, TopicErrors,
-};
+use wire::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TopicErrors};
 
 const PRODUCER_FENCED_SINCE: i16 = 2;
 
@@ -38,12 +36,11 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let error = fenced_since(PRODUCER_FENCED_SINCE, request.version, error);
     let one = |topic: &str, index: i32| {
         let missing = !is_there(topic, index);
-        let error = if missing { ErrorCode::UnknownTopicOrPartition } else { error };
-        PartitionError { partition_index: index, error_code: error.code() }
+        (index, if missing { ErrorCode::UnknownTopicOrPartition } else { error })
     };
-    let results = asked.topics.iter().map(|topic| TopicErrors {
-        name: topic.name.clone(),
-        partitions: topic.partitions.iter().map(|index| one(&topic.name, *index)).collect(),
+    let results = asked.topics.iter().map(|topic| {
+        let errors = topic.partitions.iter().map(|index| one(&topic.name, *index));
+        TopicErrors::new(&topic.name, errors)
     });
     let results = results.collect();
     Ok(respond(shard, request, &AddPartitionsToTxnResponse { results, ..Default::default() }))

@@ -51,7 +51,7 @@ async fn end(
             coordinator.end(now, &name, producer, asked.committed, version, fresh)
         });
         let ended = step.await??;
-        until_told(&log, &shard, &name).await;
+        until_told(&log, &name).await;
         Ok(ended)
     })
     .await

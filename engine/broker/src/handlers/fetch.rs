@@ -58,9 +58,9 @@ impl FetchShare {
         self.cuts.clear();
     }
 
-    /// Leaves records out, of the last partitions first, until all shares together hold `bytes_max`
-    /// at most, but for the first partition that has some: each share kept to its own part of it, and
-    /// a batch is never cut.
+    /// Leaves out the records of the last partitions until all shares together hold `bytes_max` at most;
+    /// the first partition that has records keeps them. Each share was read within a part of
+    /// `bytes_max`, but for one whole batch.
     fn trim(&mut self, bytes_max: usize) {
         let total =
             |share: &Self| share.bytes + share.others.iter().map(|o| o.bytes).sum::<usize>();
@@ -109,8 +109,7 @@ impl FetchShare {
     }
 }
 
-/// Where the last batch ends that begins in these bytes: offset of what follows, and where the first
-/// one begins.
+/// The offset of the first batch in these bytes, and the one behind the last batch.
 fn span_of(pieces: &[SharedBytes]) -> Option<(Offset, Offset)> {
     const HEAD: usize = 27;
     let byte = |mut at: usize| {

@@ -176,10 +176,10 @@ async fn prove_all(shard: &Rc<Shard>, produce: &ProduceRequest<'_>, version: i16
     let targets: Vec<Target> = {
         let image = shard.image();
         let target = |(index, asked): (usize, ProducePartition<'_>)| {
-            let (topic, id) = resolve(&image, &asked).ok()?;
+            let (_, id) = resolve(&image, &asked).ok()?;
             let (batch, _) = RecordBatch::split_first(asked.records?).ok()?;
             let producer = batch.producer().filter(|_| batch.is_transactional())?;
-            Some(Target { index: index as u32, topic: topic.name.clone(), id, producer })
+            Some(Target { index: index as u32, id, producer })
         };
         produce.partitions().enumerate().filter_map(target).collect()
     };

@@ -4,15 +4,12 @@
 use crate::dispatch::{Outcome, read, respond};
 use crate::groups::{GroupLog, at_coordinator, home_of_group};
 use crate::shard::{Request, Shard};
-use crate::topic_settings::OFFSETS_TOPIC;
 use crate::transactions::{Target, prove};
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
 use std::rc::Rc;
 use wire::WireError;
-use wire::messages::{
-    PartitionError, TopicErrors, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
-};
+use wire::messages::{TopicErrors, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 const JOINS_SINCE: i16 = 5;
 
@@ -38,8 +35,7 @@ async fn commit(
     }
     let producer = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
     let id = home_of_group(shard, &asked.group_id).await?;
-    let topic = OFFSETS_TOPIC.to_owned();
-    let target = Target { index: 0, topic, id, producer };
+    let target = Target { index: 0, id, producer };
     let proofs = prove(shard, &asked.transactional_id, vec![target], version).await;
     let proof = proofs.of(0)?;
     let for_coordinator = TxnOffsetCommitRequest::clone(asked);
@@ -57,16 +53,9 @@ async fn commit(
 }
 
 fn refused(asked: &TxnOffsetCommitRequest, error: ErrorCode) -> TxnOffsetCommitResponse {
-    let topics = asked.topics.iter().map(|topic| TopicErrors {
-        name: topic.name.clone(),
-        partitions: topic
-            .partitions
-            .iter()
-            .map(|partition| PartitionError {
-                partition_index: partition.partition_index,
-                error_code: error.code(),
-            })
-            .collect(),
+    let topics = asked.topics.iter().map(|topic| {
+        let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+        TopicErrors::new(&topic.name, indexes.map(|index| (index, error)))
     });
     TxnOffsetCommitResponse { topics: topics.collect(), ..Default::default() }
 }

@@ -8,8 +8,7 @@ use model::{ErrorCode, Marker, Producer, ProducerId};
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
-    PartitionError, TopicErrors, WritableTxnMarkerResult, WriteTxnMarkersRequest,
-    WriteTxnMarkersResponse,
+    TopicErrors, WritableTxnMarkerResult, WriteTxnMarkersRequest, WriteTxnMarkersResponse,
 };
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
@@ -27,18 +26,14 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let known = |index: &i32| image.by_name.get(&topic.name)?.partition(*index);
             let found: Vec<_> = topic.partition_indexes.iter().filter_map(known).collect();
             let mut results = mark(shard, marker, found, Writer::Operator).await.into_iter();
-            let mut partitions = Vec::new();
-            for index in &topic.partition_indexes {
+            let one = |index: &i32| {
                 let result = match known(index) {
                     Some(_) => results.next().expect("a result for each that is known"),
                     None => Err(ErrorCode::UnknownTopicOrPartition),
                 };
-                partitions.push(PartitionError {
-                    partition_index: *index,
-                    error_code: result.err().unwrap_or(ErrorCode::None).code(),
-                });
-            }
-            topics.push(TopicErrors { name: topic.name, partitions });
+                (*index, result.err().unwrap_or(ErrorCode::None))
+            };
+            topics.push(TopicErrors::new(&topic.name, topic.partition_indexes.iter().map(one)));
         }
         markers.push(WritableTxnMarkerResult { producer_id: asked.producer_id, topics });
     }

@@ -3,6 +3,7 @@
 use super::Message;
 use crate::primitives::{Field, Reader, Version, put_no_tags};
 use crate::{ApiKey, WireError};
+use model::ErrorCode;
 
 message! {
     /// v3 on: with what the client has, for another epoch of it (KIP-360); v4 on: PRODUCER_FENCED.
@@ -52,6 +53,18 @@ message! {
         partitions: Vec<PartitionError> = Vec::new(), _,
     }
 }
+impl TopicErrors {
+    /// An error, or none, for each of these partitions.
+    #[must_use]
+    pub fn new(name: &str, errors: impl Iterator<Item = (i32, ErrorCode)>) -> Self {
+        let error = |(partition_index, error): (i32, ErrorCode)| PartitionError {
+            partition_index,
+            error_code: error.code(),
+        };
+        Self { name: name.to_owned(), partitions: errors.map(error).collect() }
+    }
+}
+
 message! {
     /// An error per partition.
     AddPartitionsToTxnResponse of AddPartitionsToTxn {
