@@ -22,11 +22,7 @@ pub(crate) fn run() -> Done {
     std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
     let mut skipped = Vec::new();
     let clients = install(&home, &mut skipped);
-    let has_kcat = works("kcat", &["-V"])
-        || works(
-            "sh",
-            &["-c", "apt-get install -y kcat || { apt-get update && apt-get install -y kcat; }"],
-        );
+    let has_kcat = works("kcat", &["-V"]) || steps::install_debian("kcat");
     if !has_kcat {
         skipped.push("kcat: not installed, and apt-get could not".to_owned());
     }

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod compat;
 mod exactly_once;
+mod kafka;
 mod mutants;
 mod peers;
 mod results;

@@ -30,6 +30,19 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Done {
     Ok(())
 }
 
+/// Lets a script be run.
+pub(crate) fn make_executable(script: &Path) -> Done {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755))
+        .map_err(|error| format!("{}: {error}", script.display()))
+}
+
+/// Installs one of Debian's packages, where that can be done.
+pub(crate) fn install_debian(package: &str) -> bool {
+    let install = format!("apt-get install -y {package}");
+    works("sh", &["-c", &format!("{install} || {{ apt-get update && {install}; }}")])
+}
+
 /// Runs a command quietly; true if it succeeded.
 pub(crate) fn works(program: &str, args: &[&str]) -> bool {
     let silent = Command::new(program)

@@ -3,6 +3,7 @@
 //! out, is in engine/broker/tests/compat/suites.toml; the list only grows.
 
 use crate::compat::{Broker, install_python};
+use crate::kafka;
 use crate::steps::{self, Done, top, works};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -161,7 +162,13 @@ pub(crate) fn librdkafka_source() -> Result<PathBuf, String> {
     let home = top().join("target/compat/librdkafka");
     std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
     let source = home.join(format!("librdkafka-{}", expected.version));
-    if !source.join("src/librdkafka.a").exists() {
+    let config = std::fs::read_to_string(source.join("Makefile.config")).unwrap_or_default();
+    if !source.join("src/librdkafka.a").exists() || !config.contains("WITH_RAPIDJSON=\ty") {
+        // Some of its tests read statistics with it.
+        let header = Path::new("/usr/include/rapidjson/schema.h");
+        if !header.exists() && !steps::install_debian("rapidjson-dev") {
+            return Err("librdkafka's tests need RapidJSON; install rapidjson-dev".into());
+        }
         let fetched = fetch_crate(&home, &expected.package, &expected.version)?;
         copy_dir(&fetched.join("librdkafka"), &source)?;
         at(&source, "./configure", &["--disable-sasl", "--disable-ssl", "--disable-curl"])?;
@@ -185,14 +192,21 @@ fn librdkafka(
         at(&source, "make", &["-C", "tests", "test-runner", "-j2"])?;
     }
     let weir = top().join("target/release/weir");
+    // One test's other producer is Kafka's Java client.
+    let kafka = home.join("kafka");
+    kafka::lay_out(&kafka)?;
+    if !tests.join("java/TransactionProducerCli.class").exists() {
+        let kafka = format!("KAFKA_PATH={}", kafka.display());
+        at(&source, "make", &["-C", "tests/java", &kafka])?;
+    }
     // Two tests make their topic with Kafka's own script: this is what stands for it.
-    let bin = home.join("kafka/bin");
+    let bin = kafka.join("bin");
     let script =
         format!("#!/bin/sh\n{}\n", TOPICS_SCRIPT.replace("@weir@", &weir.display().to_string()));
     let made = std::fs::create_dir_all(&bin)
         .and_then(|()| std::fs::write(bin.join("kafka-topics.sh"), script));
     made.map_err(|error| format!("{}: {error}", bin.display()))?;
-    works("chmod", &["+x", &bin.join("kafka-topics.sh").display().to_string()]);
+    steps::make_executable(&bin.join("kafka-topics.sh"))?;
     // Written for a cluster of three that looks for what to compact more often.
     let flags =
         "--num.partitions 4 --weir.clamp.replication.factor true --log.cleaner.backoff.ms 500";
@@ -218,7 +232,7 @@ fn librdkafka(
             .env("LD_LIBRARY_PATH", "../src:../src-cpp")
             .env("RDKAFKA_TEST_CONF", &config)
             .env("TESTS", name)
-            .env("KAFKA_PATH", home.join("kafka"))
+            .env("KAFKA_PATH", &kafka)
             .env("BROKERS", &broker.address)
             .stdin(Stdio::null())
             .output()
