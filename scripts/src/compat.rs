@@ -1,6 +1,6 @@
 //! Real, unmodified clients against the real binary: what goes in comes out byte for byte, also after
-//! a restart and after kill -9; programs with groups and commits as people write them. Clients are installed in target/compat; what cannot be is skipped
-//! aloud.
+//! a restart and after kill -9; programs with groups, commits and transactions as people write them.
+//! Clients are installed in target/compat; what cannot be is skipped aloud.
 
 use crate::steps::{self, Done, top, works};
 use std::io::{BufRead, BufReader, Write};
@@ -11,8 +11,8 @@ struct Client {
     name: &'static str,
     program: String,
     script: &'static str,
-    /// Programs as people write them with it: groups, commits, lag.
-    programs: &'static str,
+    /// Programs as people write them with it: groups, commits, lag, transactions, compacted topics.
+    programs: &'static [&'static str],
 }
 
 /// Installs the clients and runs the rounds.
@@ -62,34 +62,43 @@ fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {
     let new = [&["confluent-kafka", "kafka-python", "aiokafka"], &codecs[..]].concat();
     if let Some(python) = venv("python-new", &new, skipped) {
         for (name, script, programs) in [
-            ("confluent-kafka", "confluent.py", "programs_confluent.py"),
-            ("kafka-python (newest)", "kafka_python.py", "programs_kafka_python.py"),
-            ("aiokafka", "aiokafka_client.py", "programs_aiokafka.py"),
+            ("confluent-kafka", "confluent.py", &["programs_confluent.py"][..]),
+            (
+                "kafka-python (newest)",
+                "kafka_python.py",
+                &["programs_kafka_python.py", "ledger_kafka_python.py"],
+            ),
+            ("aiokafka", "aiokafka_client.py", &["programs_aiokafka.py"]),
         ] {
             clients.push(Client { name, program: python.clone(), script, programs });
         }
     }
-    for (home, name, package) in [
-        ("python-old", "kafka-python 2.0.2", "kafka-python==2.0.2"),
-        ("python-23", "kafka-python 2.3.0", "kafka-python==2.3.0"),
+    for (home, name, package, programs) in [
+        (
+            "python-old",
+            "kafka-python 2.0.2",
+            "kafka-python==2.0.2",
+            &["programs_kafka_python.py"][..],
+        ),
+        (
+            "python-23",
+            "kafka-python 2.3.0",
+            "kafka-python==2.3.0",
+            &["programs_kafka_python.py", "registry_kafka_python.py"],
+        ),
     ] {
         if let Some(python) = venv(home, &[&[package, "six"], &codecs[..]].concat(), skipped) {
-            clients.push(Client {
-                name,
-                program: python,
-                script: "kafka_python.py",
-                programs: "programs_kafka_python.py",
-            });
+            clients.push(Client { name, program: python, script: "kafka_python.py", programs });
         }
     }
     let node = home.join("node");
     for (name, package, script, programs) in [
-        ("kafkajs", "kafkajs", "kafkajs_client.js", "programs_kafkajs.js"),
+        ("kafkajs", "kafkajs", "kafkajs_client.js", &["programs_kafkajs.js"]),
         (
             "platformatic",
             "@platformatic/kafka",
             "platformatic_client.mjs",
-            "platformatic_client.mjs",
+            &["platformatic_client.mjs"],
         ),
     ] {
         let there = node.join("node_modules").join(package).exists();
@@ -148,7 +157,7 @@ fn rounds(data: &Path, clients: &[Client], has_kcat: bool) -> Done {
 impl Client {
     fn run(&self, mode: &str, address: &str) -> Done {
         let output = self.command(self.script, mode, address).output();
-        self.judge(mode, output)
+        self.judge(self.script, mode, output)
     }
 
     fn command(&self, script: &str, mode: &str, address: &str) -> Command {
@@ -171,26 +180,31 @@ impl Client {
         command
     }
 
-    fn judge(&self, mode: &str, output: std::io::Result<std::process::Output>) -> Done {
+    fn judge(
+        &self,
+        script: &str,
+        mode: &str,
+        output: std::io::Result<std::process::Output>,
+    ) -> Done {
         let output = output.map_err(|error| format!("{}: {error}", self.name))?;
         if output.status.success() {
-            println!("    {} {mode}: ok", self.name);
+            println!("    {} {mode}: ok ({script})", self.name);
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(format!("{} {mode} failed: {}\n{said}", self.name, output.status))
+        Err(format!("{} {mode} failed ({script}): {}\n{said}", self.name, output.status))
     }
 }
 
 /// Everyone's programs at once: they mostly wait for each other's sessions to end.
 fn programs(clients: &[Client], mode: &str, address: &str) -> Done {
-    let started: Vec<_> = clients
-        .iter()
-        .map(|client| (client, client.command(client.programs, mode, address).spawn()))
+    let each = clients.iter().flat_map(|client| client.programs.iter().map(move |p| (client, *p)));
+    let started: Vec<_> = each
+        .map(|(client, script)| (client, script, client.command(script, mode, address).spawn()))
         .collect();
     let mut done = Ok(());
-    for (client, child) in started {
-        let judged = client.judge(mode, child.and_then(Child::wait_with_output));
+    for (client, script, child) in started {
+        let judged = client.judge(script, mode, child.and_then(Child::wait_with_output));
         if done.is_ok() {
             done = judged;
         }
