@@ -61,6 +61,7 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
         }
         "librdkafka" => peers::run(rounds).map(drop),
         "groups" => groups(rounds),
+        "compaction" => compaction(rounds),
         _ => floor(rounds),
     }
 }
@@ -147,6 +148,69 @@ fn groups(rounds: usize) -> Done {
     let [alone, beside] = p99.map(median);
     println!("median: {alone:.3}, {beside:.3}, ratio {:.2}", beside / alone);
     Ok(())
+}
+
+/// What compaction does to producers: the same two loads, the topic of one of them compacted without
+/// a pause or not at all.
+fn compaction(rounds: usize) -> Done {
+    let loadgen = top().join("target/release/loadgen");
+    let beside = "--topic kept --keep-topic --rate 10000 --partitions 2 --consumers 0 --producers 1 --key uniform:100000 \
+                  --warmup 0s --duration 20s --quiet";
+    let load = "--rate 20000 --partitions 12 --consumers 0 --warmup 6s --duration 8s --quiet";
+    println!("produce p99 (ms) of: {load}\nbeside: {beside}");
+    let mut p99 = [Vec::new(), Vec::new()];
+    for round in 0..rounds.max(1) {
+        let mut passes = 0;
+        for compacts in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+            let policy = ["cleanup.policy=delete", "cleanup.policy=compact"][compacts];
+            with_weir(&["--log.cleaner.backoff.ms", "1"], |address, _, home| {
+                let mut filler = Command::new(&loadgen)
+                    .args(beside.split_whitespace())
+                    .args(["--bootstrap-server", address, "--topic-config", policy])
+                    .args(["--topic-config", "segment.bytes=16777216"])
+                    .args(["--topic-config", "min.cleanable.dirty.ratio=0.01", "--output"])
+                    .arg(home.join("beside"))
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .map_err(|error| error.to_string())?;
+                let output = home.join("result");
+                let status = Command::new(&loadgen)
+                    .args(load.split_whitespace())
+                    .args(["--bootstrap-server", address, "--output"])
+                    .arg(&output)
+                    .stdout(Stdio::null())
+                    .status()
+                    .map_err(|error| error.to_string())?;
+                let _ = filler.kill();
+                let _ = filler.wait();
+                let result = std::fs::read_to_string(output.join("result.json"));
+                let result = result.map_err(|_| format!("loadgen left no result: {status}"))?;
+                p99[compacts].push(number(&result, "/latency/produce/p99_ms")?);
+                passes += compacted_segments(&home.join("data/partitions"));
+                Ok(())
+            })?;
+        }
+        println!(
+            "  round {}: {:.3}, {:.3} ({passes} compacted segments at the end)",
+            round + 1,
+            p99[0][round],
+            p99[1][round]
+        );
+        if passes == 0 {
+            return Err("nothing was compacted".into());
+        }
+    }
+    let [alone, beside] = p99.map(median);
+    println!("median: {alone:.3}, {beside:.3}, ratio {:.2}", beside / alone);
+    Ok(())
+}
+
+/// Compacted segments carry their end and generation in their names.
+fn compacted_segments(partitions: &std::path::Path) -> usize {
+    let dirs = std::fs::read_dir(partitions).into_iter().flatten().flatten();
+    let names = dirs.flat_map(|dir| std::fs::read_dir(dir.path()).into_iter().flatten().flatten());
+    let is_compacted = |name: &str| name.ends_with(".log") && name.matches('-').count() == 2;
+    names.filter(|entry| is_compacted(&entry.file_name().to_string_lossy())).count()
 }
 
 /// Runs `body` with the address, process and directory of a fresh broker.

@@ -94,10 +94,11 @@ enum Verb {
         update: bool,
     },
     /// Whole-system measurements, as ratios in one run: the bare-ring floor; loadgen against a server
-    /// that only answers; groups; loadgen beside librdkafka's performance tool
+    /// that only answers; groups; producers beside compaction; loadgen beside librdkafka's performance
+    /// tool
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "sink", "groups", "librdkafka"])]
+        #[arg(value_parser = ["floor", "sink", "groups", "compaction", "librdkafka"])]
         scenario: String,
         /// Rounds, interleaved; medians are shown
         #[arg(long, default_value_t = 5)]

@@ -3,8 +3,10 @@
 #![allow(unsafe_code)]
 
 use crate::buffer::ChunkWriter;
-use crate::file::{File, OpenOptions, with_twin};
+use crate::file::{File, OpenOptions, result_of, with_twin};
+use crate::op::{Op, submit};
 use crate::simulated::SimulatedBackend;
+use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,19 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// As unlink(2).
 pub fn remove_file(path: &Path) -> io::Result<()> {
     with_twin(|twin| twin.remove_file(path)).unwrap_or_else(|| std::fs::remove_file(path))
+}
+
+/// Removes a file, however large, without holding up the thread.
+///
+/// # Errors
+/// As unlink(2).
+pub async fn remove_large_file(path: &Path) -> io::Result<()> {
+    if let Some(result) = with_twin(|twin| twin.remove_file(path)) {
+        return result;
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let (result, _) = submit(Op::Unlink { path }).await;
+    result_of(result).map(drop)
 }
 
 /// Removes a directory and everything in it.
@@ -148,7 +163,7 @@ pub async fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As statvfs(3).
 pub fn space(path: &Path) -> io::Result<(i64, i64)> {
-    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
     // SAFETY: plain C structure; all zeroes is valid.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: `name` is terminated, `stat` a valid place for the result.

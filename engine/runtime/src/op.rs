@@ -6,6 +6,7 @@
 
 use crate::buffer::{ChunkWriter, DiskRange, SharedBytes};
 use crate::reactor::{Backend, with_core};
+use std::ffi::CString;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -37,6 +38,10 @@ pub(crate) enum Op {
         fd: RawFd,
         position: u64,
         bytes: u64,
+    },
+    /// Removes a name.
+    Unlink {
+        path: CString,
     },
     Accept {
         fd: RawFd,

@@ -170,6 +170,9 @@ fn entry_of(slot: &mut Slot) -> squeue::Entry {
             // Mode 0 extends the file, so that later writes never grow it.
             opcode::Fallocate::new(types::Fd(*fd), *bytes).offset(*position).mode(0).build()
         }
+        Op::Unlink { path } => {
+            opcode::UnlinkAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build()
+        }
         Op::Accept { fd } => {
             opcode::Accept::new(types::Fd(*fd), std::ptr::null_mut(), std::ptr::null_mut())
                 .flags(libc::SOCK_CLOEXEC)

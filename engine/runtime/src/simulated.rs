@@ -444,7 +444,8 @@ impl SimulatedBackend {
                 }
             }
             Op::None => unreachable!("an empty slot is never submitted"),
-            Op::Accept { .. }
+            Op::Unlink { .. }
+            | Op::Accept { .. }
             | Op::Connect { .. }
             | Op::Receive { .. }
             | Op::Send { .. }

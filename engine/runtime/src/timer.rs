@@ -1,7 +1,7 @@
 //! Deadlines of a thread: one heap, one kernel timeout per loop turn.
 
 use crate::clock::{Nanos, now};
-use crate::reactor::with_core;
+use crate::reactor::{Backend, with_core};
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -114,6 +114,30 @@ pub fn sleep_until(at: Nanos) -> SleepUntil {
 #[must_use]
 pub fn sleep(duration: Duration) -> SleepUntil {
     sleep_until(now() + duration)
+}
+
+/// What a turn takes in virtual time.
+const TURN_IN_TWIN: Duration = Duration::from_micros(1);
+
+/// Resolves in the next turn of the loop: everything that is ready has run, and the kernel was
+/// entered. What computes for long calls it now and then. (A sleep of next to nothing is over when it
+/// is first asked, and lets nobody have a turn.)
+pub async fn next_turn() {
+    let mut asked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        // Already past, so that the loop does not wait; in the twin only waits let time pass.
+        let at = if is_simulated() { now() + TURN_IN_TWIN } else { Nanos(0) };
+        with_core(|core| core.timers.borrow_mut().add(at, cx.waker().clone()));
+        Poll::Pending
+    })
+    .await;
+}
+
+fn is_simulated() -> bool {
+    with_core(|core| matches!(&*core.backend.borrow(), Backend::Simulated(_)))
 }
 
 /// Waits for `future` until the clock has reached `at`, with `None` as long as it takes; `None` if

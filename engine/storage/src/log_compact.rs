@@ -579,7 +579,10 @@ impl Log {
     async fn take_turns(&self, scan: &mut Scan, plan: &CompactionPlan<'_>) {
         if scan.position >= scan.turn_at {
             scan.turn_at = scan.position + SLICE_BYTES;
-            timer::sleep((plan.rest)().max(Duration::from_nanos(1))).await;
+            match (plan.rest)() {
+                Duration::ZERO => timer::next_turn().await,
+                rest => timer::sleep(rest).await,
+            }
         }
     }
 
@@ -652,7 +655,7 @@ impl Log {
         for segment in replaced {
             for path in [segment.index_path(&self.dir), segment.log_path(&self.dir)] {
                 // What stays is removed at the next start.
-                let _ = fs::remove_file(&path);
+                let _ = fs::remove_large_file(&path).await;
             }
             segment.slabs.into_iter().for_each(|slab| self.home.cache.retire(slab.writer));
         }

@@ -127,7 +127,7 @@ impl Log {
         for segment in removed {
             let paths = [segment.index_path(&self.dir), segment.log_path(&self.dir)];
             for path in paths {
-                match fs::remove_file(&path) {
+                match fs::remove_large_file(&path).await {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         result = Err(StorageError::of(&path, "unlink", &error));
                     }

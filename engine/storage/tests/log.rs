@@ -7,13 +7,16 @@ use runtime::file::{File, OpenOptions};
 use runtime::random::Random;
 use runtime::simulated::{Disk, Simulation};
 use runtime::{Io, Runtime, timer};
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::inspect::inspect;
 use storage::{
-    Journal, Log, LogDir, LogSettings, Read, Retention, StorageError, TailCache, replay,
+    CompactionPlan, Journal, Log, LogDir, LogSettings, Read, Retention, StorageError, TailCache,
+    replay,
 };
 
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 400_000, segment_ms: i64::MAX };
@@ -294,6 +297,59 @@ fn old_records_go_by_age_and_by_size_and_the_newest_stay() {
     });
 }
 
+/// What is compacted lies in memory here, so nothing but the turns it gives holds a compaction up. On
+/// the real ring: in the twin no time passes while it computes.
+#[test]
+fn compaction_gives_everything_else_its_turns() {
+    let dir = runtime::fs::TemporaryDir::new(&std::env::temp_dir(), "weir-turns").unwrap();
+    let path = dir.path().to_owned();
+    let body = async move {
+        runtime::fs::create_dir_all(&path.join("partitions")).unwrap();
+        let home = LogDir::new(&path, true, &TailCache::new(64 << 20), None, Arc::default());
+        let log = Log::create(&home, partition(0), SETTINGS).unwrap();
+        let mut random = Random::new(3);
+        for _ in 0..500 {
+            append(&log, &batch(&mut random)).await;
+        }
+        while log.is_dirty(true) {
+            log.flush(true).await.unwrap();
+        }
+        // How many slices were computed since someone else last had a turn, and the most of all.
+        let (since, done) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+        let (taken, ended) = (Rc::clone(&since), Rc::clone(&done));
+        runtime::spawn(async move {
+            while !ended.get() {
+                timer::next_turn().await;
+                taken.set(0);
+            }
+        });
+        let (slices, longest) = (Cell::new(0), Cell::new(0));
+        let rest = || {
+            slices.set(slices.get() + 1);
+            since.set(since.get() + 1);
+            longest.set(longest.get().max(since.get()));
+            Duration::ZERO
+        };
+        let plan = CompactionPlan {
+            below: log.log_end(),
+            now_ms: 0,
+            min_lag_ms: 0,
+            delete_retention_ms: 0,
+            map_bytes: 1 << 20,
+            last_batches: BTreeMap::new(),
+            aborted: Vec::new(),
+            stops: &|| false,
+            rest: &rest,
+        };
+        let read = log.size_bytes();
+        let compacted = log.compact(&plan, async |_: &[Offset]| Ok(())).await.unwrap();
+        done.set(true);
+        assert!(compacted.bytes_before > read / 2, "{} of {read}", compacted.bytes_before);
+        assert!(slices.get() > 20 && longest.get() <= 2, "{} of {}", longest.get(), slices.get());
+    };
+    Runtime::new(Io::Uring).unwrap().block_on(body).unwrap();
+}
+
 #[test]
 fn a_failing_disk_takes_the_directory_offline() {
     let disk = Disk::default();
@@ -439,7 +495,7 @@ fn a_thousand_small_syncs_are_a_few_frames() {
         let journal = home.journal().unwrap();
         for round in 0..3 {
             let before = journal.frames();
-            let left = Rc::new(std::cell::Cell::new(logs.len()));
+            let left = Rc::new(Cell::new(logs.len()));
             let done = Rc::new(runtime::notify::Notify::default());
             for log in &logs {
                 append(log, &batch(&mut Random::new(round))).await;
