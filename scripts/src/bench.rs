@@ -218,10 +218,19 @@ pub(crate) fn with_weir(
     args: &[&str],
     body: impl FnOnce(&str, u32, &std::path::Path) -> Done,
 ) -> Done {
+    with_program(&top().join("target/release/weir"), args, body)
+}
+
+/// As `with_weir`, of a broker built in another way.
+pub(crate) fn with_program(
+    weir: &std::path::Path,
+    args: &[&str],
+    body: impl FnOnce(&str, u32, &std::path::Path) -> Done,
+) -> Done {
     let home = top().join("target/bench");
     let _ = std::fs::remove_dir_all(&home);
     std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-    let mut server = Command::new(top().join("target/release/weir"))
+    let mut server = Command::new(weir)
         .args(WEIR.args)
         .args(args)
         .arg("--data-dir")

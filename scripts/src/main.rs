@@ -9,6 +9,7 @@ mod exactly_once;
 mod kafka;
 mod mutants;
 mod peers;
+mod profile;
 mod results;
 mod steps;
 mod suites;
@@ -104,6 +105,15 @@ enum Verb {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Where the broker's time goes: a flame graph and its top, under one of some loads (needs perf)
+    Profile {
+        /// Which
+        #[arg(value_parser = profile::NAMES)]
+        scenario: String,
+        /// Seconds to sample
+        #[arg(long, default_value_t = 8)]
+        seconds: u64,
+    },
     /// Runs what results/ keeps, and puts it there: README, reports, raw data, a line in the ledger
     Results {
         /// Which
@@ -126,6 +136,7 @@ fn main() -> ExitCode {
         }
         Verb::Mutants { only, runs, update } => mutants::run(&only, runs, update),
         Verb::Bench { scenario, rounds } => bench::run(&scenario, rounds),
+        Verb::Profile { scenario, seconds } => profile::run(&scenario, seconds),
         Verb::Results { names } => names.iter().try_for_each(|name| results::run(name)),
     };
     match done {
