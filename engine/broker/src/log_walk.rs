@@ -34,7 +34,7 @@ pub(crate) async fn walk(
             let why = format!("{}: no batch at offset {offset}", log.id());
             return Err(StorageError::Unusable(why));
         }
-        runtime::yield_now().await;
+        runtime::timer::next_turn().await;
     }
     Ok(total)
 }
