@@ -1,7 +1,7 @@
 //! The gate: what CI runs, in the order that finds most soonest.
 
 use crate::steps::{self, Done};
-use crate::{compat, mutants, tidy};
+use crate::{compat, mutants, regressions, tidy};
 
 pub(crate) fn run_all_tests() -> Done {
     steps::run("cargo", &["test", "--workspace", "--quiet"])
@@ -12,6 +12,7 @@ pub(crate) fn run(without_compat: bool) -> Done {
     fmt()?;
     run_clippy()?;
     run_all_tests()?;
+    regressions::check()?;
     mutants::run_some()?;
     if without_compat { Ok(()) } else { compat::run() }
 }

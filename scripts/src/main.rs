@@ -10,6 +10,7 @@ mod kafka;
 mod mutants;
 mod peers;
 mod profile;
+mod regressions;
 mod results;
 mod steps;
 mod suites;
@@ -27,7 +28,7 @@ struct Xtask {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Everything CI runs: tidy, fmt, clippy, tests, a quarter of the mutants, real clients
+    /// Everything CI runs: tidy, fmt, clippy, tests, counts of work, a quarter of the mutants, real clients
     Check {
         /// Leave out the real clients
         #[arg(long)]
@@ -100,7 +101,17 @@ enum Verb {
     Bench {
         /// Which
         #[arg(value_parser = ["floor", "sink", "groups", "compaction", "librdkafka"])]
-        scenario: String,
+        #[arg(required_unless_present_any = ["check", "update", "compare"])]
+        scenario: Option<String>,
+        /// Instead: counts (instructions, allocations, operations, syncs) beside those committed
+        #[arg(long)]
+        check: bool,
+        /// Instead: commit these counts, shown beside those of before
+        #[arg(long)]
+        update: bool,
+        /// Instead: time of the hot steps beside those of another commit, interleaved; advice
+        #[arg(long, value_name = "COMMIT")]
+        compare: Option<String>,
         /// Rounds, interleaved; medians are shown
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -135,7 +146,14 @@ fn main() -> ExitCode {
             check::rig("power_cut", "power_cut", "WEIR_IMAGES", images, seed)
         }
         Verb::Mutants { only, runs, update } => mutants::run(&only, runs, update),
-        Verb::Bench { scenario, rounds } => bench::run(&scenario, rounds),
+        Verb::Bench { check: true, .. } => regressions::check(),
+        Verb::Bench { update: true, .. } => regressions::update(),
+        Verb::Bench { compare: Some(commit), rounds, .. } => {
+            regressions::compare_with(&commit, rounds)
+        }
+        Verb::Bench { scenario, rounds, .. } => {
+            bench::run(&scenario.expect("clap demands it"), rounds)
+        }
         Verb::Profile { scenario, seconds } => profile::run(&scenario, seconds),
         Verb::Results { names } => names.iter().try_for_each(|name| results::run(name)),
     };

@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("engine/sim", &["model", "runtime", "storage", "partition", "coordinator", "wire"]),
     ("loadgen", &["model", "runtime", "wire", "client", "broker"]),
-    ("benches", &["model", "runtime", "wire", "client", "storage", "partition"]),
+    ("benches", &["model", "runtime", "wire", "client", "storage", "partition", "broker"]),
     ("scripts", &[]),
 ];
 

@@ -142,7 +142,7 @@ impl File {
             if !pieces.is_empty() {
                 with_core(|core| {
                     if let Backend::Ring(ring) = &mut *core.backend.borrow_mut() {
-                        ring.counters.short_writes += 1;
+                        ring.counters.short_writes.add(1);
                     }
                 });
             }

@@ -22,4 +22,6 @@ pub mod socket;
 pub mod thread;
 pub mod timer;
 
+pub use ring::{Counters, process_io_counters};
+
 pub use reactor::{Io, Runtime, RuntimeError, Stopped, all, both, io_counters, spawn, yield_now};

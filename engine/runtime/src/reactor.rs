@@ -360,7 +360,7 @@ pub async fn all<F: Future<Output = ()>>(futures: Vec<F>) {
 #[must_use]
 pub fn io_counters() -> Counters {
     with_core(|core| match &*core.backend.borrow() {
-        Backend::Ring(ring) => ring.counters,
+        Backend::Ring(ring) => ring.counters.read(),
         Backend::Simulated(_) => Counters::default(),
     })
 }

@@ -6,6 +6,8 @@ use crate::socket::write_sockaddr;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 /// Completions that belong to no slot: wake-ups from other rings, and cancellations.
@@ -14,18 +16,107 @@ const ENTRIES: u32 = 256;
 
 pub(crate) struct Ring {
     ring: IoUring,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<RingCounters>,
 }
 
-/// What the ring did since it was made.
-#[derive(Clone, Copy, Debug, Default)]
+/// What rings did since they were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Operations submitted.
     pub submissions: u64,
     /// `io_uring_enter` calls.
     pub enters: u64,
+    /// Writes to files, each of one or more pieces.
+    pub writes: u64,
+    /// Of what these writes were asked to take.
+    pub written_bytes: u64,
+    /// Syncs of files, and writes that are synced themselves.
+    pub syncs: u64,
     /// Writes whose pieces the kernel took only in part.
     pub short_writes: u64,
+}
+
+/// One ring's counters: its thread writes them, everyone may read them.
+#[derive(Default)]
+pub(crate) struct RingCounters {
+    submissions: Counter,
+    enters: Counter,
+    writes: Counter,
+    written_bytes: Counter,
+    syncs: Counter,
+    pub(crate) short_writes: Counter,
+    /// Of the ring that was made next in this process.
+    next: OnceLock<Arc<Self>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// By the one thread that writes it: a load and a store, no locked instruction.
+    pub(crate) fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of every ring there is and was, one behind the other: a thread's end takes nothing back.
+static FIRST_RING: OnceLock<Arc<RingCounters>> = OnceLock::new();
+
+impl RingCounters {
+    fn registered() -> Arc<Self> {
+        let counters = Arc::new(Self::default());
+        let mut place = &FIRST_RING;
+        while place.set(Arc::clone(&counters)).is_err() {
+            place = &place.get().expect("set by another thread").next;
+        }
+        counters
+    }
+
+    pub(crate) fn read(&self) -> Counters {
+        Counters {
+            submissions: self.submissions.get(),
+            enters: self.enters.get(),
+            writes: self.writes.get(),
+            written_bytes: self.written_bytes.get(),
+            syncs: self.syncs.get(),
+            short_writes: self.short_writes.get(),
+        }
+    }
+
+    fn count(&self, op: &Op) {
+        self.submissions.add(1);
+        match op {
+            Op::Write { pieces, dsync, .. } => {
+                self.writes.add(1);
+                self.written_bytes.add(pieces.iter().map(|piece| piece.len() as u64).sum());
+                self.syncs.add(u64::from(*dsync));
+            }
+            Op::Sync { .. } => self.syncs.add(1),
+            _ => {}
+        }
+    }
+}
+
+/// What all rings of this process did so far.
+#[must_use]
+pub fn process_io_counters() -> Counters {
+    let mut sum = Counters::default();
+    let mut place = &FIRST_RING;
+    while let Some(ring) = place.get() {
+        place = &ring.next;
+        let one = ring.read();
+        sum.submissions += one.submissions;
+        sum.enters += one.enters;
+        sum.writes += one.writes;
+        sum.written_bytes += one.written_bytes;
+        sum.syncs += one.syncs;
+        sum.short_writes += one.short_writes;
+    }
+    sum
 }
 
 impl Ring {
@@ -37,7 +128,7 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_cqsize(ENTRIES * 16)
             .build(ENTRIES)?;
-        Ok(Self { ring, counters: Counters::default() })
+        Ok(Self { ring, counters: RingCounters::registered() })
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {
@@ -46,9 +137,9 @@ impl Ring {
 
     /// Queues the operation of a slot; it reaches the kernel with the next `enter`.
     pub(crate) fn push(&mut self, index: u32, slot: &mut Slot) {
+        self.counters.count(&slot.op);
         let entry = entry_of(slot).user_data(u64::from(index));
         self.push_entry(&entry);
-        self.counters.submissions += 1;
     }
 
     fn push_entry(&mut self, entry: &squeue::Entry) {
@@ -61,7 +152,7 @@ impl Ring {
             // The queue is full: hand it to the kernel without waiting. On failure the entries
             // stay queued, and the loop tries again.
             let _ = self.ring.submit();
-            self.counters.enters += 1;
+            self.counters.enters.add(1);
         }
     }
 
@@ -73,7 +164,7 @@ impl Ring {
 
     /// Submits everything queued; waits for a completion if `wait`, at most until `timeout_ns`.
     pub(crate) fn enter(&mut self, wait: bool, timeout_ns: Option<u64>) -> io::Result<()> {
-        self.counters.enters += 1;
+        self.counters.enters.add(1);
         let result = match (wait, timeout_ns) {
             (false, _) => self.ring.submitter().submit(),
             (true, None) => self.ring.submitter().submit_and_wait(1),
@@ -101,7 +192,7 @@ impl Ring {
             if self.ring.submission().is_empty() {
                 return;
             }
-            self.counters.enters += 1;
+            self.counters.enters.add(1);
             let _ = self.ring.submit();
         }
     }
