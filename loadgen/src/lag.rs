@@ -10,6 +10,7 @@ use crate::run::Progress;
 use crate::statistics::theil_sen;
 use client::{Connection, committed_offsets, end_offsets, find_coordinator, within};
 use runtime::clock::{self, Nanos};
+use runtime::timer;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ const PLACES_WRITTEN_MAX: usize = 2_000;
 const PLACES_SHOWN: usize = 5;
 /// A broker that does not answer a sample by then is asked anew.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a new topic's leaders may take to know that they are its leaders.
+const FIRST_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// One look at all groups.
 pub(crate) struct LagSample {
@@ -116,7 +119,29 @@ impl LagSampler {
                 ends[layout.span_of(topic).0 + partition as usize] = end;
             }
         }
-        if ends.contains(&-1) { Err("an end offset is not known".to_owned()) } else { Ok(ends) }
+        match ends.iter().position(|end| *end == -1) {
+            None => Ok(ends),
+            Some(slot) => {
+                let (topic, partition) = layout.place(slot);
+                Err(format!("the end of partition {partition} of {topic} is not known"))
+            }
+        }
+    }
+
+    /// As `ends`, of topics that may be new: leaders that were named may not know of it yet.
+    ///
+    /// # Errors
+    /// Still not known after 10 s.
+    pub(crate) async fn first_ends(&mut self) -> Result<Vec<i64>, String> {
+        let until = clock::now() + FIRST_ENDS_WITHIN;
+        loop {
+            match self.ends().await {
+                Err(_) if clock::now() < until => {
+                    timer::sleep(Duration::from_millis(100)).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// What a group has committed, per slot; -1: nothing.

@@ -249,7 +249,7 @@ pub(crate) async fn execute(
         LagSampler::new(&args, &layout, &servers, run, &progress, csv.clone(), clock::now());
     // What is there already is not this run's.
     let starts = if args.consumer_count() > 0 {
-        probe.ends().await.map_err(Failure::unreachable)?
+        probe.first_ends().await.map_err(Failure::unreachable)?
     } else {
         vec![0; layout.slots()]
     };
