@@ -1,8 +1,8 @@
 //! Whole-system measurements: the same load against Weir and against a bare server on the same
 //! runtime, interleaved in one run, shown as ratios of CPU time.
 
-use crate::peers;
 use crate::steps::{self, Done, run as step, top};
+use crate::{peers, versus};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -60,6 +60,7 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
             steps::run("target/release/loadgen", &["selftest", "--rounds", &rounds.to_string()])
         }
         "librdkafka" => peers::run(rounds).map(drop),
+        "kafka" => versus::run(rounds).map(drop),
         "groups" => groups(rounds),
         "compaction" => compaction(rounds),
         _ => floor(rounds),

@@ -15,6 +15,7 @@ mod results;
 mod steps;
 mod suites;
 mod tidy;
+mod versus;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -97,10 +98,10 @@ enum Verb {
     },
     /// Whole-system measurements, as ratios in one run: the bare-ring floor; loadgen against a server
     /// that only answers; groups; producers beside compaction; loadgen beside librdkafka's performance
-    /// tool
+    /// tool; Weir beside Apache Kafka
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "sink", "groups", "compaction", "librdkafka"])]
+        #[arg(value_parser = ["floor", "sink", "groups", "compaction", "librdkafka", "kafka"])]
         #[arg(required_unless_present_any = ["check", "update", "compare"])]
         scenario: Option<String>,
         /// Instead: counts (instructions, allocations, operations, syncs) beside those committed

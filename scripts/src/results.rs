@@ -1,8 +1,8 @@
 //! What `results/` keeps: each a loadgen command, run here, with its machine and commit, and a line in
 //! the ledger.
 
-use crate::peers;
 use crate::steps::{self, Done, top};
+use crate::{peers, versus};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,7 +52,7 @@ const KEPT: [Kept; 8] = [
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 10] = [
     "default",
     "partitions",
     "consumers",
@@ -62,13 +62,17 @@ pub(crate) const NAMES: [&str; 9] = [
     "plan",
     "selftest",
     "librdkafka",
+    "kafka",
 ];
-/// Rounds of the comparison with librdkafka's tool.
+/// Rounds of the comparison with librdkafka's tool, and with Apache Kafka.
 const PEER_ROUNDS: usize = 5;
+const VERSUS_ROUNDS: usize = 3;
 
 pub(crate) fn run(name: &str) -> Done {
-    if name == "librdkafka" {
-        return beside_librdkafka();
+    match name {
+        "librdkafka" => return beside_librdkafka(),
+        "kafka" => return beside_kafka(),
+        _ => {}
     }
     let kept = KEPT.iter().find(|kept| kept.name == name).expect("clap knows the names");
     steps::run("cargo", &["build", "--release", "--quiet", "-p", "loadgen"])?;
@@ -112,23 +116,54 @@ pub(crate) fn run(name: &str) -> Done {
 
 fn beside_librdkafka() -> Done {
     let said = peers::run(PEER_ROUNDS)?;
-    let date = output_of("date", &["-u", "+%Y-%m-%d"])?;
-    let commit = output_of("git", &["rev-parse", "--short", "HEAD"])?;
-    let folder = format!("{date}-librdkafka");
-    let dir = top().join("results").join(&folder);
-    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let medians: Vec<&str> = said.lines().filter(|line| line.starts_with("median")).collect();
     let text = format!(
-        "# librdkafka\n\nloadgen beside librdkafka's rdkafka_performance, interleaved, medians of {PEER_ROUNDS}.\n\n\
-         ```\n{said}```\n\n* command: `cargo xtask results librdkafka`\n* commit: {commit}\n* machine: {}\n* date: {date}\n",
+        "loadgen beside librdkafka's rdkafka_performance, interleaved, medians of {PEER_ROUNDS}.\n\n\
+         ```\n{said}```"
+    );
+    keep("librdkafka", &text, &medians.join("; "))
+}
+
+fn beside_kafka() -> Done {
+    let said = versus::run(VERSUS_ROUNDS)?;
+    let ratio = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        (cells.get(1)?.contains("broker CPU") && cells.len() > 4).then(|| cells[4].to_owned())
+    };
+    let ratios: Vec<String> = said.lines().filter_map(ratio).collect();
+    let text = format!(
+        "Weir and Apache Kafka {}, each alone on the machine with its driver, interleaved, medians of \
+         {VERSUS_ROUNDS} rounds. acks=all on one node: page cache means that an acknowledgement survives kill -9 \
+         of the broker (Kafka's default; `weir.durability=os`), fsync that it survives a power cut (Kafka's \
+         `log.flush.interval.messages=1`; Weir's default). Kafka has a heap of 1 GB and the flags of its own \
+         start script; each run is warmed up for 12 s. Two cores for broker and driver together: the times \
+         measure the pair, CPU per record is the figure to take along.\n\n{said}",
+        crate::kafka::VERSION
+    );
+    let headline = format!(
+        "broker CPU per record, Apache Kafka's over Weir's: bulk, small, fsync, librdkafka: {}",
+        ratios.join(", ")
+    );
+    keep("kafka", &text, &headline)
+}
+
+/// Puts a comparison into `results/` and its headline into the ledger.
+fn keep(name: &str, said: &str, headline: &str) -> Done {
+    let date = output_of("date", &["-u", "+%Y-%m-%d"])?;
+    let commit = output_of("git", &["rev-parse", "--short", "HEAD"])?;
+    let folder = format!("{date}-{name}");
+    let dir = top().join("results").join(&folder);
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let text = format!(
+        "# {name}\n\n{said}\n\n* command: `cargo xtask results {name}`\n* commit: {commit}\n* machine: {}\n\
+         * date: {date}\n",
         machine()
     );
     write(&dir.join("README.md"), &text)?;
-    let headline = medians.join("; ");
     add_to_ledger(
         &folder,
         &format!(
-            "| {date} | {commit} | `cargo xtask results librdkafka` | {headline} | [{folder}]({folder}/README.md) |"
+            "| {date} | {commit} | `cargo xtask results {name}` | {headline} | [{folder}]({folder}/README.md) |"
         ),
     )
 }

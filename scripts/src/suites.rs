@@ -355,7 +355,7 @@ const SERVICE: &str = "class ExternalService:\n    def __init__(self, host, port
                        def close(self): pass\n    def stop(self): pass\n    \
                        def dump_logs(self): pass\n\n\nclass SpawnedService(ExternalService):\n    pass\n";
 
-fn free_address() -> Result<String, String> {
+pub(crate) fn free_address() -> Result<String, String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     listener.local_addr().map(|address| address.to_string()).map_err(|error| error.to_string())
 }
