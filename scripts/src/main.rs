@@ -7,6 +7,7 @@ mod check;
 mod compat;
 mod exactly_once;
 mod kafka;
+mod many;
 mod mutants;
 mod peers;
 mod profile;
@@ -97,11 +98,11 @@ enum Verb {
         update: bool,
     },
     /// Whole-system measurements, as ratios in one run: the bare-ring floor; loadgen against a server
-    /// that only answers; groups; producers beside compaction; loadgen beside librdkafka's performance
-    /// tool; Weir beside Apache Kafka
+    /// that only answers; groups; producers beside compaction; many partitions and connections; loadgen
+    /// beside librdkafka's performance tool; Weir beside Apache Kafka
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "sink", "groups", "compaction", "librdkafka", "kafka"])]
+        #[arg(value_parser = ["floor", "sink", "groups", "compaction", "many", "librdkafka", "kafka"])]
         #[arg(required_unless_present_any = ["check", "update", "compare"])]
         scenario: Option<String>,
         /// Instead: counts (instructions, allocations, operations, syncs) beside those committed

@@ -45,6 +45,8 @@ const LOADS: [Load; 3] = [
         kafka: FSYNC,
     },
 ];
+/// Of a topic that is made by being written to.
+const PARTITIONS: &str = "12";
 const SIDES: [&str; 2] = ["weir", "Apache Kafka"];
 const SHOWN: [(&str, &str); 5] = [
     ("broker CPU s per million records", "/resources/broker/cpu_s_per_million_records"),
@@ -124,7 +126,8 @@ fn on_side(
     libs: &Path,
     body: impl FnOnce(&str, u32, &Path) -> Done,
 ) -> Done {
-    if side == 0 { with_weir(weir, body) } else { with_kafka(libs, kafka, body) }
+    let weir = [&["--num.partitions", PARTITIONS], weir].concat();
+    if side == 0 { with_weir(&weir, body) } else { with_kafka(libs, kafka, body) }
 }
 
 fn loadgen_at(address: &str, pid: u32, home: &Path, load: &str) -> Result<Vec<f64>, String> {
@@ -200,7 +203,7 @@ fn with_kafka(libs: &Path, settings: &str, body: impl FnOnce(&str, u32, &Path) -
          listeners=PLAINTEXT://{listen},CONTROLLER://{controller}\n\
          advertised.listeners=PLAINTEXT://{listen}\ncontroller.listener.names=CONTROLLER\n\
          listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
-         log.dirs={}\nnum.partitions=12\noffsets.topic.replication.factor=1\n\
+         log.dirs={}\nnum.partitions={PARTITIONS}\noffsets.topic.replication.factor=1\n\
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
          group.initial.rebalance.delay.ms=0\n{settings}",
         home.join("data").display()
