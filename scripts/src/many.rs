@@ -16,7 +16,9 @@ const LOAD: &str = "--rate 50k --record-size 100 --producers 200 --consumers 0 -
 
 pub(crate) fn run(rounds: usize) -> Done {
     for linger in ["0", "5"] {
-        println!("broker CPU s per million records; {LOAD} --linger-ms {linger}; partitions {PARTITIONS:?}");
+        println!(
+            "broker CPU s per million records; {LOAD} --linger-ms {linger}; partitions {PARTITIONS:?}"
+        );
         let mut costs: [Vec<f64>; PARTITIONS.len()] = Default::default();
         for round in 0..rounds.max(1) {
             let mut order: Vec<usize> = (0..PARTITIONS.len()).collect();

@@ -48,6 +48,13 @@ pub const SETTINGS: &[Setting] = &[
         kind: "HOST:PORT",
         about: "Address clients are told to connect to; empty: the one listened on",
     },
+    Setting {
+        name: "weir.metrics.listen",
+        alias: None,
+        default: "",
+        kind: "HOST:PORT",
+        about: "Address that answers GET /metrics, for Prometheus; empty: none",
+    },
     Setting { name: "node.id", alias: None, default: "1", kind: "N", about: "This broker's id" },
     Setting {
         name: "num.partitions",
@@ -321,6 +328,8 @@ pub struct Config {
     pub retention_check_ms: u64,
     pub listen: SocketAddr,
     pub advertised: Option<(String, u16)>,
+    /// Where Prometheus may ask.
+    pub metrics_listen: Option<SocketAddr>,
     pub node_id: i32,
     pub num_partitions: i32,
     pub auto_create_topics: bool,
@@ -428,6 +437,10 @@ impl Config {
             advertised: match get("advertised.listeners") {
                 "" => None,
                 text => Some(host_and_port("advertised.listeners", text)?),
+            },
+            metrics_listen: match get("weir.metrics.listen") {
+                "" => None,
+                text => Some(address("weir.metrics.listen", text)?),
             },
             node_id: number("node.id", 0..=i64::from(i32::MAX))? as i32,
             num_partitions: number(

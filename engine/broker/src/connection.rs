@@ -6,7 +6,9 @@
 use crate::dispatch::{Outcome, start};
 use crate::logging::warning;
 use crate::shard::{Request, Shard};
+use crate::stages::Stage;
 use runtime::buffer::{ReceiveBuffer, SharedBytes};
+use runtime::clock;
 use runtime::notify::Notify;
 use runtime::socket::Socket;
 use std::cell::{Cell, RefCell};
@@ -194,8 +196,12 @@ async fn respond<F: Future<Output = Outcome>>(
         })
         .await;
         pipeline.changed.notify();
-        if !pieces.is_empty() && socket.send(&mut pieces).await.is_err() {
-            return Ok(());
+        if !pieces.is_empty() {
+            let began = clock::now();
+            if socket.send(&mut pieces).await.is_err() {
+                return Ok(());
+            }
+            shard.stages().ended(Stage::Send, began);
         }
         if let Some(why) = close {
             return Err(why);

@@ -9,6 +9,7 @@ use crate::logging::warning;
 use crate::producer_state::ProducerState;
 use crate::requests::Token;
 use crate::shard::Shard;
+use crate::stages::Stage;
 use crate::topic_settings::Durability;
 use model::{BatchBuilder, ErrorCode, Marker, Offset, RecordBatch, TopicPartition};
 use partition::{Admission, Leader, Level, Proof};
@@ -353,8 +354,8 @@ impl PartitionSlot {
                     return;
                 }
                 Some(Work::Settle) => None,
-                Some(Work::Flush(durable)) => self.log.flush(durable).await.err(),
-                None => self.log.flush(true).await.err(),
+                Some(Work::Flush(durable)) => self.flush(&shard, durable).await,
+                None => self.flush(&shard, true).await,
             };
             self.settle(&shard);
             if let Some(failure) = failure {
@@ -362,6 +363,13 @@ impl PartitionSlot {
                 crate::state_log::on_lost(&shard, self.id);
             }
         }
+    }
+
+    async fn flush(&self, shard: &Shard, durable: bool) -> Option<storage::StorageError> {
+        let began = clock::now();
+        let failure = self.log.flush(durable).await.err();
+        shard.stages().ended(if durable { Stage::Sync } else { Stage::Write }, began);
+        failure
     }
 
     /// Tells the leader how far the disk is, and everyone who waits for that. Also a flush that

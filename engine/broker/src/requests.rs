@@ -3,6 +3,7 @@
 //! Slots are reused, so that a warm shard allocates nothing per request. A token names a slot and
 //! its use; an answer that comes after the request is gone finds another use and is dropped.
 
+use runtime::clock::Nanos;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
@@ -26,8 +27,8 @@ struct Slot {
     missing: usize,
     produced: Vec<ProduceResult>,
     shares: Vec<Box<FetchShare>>,
-    /// A partition that a fetch waits for has moved.
-    moved: bool,
+    /// When a partition that a fetch waits for has moved.
+    moved: Option<Nanos>,
 }
 
 impl Token {
@@ -60,7 +61,7 @@ impl Requests {
         let waiting = ProduceResult::refused(model::ErrorCode::UnknownServerError, None);
         slot.produced.resize(partitions, waiting);
         slot.missing = partitions;
-        slot.moved = false;
+        slot.moved = None;
         let token = Token { shard: self.shard, slot: index, generation: slot.generation };
         OpenRequest { requests: self, token }
     }
@@ -98,9 +99,9 @@ impl Requests {
     }
 
     /// A partition that a fetch found empty has new records.
-    pub(crate) fn on_moved(&self, token: Token) {
+    pub(crate) fn on_moved(&self, token: Token, at: Nanos) {
         self.with(token, |slot| {
-            slot.moved = true;
+            slot.moved.get_or_insert(at);
             Self::wake(slot);
         });
     }
@@ -152,9 +153,9 @@ impl OpenRequest<'_> {
         self.until(|slot| slot.shares.pop()).await
     }
 
-    /// Waits until a partition moved, and forgets that it did.
-    pub(crate) async fn until_moved(&self) {
-        self.until(|slot| std::mem::take(&mut slot.moved).then_some(())).await;
+    /// Waits until a partition moved, says when, and forgets that it did.
+    pub(crate) async fn until_moved(&self) -> Nanos {
+        self.until(|slot| slot.moved.take()).await
     }
 }
 

@@ -6,8 +6,9 @@ use crate::groups::look_after;
 use crate::image::MetadataImage;
 use crate::logging::{info, warning};
 use crate::shard::{Message, Node, NodeDir, Recovery, Shard};
+use crate::stages::StageTimes;
 use crate::transactions::{self, ProducerIds};
-use crate::{connection, topics};
+use crate::{connection, metrics_server, topics};
 use model::TopicPartition;
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::StopSignals;
@@ -35,7 +36,7 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
     let shards = if config.shards == 0 { cpus.len() } else { config.shards };
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
     let started = runtime.block_on(start(config, shards)).expect("only the twin stops");
-    let Started { node, dirs, catalog, mut listeners, recovery } = started?;
+    let Started { node, dirs, catalog, mut listeners, metrics, recovery } = started?;
     let address = listeners[0].local_address().map_err(|error| error.to_string())?;
     let mut seats = mesh::<Message>(shards);
     let image = MetadataImage::new(&catalog, &node.config);
@@ -104,6 +105,11 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
                     .join(", "),
                 node.epoch
             );
+            if let Some(metrics) = metrics {
+                let at = metrics.local_address();
+                info!("metrics at http://{}/metrics", at.map_or("?".into(), |at| at.to_string()));
+                spawn(metrics_server::serve(Arc::clone(&node), metrics));
+            }
             ready(address);
             signals.wait().await;
             info!("stopping");
@@ -136,6 +142,7 @@ struct Started {
     dirs: Vec<DataDir>,
     catalog: Catalog,
     listeners: Vec<Listener>,
+    metrics: Option<Listener>,
     recovery: Arc<Recovery>,
 }
 
@@ -251,6 +258,12 @@ async fn start(config: Config, shards: usize) -> Result<Started, String> {
     })?;
     let address = probe.local_address().map_err(|error| error.to_string())?;
     drop(probe);
+    let metrics = config.metrics_listen.map(|address| {
+        Listener::bind(address, false).map_err(|error| {
+            format!("cannot listen on {address}: {error}; choose another --weir.metrics.listen")
+        })
+    });
+    let metrics = metrics.transpose()?;
     let listeners = (0..shards).map(|_| bind(address)).collect::<Result<Vec<_>, _>>()?;
     let (host, port) = config.advertised.clone().unwrap_or_else(|| {
         let ip = address.ip();
@@ -272,10 +285,11 @@ async fn start(config: Config, shards: usize) -> Result<Started, String> {
         dirs: dirs.iter().map(node_dir).collect(),
         found: partitions,
         is_incomplete,
+        stages: (0..shards).map(|_| StageTimes::default()).collect(),
         config,
     };
     let (node, recovery) = (Arc::new(node), Arc::new(recovery));
-    Ok(Started { node, dirs, catalog, listeners, recovery })
+    Ok(Started { node, dirs, catalog, listeners, metrics, recovery })
 }
 
 /// A shard's listener and the connections it let in.

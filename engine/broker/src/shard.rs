@@ -10,11 +10,13 @@ use crate::partition_slot::PartitionSlot;
 use crate::placement::shard_of;
 use crate::producer_state::ProducerState;
 use crate::requests::{Requests, Token};
+use crate::stages::{Stage, StageTimes};
 use crate::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::transactions::{ProducerIds, Proofs, TransactionLog, Turns};
 use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
+use runtime::clock::{self, Nanos};
 use runtime::mailbox::Mailbox;
 use runtime::notify::Notify;
 use std::any::Any;
@@ -35,15 +37,21 @@ use wire::produce::ProduceResult;
 pub(crate) enum Message {
     /// A produce request whose partitions of the receiving shard it is to append. The sender's
     /// image goes along, so that both agree on whose each partition is.
-    Produce { frame: Request, image: Arc<MetadataImage>, token: Token, proofs: Proofs },
+    Produce { frame: Request, image: Arc<MetadataImage>, token: Token, proofs: Proofs, sent: Nanos },
     /// The result of one partition.
     Produced { token: Token, index: u32, result: ProduceResult },
     /// A fetch request whose partitions of the receiving shard it is to read into the share.
-    Fetch { frame: Request, image: Arc<MetadataImage>, token: Token, share: Box<FetchShare> },
+    Fetch {
+        frame: Request,
+        image: Arc<MetadataImage>,
+        token: Token,
+        share: Box<FetchShare>,
+        sent: Nanos,
+    },
     /// The share, read.
     Fetched { token: Token, share: Box<FetchShare> },
-    /// A partition that a fetch found empty has new records.
-    Moved { token: Token },
+    /// A partition that a fetch found empty has new records, since then.
+    Moved { token: Token, at: Nanos },
     /// Anything rare: runs on the receiving shard.
     Call(Box<dyn FnOnce(&Rc<Shard>) + Send>),
 }
@@ -95,6 +103,8 @@ pub(crate) struct Node {
     /// A directory that may hold partitions is not there: one that is found nowhere is not made
     /// anew.
     pub(crate) is_incomplete: bool,
+    /// Of each shard.
+    pub(crate) stages: Vec<StageTimes>,
 }
 
 /// A data directory, as all shards know it.
@@ -244,6 +254,11 @@ impl Shard {
 
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         Arc::clone(&self.image.borrow())
+    }
+
+    /// Where this shard notes how long things take.
+    pub(crate) fn stages(&self) -> &StageTimes {
+        &self.node.stages[self.id()]
     }
 
     pub(crate) fn owner_of(&self, partition: TopicPartition) -> usize {
@@ -601,17 +616,19 @@ impl Shard {
                 runtime::yield_now().await;
             }
             match self.mailbox.receive().await {
-                Message::Produce { frame, image, token, proofs } => {
+                Message::Produce { frame, image, token, proofs, sent } => {
+                    self.stages().ended(Stage::ShardQueue, sent);
                     crate::handlers::produce::append_owned(&self, &frame, &image, token, &proofs);
                 }
                 Message::Produced { token, index, result } => {
                     self.requests.on_produced(token, index, result);
                 }
-                Message::Fetch { frame, image, token, share } => {
+                Message::Fetch { frame, image, token, share, sent } => {
+                    self.stages().ended(Stage::ShardQueue, sent);
                     crate::handlers::fetch::read_owned(&self, frame, image, token, share);
                 }
                 Message::Fetched { token, share } => self.requests.on_share(token, share),
-                Message::Moved { token } => self.requests.on_moved(token),
+                Message::Moved { token, at } => self.requests.on_moved(token, at),
                 Message::Call(call) => call(&self),
             }
         }
@@ -627,10 +644,11 @@ impl Shard {
     }
 
     pub(crate) fn answer_moved(&self, token: Token) {
+        let at = clock::now();
         if usize::from(token.shard) == self.id() {
-            self.requests.on_moved(token);
+            self.requests.on_moved(token, at);
         } else {
-            self.mailbox.send(usize::from(token.shard), Message::Moved { token });
+            self.mailbox.send(usize::from(token.shard), Message::Moved { token, at });
         }
     }
 

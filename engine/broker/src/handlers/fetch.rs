@@ -10,6 +10,7 @@ use crate::handlers::list_offsets::READ_COMMITTED;
 use crate::image::MetadataImage;
 use crate::requests::{OpenRequest, Token};
 use crate::shard::{Message, Request, Shard, remedy};
+use crate::stages::Stage;
 use model::{ErrorCode, Offset, TopicPartition};
 use runtime::buffer::SharedBytes;
 use runtime::{clock, timer};
@@ -181,6 +182,7 @@ async fn serve(
     let deadline = clock::now() + Duration::from_millis(wait_ms);
     let open = shard.requests.open(0);
     let mut share = shard.take_share();
+    let mut moved = None;
     loop {
         let late = wait_ms == 0 || clock::now() >= deadline;
         gather(shard, request, fetch, &open, !late, &mut share).await;
@@ -189,7 +191,7 @@ async fn serve(
         if late || failed || bytes as i64 >= i64::from(fetch.min_bytes) {
             break;
         }
-        timer::before(Some(deadline), open.until_moved()).await;
+        moved = timer::before(Some(deadline), open.until_moved()).await;
         while let Some(other) = share.others.pop() {
             shard.give_back_share(other);
         }
@@ -198,6 +200,9 @@ async fn serve(
     share.trim(usize::try_from(fetch.max_bytes).unwrap_or(0));
     let head = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
     let outcome = respond(shard, request, fetch, head, Some(part), &mut share);
+    if let Some(moved) = moved {
+        shard.stages().ended(Stage::FetchWakeUp, moved);
+    }
     while let Some(other) = share.others.pop() {
         shard.give_back_share(other);
     }
@@ -231,7 +236,8 @@ async fn gather(
             let mut theirs = shard.take_share();
             theirs.asked = Some((reading.bytes_max, wait));
             let (frame, image) = (request.clone(), Arc::clone(&image));
-            let message = Message::Fetch { frame, image, token: open.token, share: theirs };
+            let sent = clock::now();
+            let message = Message::Fetch { frame, image, token: open.token, share: theirs, sent };
             shard.mailbox.send(to, message);
             others += 1;
         }

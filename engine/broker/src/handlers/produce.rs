@@ -8,6 +8,7 @@ use crate::image::{MetadataImage, TopicImage};
 use crate::partition_slot::PartitionSlot;
 use crate::requests::Token;
 use crate::shard::{Message, Request, Shard};
+use crate::stages::Stage;
 use crate::transactions::{Proofs, Target, prove};
 use coordinator::ClientVersion;
 use model::{Compression, ErrorCode, RecordBatch, TopicPartition};
@@ -21,6 +22,7 @@ const ZSTD_SINCE_VERSION: i16 = 7;
 const JOINS_SINCE_VERSION: i16 = 12;
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let began = clock::now();
     let produce = ProduceRequest::read(request.body(), request.version)?;
     let partitions = produce.partitions().count();
     let turn = produce.transactional_id.map(|id| shard.turns.take(id));
@@ -33,6 +35,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     };
     let open = shard.requests.open(partitions);
     let mut others = 0u64;
+    let appends = clock::now();
     {
         let image = shard.image();
         for (index, partition) in produce.partitions().enumerate() {
@@ -66,11 +69,13 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             }
         }
     }
+    shard.stages().ended(Stage::Append, appends);
     for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
         if others & 1 << (to % 64) != 0 {
             let (frame, image) = (request.clone(), shard.image());
             let proofs = proofs.clone();
-            let message = Message::Produce { frame, image, token: open.token, proofs };
+            let sent = clock::now();
+            let message = Message::Produce { frame, image, token: open.token, proofs, sent };
             shard.mailbox.send(to, message);
         }
     }
@@ -100,6 +105,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
     };
     open.give_back(results);
+    shard.stages().ended(Stage::Produce, began);
     Ok(outcome)
 }
 
@@ -111,6 +117,7 @@ pub(crate) fn append_owned(
     token: Token,
     proofs: &Proofs,
 ) {
+    let began = clock::now();
     let produce = ProduceRequest::read(request.body(), request.version)
         .expect("the sending shard has read it");
     for (index, partition) in produce.partitions().enumerate() {
@@ -134,6 +141,7 @@ pub(crate) fn append_owned(
             shard.answer_produce(token, index, result);
         }
     }
+    shard.stages().ended(Stage::Append, began);
 }
 
 fn append_one(

@@ -1,0 +1,107 @@
+//! `GET /metrics`, for Prometheus: what this broker counted, over as little HTTP as that takes.
+
+use crate::logging::warning;
+use crate::shard::Node;
+use crate::stages;
+use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
+use runtime::socket::{Listener, Socket};
+use runtime::{clock, spawn, timer};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request that is longer is not one of Prometheus.
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// Who has not asked and read by then is let go.
+const SERVED_WITHIN: Duration = Duration::from_secs(10);
+/// Connections at a time; others wait for their turn.
+const AT_A_TIME: usize = 16;
+
+/// Answers everyone who connects, for ever.
+pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
+    let places = std::rc::Rc::new(runtime::notify::Notify::default());
+    let taken = std::rc::Rc::new(std::cell::Cell::new(0));
+    loop {
+        places.until(|| (taken.get() < AT_A_TIME).then_some(())).await;
+        let socket = match listener.accept().await {
+            Ok(socket) => socket,
+            Err(error) => {
+                warning!("metrics: cannot accept a connection: {error}");
+                timer::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        taken.set(taken.get() + 1);
+        let (node, places, taken) = (Arc::clone(&node), places.clone(), taken.clone());
+        spawn(async move {
+            let until = clock::now() + SERVED_WITHIN;
+            let _ = timer::before(Some(until), answer(&node, &socket)).await;
+            socket.shutdown();
+            taken.set(taken.get() - 1);
+            places.notify();
+        });
+    }
+}
+
+async fn answer(node: &Node, socket: &Socket) {
+    let mut pool = ChunkPool::new(2 * REQUEST_BYTES_MAX, 1, 0);
+    let mut buffer = ReceiveBuffer::new(&mut pool);
+    let ended = |bytes: &[u8]| bytes.windows(4).any(|four| four == b"\r\n\r\n");
+    while !ended(buffer.bytes()) && buffer.bytes().len() < REQUEST_BYTES_MAX {
+        buffer.make_room(1, &mut pool);
+        if !socket.receive(&mut buffer, 0).await.is_ok_and(|received| received > 0) {
+            return;
+        }
+    }
+    let (status, body) = respond(node, buffer.bytes());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut pieces =
+        vec![SharedBytes::copy_of(head.as_bytes()), SharedBytes::copy_of(body.as_bytes())];
+    let _ = socket.send(&mut pieces).await;
+}
+
+/// Status line and body for a request's bytes, whatever they are.
+fn respond(node: &Node, request: &[u8]) -> (&'static str, String) {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split(' ');
+    match (words.next(), words.next(), words.next()) {
+        (Some("GET"), Some("/metrics"), Some(version)) if version.starts_with("HTTP/1.") => {
+            ("200 OK", metrics(node))
+        }
+        (Some("GET"), Some(_), Some(version)) if version.starts_with("HTTP/1.") => {
+            ("404 Not Found", "metrics are at /metrics\n".to_owned())
+        }
+        _ => ("400 Bad Request", "expected: GET /metrics HTTP/1.1\n".to_owned()),
+    }
+}
+
+fn metrics(node: &Node) -> String {
+    let mut out = String::new();
+    stages::put_histograms(&node.stages, &mut out);
+    let io = runtime::process_io_counters();
+    for (name, about, count) in [
+        ("weir_io_submissions_total", "Operations submitted to io_uring.", io.submissions),
+        ("weir_io_enters_total", "Calls of io_uring_enter.", io.enters),
+        ("weir_io_writes_total", "Writes to files.", io.writes),
+        ("weir_io_written_bytes_total", "Bytes of these writes.", io.written_bytes),
+        ("weir_io_syncs_total", "Syncs of files, and writes that sync themselves.", io.syncs),
+    ] {
+        let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} counter\n{name} {count}");
+    }
+    if let Some(usage) = runtime::process::usage(std::process::id()) {
+        let cpu = usage.user_s + usage.system_s;
+        let _ = writeln!(
+            out,
+            "# HELP process_cpu_seconds_total CPU time.\n# TYPE process_cpu_seconds_total counter\n\
+             process_cpu_seconds_total {cpu}\n# HELP process_resident_memory_bytes Resident memory.\n\
+             # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {}",
+            usage.resident_bytes
+        );
+    }
+    out
+}
