@@ -252,6 +252,25 @@ fn an_announced_frame_takes_no_memory_until_it_comes() {
 }
 
 #[test]
+fn an_idle_connection_takes_pages_and_not_a_whole_chunk() {
+    let broker = Broker::start(&[]);
+    let pid = broker.child.id();
+    broker.client().create("t", 1);
+    let before = runtime::process::usage(pid).unwrap().resident_bytes;
+    let open: Vec<Client> = (0..300)
+        .map(|_| {
+            // Each has been served once.
+            let mut client = broker.client();
+            let _: MetadataResponse = client.ask(&MetadataRequest::default(), 9);
+            client
+        })
+        .collect();
+    let after = runtime::process::usage(pid).unwrap().resident_bytes;
+    let each = after.saturating_sub(before) / open.len() as u64;
+    assert!(each < 64 * 1024, "{each} bytes for each idle connection");
+}
+
+#[test]
 fn bad_directories_and_flags_are_explained() {
     let broker = Broker::start(&[]);
     let dir = broker.dir.path().to_str().unwrap();
