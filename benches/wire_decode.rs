@@ -1,9 +1,10 @@
 //! What does it cost to read a produce or fetch request, and to write the response?
 
+use benches::{FETCH_LIMITS, fetched};
 use criterion::{Criterion, criterion_group, criterion_main};
 use model::{ErrorCode, Offset, TopicId};
 use std::hint::black_box;
-use wire::fetch::{self, FetchAsk, FetchHead, FetchLimits, FetchRequest, FetchResult, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchHead, FetchRequest, TopicRef};
 use wire::primitives::Reader;
 use wire::produce::{self, ProduceRequest, ProduceResult};
 
@@ -28,26 +29,13 @@ fn wire_decode(c: &mut Criterion) {
         });
         let asks: Vec<_> =
             (0..partitions).map(|partition| FetchAsk { partition, offset: 7 }).collect();
-        let limits = FetchLimits {
-            max_wait_ms: 500,
-            min_bytes: 1,
-            max_bytes: 1 << 20,
-            partition_max_bytes: 1 << 20,
-            read_committed: false,
-        };
         let mut bytes = Vec::new();
-        fetch::put_request(&mut bytes, 12, limits, "topic", TopicId::ZERO, &asks);
+        fetch::put_request(&mut bytes, 12, FETCH_LIMITS, "topic", TopicId::ZERO, &asks);
         c.bench_function(&format!("wire/fetch v12, {partitions} partitions"), |b| {
             b.iter(|| {
                 let request = FetchRequest::read(Reader::new(black_box(&bytes)), 12).unwrap();
                 out.clear();
-                let found = request.partitions().map(|_| FetchResult {
-                    error: ErrorCode::None,
-                    last_stable_offset: 0,
-                    high_watermark: 9,
-                    log_start_offset: 0,
-                    records_bytes: 1024,
-                });
+                let found = request.partitions().map(|_| fetched());
                 fetch::put_response(&mut out, 12, &request, HEAD, found, |_| &[], |_| {});
                 out.len()
             });

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
-use benches::batch;
+use benches::{FETCH_LIMITS, batch};
 use model::TopicId;
 use runtime::fs::TemporaryDir;
 use std::io::{Read, Write};
@@ -18,14 +18,6 @@ use wire::produce;
 
 #[global_allocator]
 static ALLOCATOR: runtime::allocations::Counting = runtime::allocations::Counting;
-
-const LIMITS: FetchLimits = FetchLimits {
-    max_wait_ms: 500,
-    min_bytes: 1,
-    max_bytes: 1 << 20,
-    partition_max_bytes: 1 << 20,
-    read_committed: false,
-};
 
 /// A client that allocates nothing while it counts.
 struct Client {
@@ -117,7 +109,7 @@ fn main() {
 
 fn fetch_frame(offset: i64) -> Vec<u8> {
     let asks: Vec<_> = (0..PARTITIONS).map(|partition| FetchAsk { partition, offset }).collect();
-    let limits = FetchLimits { partition_max_bytes: 2_000, ..LIMITS };
+    let limits = FetchLimits { partition_max_bytes: 2_000, ..FETCH_LIMITS };
     frame(ApiKey::Fetch, 12, |out| {
         fetch::put_request(out, 12, limits, "t", TopicId::ZERO, &asks);
     })

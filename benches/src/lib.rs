@@ -1,8 +1,30 @@
 //! What the benches share: batches of a known shape.
 #![forbid(unsafe_code)]
 
-use model::Compression;
 use model::record_batch::BatchBuilder;
+use model::{Compression, ErrorCode};
+use wire::fetch::{FetchLimits, FetchResult};
+
+/// What a consumer of the usual settings asks for.
+pub const FETCH_LIMITS: FetchLimits = FetchLimits {
+    max_wait_ms: 500,
+    min_bytes: 1,
+    max_bytes: 1 << 20,
+    partition_max_bytes: 1 << 20,
+    read_committed: false,
+};
+
+/// The answer for a partition that has 1 KiB of records.
+#[must_use]
+pub fn fetched() -> FetchResult {
+    FetchResult {
+        error: ErrorCode::None,
+        last_stable_offset: 0,
+        high_watermark: 9,
+        log_start_offset: 0,
+        records_bytes: 1024,
+    }
+}
 
 /// A batch of `records` values of `value_bytes` bytes that no codec can shrink.
 #[must_use]

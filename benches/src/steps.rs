@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
-use benches::batch;
+use benches::{FETCH_LIMITS, batch, fetched};
 use clap::Parser;
 use model::record_batch::BatchBuilder;
 use model::{Compression, ErrorCode, Offset, Producer, ProducerId, RecordBatch, TopicId, crc32c};
 use partition::Producers;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use wire::fetch::{self, FetchAsk, FetchHead, FetchLimits, FetchRequest, FetchResult, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchHead, FetchRequest, TopicRef};
 use wire::primitives::Reader;
 use wire::produce::{self, ProduceRequest, ProduceResult};
 
@@ -70,13 +70,6 @@ fn counted(step: &mut dyn FnMut() -> u64, rounds: u64) -> u64 {
 }
 
 const HEAD: FetchHead<'_> = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
-const LIMITS: FetchLimits = FetchLimits {
-    max_wait_ms: 500,
-    min_bytes: 1,
-    max_bytes: 1 << 20,
-    partition_max_bytes: 1 << 20,
-    read_committed: false,
-};
 
 /// Every hot step on the way of a record, with its memory made beforehand.
 fn steps() -> Vec<(&'static str, Step)> {
@@ -171,18 +164,12 @@ fn produce_request(partitions: i32) -> Step {
 fn fetch_request(partitions: i32) -> Step {
     let asks: Vec<_> = (0..partitions).map(|partition| FetchAsk { partition, offset: 7 }).collect();
     let mut bytes = Vec::new();
-    fetch::put_request(&mut bytes, 12, LIMITS, "topic", TopicId::ZERO, &asks);
+    fetch::put_request(&mut bytes, 12, FETCH_LIMITS, "topic", TopicId::ZERO, &asks);
     let mut out = Vec::new();
     Box::new(move || {
         let request = FetchRequest::read(Reader::new(black_box(&bytes)), 12).expect("good");
         out.clear();
-        let found = request.partitions().map(|_| FetchResult {
-            error: ErrorCode::None,
-            last_stable_offset: 0,
-            high_watermark: 9,
-            log_start_offset: 0,
-            records_bytes: 1024,
-        });
+        let found = request.partitions().map(|_| fetched());
         fetch::put_response(&mut out, 12, &request, HEAD, found, |_| &[], |_| {});
         out.len() as u64
     })

@@ -162,20 +162,39 @@ fn groups(rounds: usize) -> Done {
     Ok(())
 }
 
+/// Runs loadgen with these arguments against a broker; what its result.json holds.
+pub(crate) fn loadgen_result(
+    args: &str,
+    address: &str,
+    broker_pid: u32,
+    output: &std::path::Path,
+) -> Result<String, String> {
+    let status = Command::new(top().join("target/release/loadgen"))
+        .args(args.split_whitespace())
+        .args(["--quiet", "--bootstrap-server", address])
+        .args(["--broker-pid", &broker_pid.to_string(), "--output"])
+        .arg(output)
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| format!("loadgen: {error}"))?;
+    let result = std::fs::read_to_string(output.join("result.json"));
+    result.map_err(|_| format!("loadgen left no result: {status}"))
+}
+
 /// What compaction does to producers: the same two loads, the topic of one of them compacted without
 /// a pause or not at all.
 fn compaction(rounds: usize) -> Done {
     let loadgen = top().join("target/release/loadgen");
     let beside = "--topic kept --keep-topic --rate 10000 --partitions 2 --consumers 0 --producers 1 --key uniform:100000 \
                   --warmup 0s --duration 20s --quiet";
-    let load = "--rate 20000 --partitions 12 --consumers 0 --warmup 6s --duration 8s --quiet";
+    let load = "--rate 20000 --partitions 12 --consumers 0 --warmup 6s --duration 8s";
     println!("produce p99 (ms) of: {load}\nbeside: {beside}");
     let mut p99 = [Vec::new(), Vec::new()];
     for round in 0..rounds.max(1) {
         let mut passes = 0;
         for compacts in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
             let policy = ["cleanup.policy=delete", "cleanup.policy=compact"][compacts];
-            with_weir(&["--log.cleaner.backoff.ms", "1"], |address, _, home| {
+            with_weir(&["--log.cleaner.backoff.ms", "1"], |address, pid, home| {
                 let mut filler = Command::new(&loadgen)
                     .args(beside.split_whitespace())
                     .args(["--bootstrap-server", address, "--topic-config", policy])
@@ -185,19 +204,10 @@ fn compaction(rounds: usize) -> Done {
                     .stdout(Stdio::null())
                     .spawn()
                     .map_err(|error| error.to_string())?;
-                let output = home.join("result");
-                let status = Command::new(&loadgen)
-                    .args(load.split_whitespace())
-                    .args(["--bootstrap-server", address, "--output"])
-                    .arg(&output)
-                    .stdout(Stdio::null())
-                    .status()
-                    .map_err(|error| error.to_string())?;
+                let result = loadgen_result(load, address, pid, &home.join("result"));
                 let _ = filler.kill();
                 let _ = filler.wait();
-                let result = std::fs::read_to_string(output.join("result.json"));
-                let result = result.map_err(|_| format!("loadgen left no result: {status}"))?;
-                p99[compacts].push(number(&result, "/latency/produce/p99_ms")?);
+                p99[compacts].push(number(&result?, "/latency/produce/p99_ms")?);
                 passes += compacted_segments(&home.join("data/partitions"));
                 Ok(())
             })?;

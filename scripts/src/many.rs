@@ -1,7 +1,7 @@
 //! Many small things: what a record costs the broker as partitions grow in number, and what idle
 //! partitions and idle connections take.
 
-use crate::bench::{median, number, with_weir};
+use crate::bench::{loadgen_result, median, number, with_weir};
 use crate::steps::{Done, top};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ const IDLE_PARTITIONS: u64 = 10_000;
 /// Below the limit of open files that most shells have.
 const IDLE_CONNECTIONS: u64 = 900;
 /// The first record of each partition makes its files: the warm-up is long enough for all of them.
-const LOAD: &str = "--rate 50k --record-size 100 --producers 200 --consumers 0 --acks 1 --warmup 15s --duration 6s --quiet";
+const LOAD: &str = "--rate 50k --record-size 100 --producers 200 --consumers 0 --acks 1 --warmup 15s --duration 6s";
 
 pub(crate) fn run(rounds: usize) -> Done {
     for linger in ["0", "5"] {
@@ -44,17 +44,8 @@ pub(crate) fn run(rounds: usize) -> Done {
 fn cost(partitions: &str, linger: &str) -> Result<f64, String> {
     let mut found = Err("nothing ran".to_owned());
     with_weir(&[], |address, pid, home| {
-        let output = home.join("result");
-        let status = Command::new(top().join("target/release/loadgen"))
-            .args(LOAD.split(' '))
-            .args(["--partitions", partitions, "--linger-ms", linger])
-            .args(["--bootstrap-server", address, "--broker-pid", &pid.to_string(), "--output"])
-            .arg(&output)
-            .stdout(Stdio::null())
-            .status()
-            .map_err(|error| format!("loadgen: {error}"))?;
-        let text = std::fs::read_to_string(output.join("result.json"));
-        let text = text.map_err(|_| format!("loadgen left no result: {status}"))?;
+        let load = format!("{LOAD} --partitions {partitions} --linger-ms {linger}");
+        let text = loadgen_result(&load, address, pid, &home.join("result"))?;
         found = number(&text, "/resources/broker/cpu_s_per_million_records");
         Ok(())
     })?;

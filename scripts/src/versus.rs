@@ -1,7 +1,7 @@
 //! Weir beside Apache Kafka: the same machine, the same run, the same driver; and librdkafka's own tool as
 //! a driver that is neither's. Like against like: page cache against page cache, fsync against fsync.
 
-use crate::bench::{median, number, with_weir};
+use crate::bench::{loadgen_result, median, number, with_weir};
 use crate::kafka;
 use crate::steps::{self, Done, top};
 use crate::suites::{free_address, librdkafka_source};
@@ -131,18 +131,9 @@ fn on_side(
 }
 
 fn loadgen_at(address: &str, pid: u32, home: &Path, load: &str) -> Result<Vec<f64>, String> {
-    let output = home.join("result");
-    let status = Command::new(top().join("target/release/loadgen"))
-        .args(load.split_whitespace())
-        // A JVM compiles what runs often: it is given time to.
-        .args(["--acks", "all", "--warmup", "12s", "--duration", "10s", "--quiet"])
-        .args(["--bootstrap-server", address, "--broker-pid", &pid.to_string(), "--output"])
-        .arg(&output)
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|error| format!("loadgen: {error}"))?;
-    let text = std::fs::read_to_string(output.join("result.json"));
-    let text = text.map_err(|_| format!("loadgen left no result: {status}"))?;
+    // A JVM compiles what runs often: it is given time to.
+    let load = format!("{load} --acks all --warmup 12s --duration 10s");
+    let text = loadgen_result(&load, address, pid, &home.join("result"))?;
     if number(&text, "/verification/lost")? > 0.0 {
         return Err(format!("{address} lost records"));
     }

@@ -4,9 +4,12 @@ use crate::logging::warning;
 use crate::shard::Node;
 use crate::stages;
 use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
+use runtime::notify::Notify;
 use runtime::socket::{Listener, Socket};
 use runtime::{clock, spawn, timer};
+use std::cell::Cell;
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +22,8 @@ const AT_A_TIME: usize = 16;
 
 /// Answers everyone who connects, for ever.
 pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
-    let places = std::rc::Rc::new(runtime::notify::Notify::default());
-    let taken = std::rc::Rc::new(std::cell::Cell::new(0));
+    let places = Rc::new(Notify::default());
+    let taken = Rc::new(Cell::new(0));
     loop {
         places.until(|| (taken.get() < AT_A_TIME).then_some(())).await;
         let socket = match listener.accept().await {
@@ -32,7 +35,7 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
             }
         };
         taken.set(taken.get() + 1);
-        let (node, places, taken) = (Arc::clone(&node), places.clone(), taken.clone());
+        let (node, places, taken) = (Arc::clone(&node), Rc::clone(&places), Rc::clone(&taken));
         spawn(async move {
             let until = clock::now() + SERVED_WITHIN;
             let _ = timer::before(Some(until), answer(&node, &socket)).await;
