@@ -3,45 +3,18 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
-use benches::{FETCH_LIMITS, batch};
+use benches::{Client, FETCH_LIMITS, batch, create_topic, frame};
 use model::TopicId;
 use runtime::fs::TemporaryDir;
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use wire::ApiKey;
 use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
-use wire::header::{begin_request, finish_frame};
-use wire::messages::{CreatableTopic, CreateTopicsRequest, Message};
 use wire::produce;
 
 #[global_allocator]
 static ALLOCATOR: runtime::allocations::Counting = runtime::allocations::Counting;
-
-/// A client that allocates nothing while it counts.
-struct Client {
-    stream: TcpStream,
-    memory: Vec<u8>,
-}
-
-impl Client {
-    fn exchange(&mut self, frame: &[u8]) -> &[u8] {
-        self.stream.write_all(frame).expect("the broker reads");
-        self.stream.read_exact(&mut self.memory[..4]).expect("an answer");
-        let length = u32::from_be_bytes(self.memory[..4].try_into().expect("4 bytes")) as usize;
-        self.stream.read_exact(&mut self.memory[..length]).expect("an answer");
-        &self.memory[..length]
-    }
-}
-
-fn frame(key: ApiKey, version: i16, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    begin_request(&mut out, key, version, 1, "counts");
-    body(&mut out);
-    finish_frame(&mut out, 0, 0);
-    out
-}
 
 const REQUESTS: u64 = 2_000;
 const PARTITIONS: i32 = 4;
@@ -64,17 +37,8 @@ fn main() {
     });
     let address = receiver.recv().expect("it starts");
     let stream = TcpStream::connect(address).expect("it listens");
-    stream.set_nodelay(true).expect("a socket");
-    let mut client = Client { stream, memory: vec![0; 1 << 20] };
-    let topic = CreatableTopic {
-        name: "t".to_owned(),
-        num_partitions: PARTITIONS,
-        replication_factor: 1,
-        ..Default::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-    let create = frame(ApiKey::CreateTopics, 7, |out| request.encode(out, 7));
-    client.exchange(&create);
+    let mut client = Client::new(stream, 1 << 20);
+    create_topic(&mut client, "t", PARTITIONS);
     let records = batch(25, 100);
     let thousands = (REQUESTS * 25 * PARTITIONS as u64) as f64 / 1000.0;
     for (name, acks) in [("acks=1", 1), ("acks=all", -1)] {

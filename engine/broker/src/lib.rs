@@ -18,6 +18,7 @@ mod image;
 mod log_walk;
 mod logging;
 mod metrics_server;
+mod parked_fetches;
 mod partition_slot;
 mod placement;
 mod producer_state;

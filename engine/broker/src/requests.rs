@@ -29,6 +29,17 @@ struct Slot {
     shares: Vec<Box<FetchShare>>,
     /// When a partition that a fetch waits for has moved.
     moved: Option<Nanos>,
+    /// What of it must be read again, besides the shares that came along.
+    stale: Stale,
+}
+
+/// What a waiting fetch must read again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stale {
+    /// Partitions of its own shard.
+    pub(crate) own: bool,
+    /// Partitions of other shards, which must be asked.
+    pub(crate) others: bool,
 }
 
 impl Token {
@@ -61,7 +72,7 @@ impl Requests {
         let waiting = ProduceResult::refused(model::ErrorCode::UnknownServerError, None);
         slot.produced.resize(partitions, waiting);
         slot.missing = partitions;
-        slot.moved = None;
+        (slot.moved, slot.stale) = (None, Stale::default());
         let token = Token { shard: self.shard, slot: index, generation: slot.generation };
         OpenRequest { requests: self, token }
     }
@@ -90,18 +101,33 @@ impl Requests {
         });
     }
 
-    /// Another shard's share of a fetch.
-    pub(crate) fn on_share(&self, token: Token, share: Box<FetchShare>) {
+    /// Another shard's share of a fetch; it comes back if the fetch is gone.
+    pub(crate) fn on_share(&self, token: Token, share: Box<FetchShare>) -> Option<Box<FetchShare>> {
+        let mut share = Some(share);
         self.with(token, |slot| {
-            slot.shares.push(share);
+            slot.shares.extend(share.take());
             Self::wake(slot);
         });
+        share
     }
 
-    /// A partition that a fetch found empty has new records.
-    pub(crate) fn on_moved(&self, token: Token, at: Nanos) {
+    /// As `on_share`, of a share that has new records.
+    pub(crate) fn on_refreshed(
+        &self,
+        token: Token,
+        share: Box<FetchShare>,
+        at: Nanos,
+    ) -> Option<Box<FetchShare>> {
+        self.with(token, |slot| *slot.moved.get_or_insert(at));
+        self.on_share(token, share)
+    }
+
+    /// A partition that a fetch found empty has new records; on another shard, or on this one.
+    pub(crate) fn on_moved(&self, token: Token, at: Nanos, elsewhere: bool) {
         self.with(token, |slot| {
             slot.moved.get_or_insert(at);
+            slot.stale.own |= !elsewhere;
+            slot.stale.others |= elsewhere;
             Self::wake(slot);
         });
     }
@@ -153,9 +179,14 @@ impl OpenRequest<'_> {
         self.until(|slot| slot.shares.pop()).await
     }
 
-    /// Waits until a partition moved, says when, and forgets that it did.
-    pub(crate) async fn until_moved(&self) -> Nanos {
-        self.until(|slot| slot.moved.take()).await
+    /// A share that has come meanwhile.
+    pub(crate) fn take_share(&self) -> Option<Box<FetchShare>> {
+        self.with(|slot| slot.shares.pop())
+    }
+
+    /// Waits until a partition moved; says when, and what must be read again.
+    pub(crate) async fn until_moved(&self) -> (Nanos, Stale) {
+        self.until(|slot| Some((slot.moved.take()?, std::mem::take(&mut slot.stale)))).await
     }
 }
 

@@ -319,6 +319,7 @@ impl Acceptor {
 fn begin(node: Arc<Node>, seat: MeshSeat<Message>, recovery: &Recovery) -> Rc<Shard> {
     let shard = Shard::new(node, seat.sit(), recovery);
     spawn(Rc::clone(&shard).serve_mailbox());
+    spawn(crate::handlers::fetch::refresh_for_ever(Rc::clone(&shard)));
     spawn(Rc::clone(&shard).retain_for_ever());
     shard
 }

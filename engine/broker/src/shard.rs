@@ -6,6 +6,7 @@ use crate::fetch_sessions::FetchSessions;
 use crate::groups::GroupLog;
 use crate::handlers::fetch::FetchShare;
 use crate::image::{MetadataImage, TopicImage};
+use crate::parked_fetches::ParkedFetches;
 use crate::partition_slot::PartitionSlot;
 use crate::placement::shard_of;
 use crate::producer_state::ProducerState;
@@ -50,7 +51,9 @@ pub(crate) enum Message {
     },
     /// The share, read.
     Fetched { token: Token, share: Box<FetchShare> },
-    /// A partition that a fetch found empty has new records, since then.
+    /// A partition that a fetch found empty has new records, since then: the share, read again.
+    Refreshed { token: Token, share: Box<FetchShare>, at: Nanos },
+    /// The same, but the share must be asked for.
     Moved { token: Token, at: Nanos },
     /// Anything rare: runs on the receiving shard.
     Call(Box<dyn FnOnce(&Rc<Shard>) + Send>),
@@ -76,7 +79,11 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn body(&self) -> wire::primitives::Reader<'_> {
-        wire::primitives::Reader::new(&self.payload[self.body_at as usize..])
+        wire::primitives::Reader::new(self.body_bytes())
+    }
+
+    pub(crate) fn body_bytes(&self) -> &[u8] {
+        &self.payload[self.body_at as usize..]
     }
 
     /// Who asks, as group members are shown.
@@ -187,6 +194,7 @@ pub(crate) struct Shard {
     scratch: RefCell<Vec<u8>>,
     spare_pieces: RefCell<Vec<Vec<SharedBytes>>>,
     spare_shares: RefCell<Vec<Box<FetchShare>>>,
+    pub(crate) parked_fetches: ParkedFetches,
     groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
     transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
     pub(crate) turns: Turns,
@@ -232,6 +240,7 @@ impl Shard {
             scratch: RefCell::default(),
             spare_pieces: RefCell::default(),
             spare_shares: RefCell::default(),
+            parked_fetches: ParkedFetches::default(),
             groups: RefCell::default(),
             transactions: RefCell::default(),
             turns: Turns::default(),
@@ -398,6 +407,7 @@ impl Shard {
             .cloned()
             .collect();
         let before = std::mem::replace(&mut *self.image.borrow_mut(), Arc::clone(&image));
+        self.parked_fetches.forget_all();
         // A topic that went may have had no partition here, and offsets all the same.
         if before.by_id.keys().any(|id| !image.by_id.contains_key(id)) {
             for partition in self.group_logs() {
@@ -627,8 +637,13 @@ impl Shard {
                     self.stages().ended(Stage::ShardQueue, sent);
                     crate::handlers::fetch::read_owned(&self, frame, image, token, share);
                 }
-                Message::Fetched { token, share } => self.requests.on_share(token, share),
-                Message::Moved { token, at } => self.requests.on_moved(token, at),
+                Message::Fetched { token, share } => {
+                    self.give_back_shares(self.requests.on_share(token, share));
+                }
+                Message::Refreshed { token, share, at } => {
+                    self.give_back_shares(self.requests.on_refreshed(token, share, at));
+                }
+                Message::Moved { token, at } => self.requests.on_moved(token, at, true),
                 Message::Call(call) => call(&self),
             }
         }
@@ -646,8 +661,8 @@ impl Shard {
     pub(crate) fn answer_moved(&self, token: Token) {
         let at = clock::now();
         if usize::from(token.shard) == self.id() {
-            self.requests.on_moved(token, at);
-        } else {
+            self.requests.on_moved(token, at, false);
+        } else if !self.parked_fetches.on_moved(token, at) {
             self.mailbox.send(usize::from(token.shard), Message::Moved { token, at });
         }
     }
@@ -690,8 +705,24 @@ impl Shard {
         self.spare_shares.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn give_back_share(&self, mut share: Box<FetchShare>) {
-        share.clear();
-        self.spare_shares.borrow_mut().push(share);
+    /// A share for another shard to fill. Refreshed shares come from there, so boxes would gather here:
+    /// what is too many goes along.
+    pub(crate) fn take_share_to_send(&self) -> Box<FetchShare> {
+        const KEPT: usize = 8;
+        let mut share = self.take_share();
+        let mut spare = self.spare_shares.borrow_mut();
+        if spare.len() > KEPT {
+            share.others.extend(spare.pop());
+        }
+        share
+    }
+
+    /// Keeps shares, and those within them, for reuse.
+    pub(crate) fn give_back_shares(&self, shares: impl IntoIterator<Item = Box<FetchShare>>) {
+        for mut share in shares {
+            self.give_back_shares(share.others.drain(..));
+            share.clear();
+            self.spare_shares.borrow_mut().push(share);
+        }
     }
 }

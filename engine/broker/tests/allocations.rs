@@ -18,6 +18,10 @@ const REQUESTS: u64 = 3_000;
 /// Sends prepared bytes and reads the answer into prepared memory: the client allocates nothing.
 fn exchange(client: &mut Client, frame: &[u8], memory: &mut [u8]) {
     client.stream.write_all(frame).unwrap();
+    answer(client, memory);
+}
+
+fn answer(client: &mut Client, memory: &mut [u8]) {
     client.stream.read_exact(&mut memory[..4]).unwrap();
     let length = u32::from_be_bytes(memory[..4].try_into().unwrap()) as usize;
     client.stream.read_exact(&mut memory[..length]).unwrap();
@@ -40,6 +44,7 @@ fn produce_and_fetch_allocate_nothing_per_request_once_warm() {
     });
     let address = receiver.recv().unwrap().to_string();
     let mut client = Client::connect(&address);
+    let mut waiting = Client::connect(&address);
     client.create("t", 4);
     let records = batch(3, 300);
     let batches: Vec<_> = (0..4).map(|partition| (partition, &records[..])).collect();
@@ -64,8 +69,19 @@ fn produce_and_fetch_allocate_nothing_per_request_once_warm() {
             let fetch = client.frame(ApiKey::Fetch, 12, |out| {
                 put_request(out, 12, limits, "t", model::TopicId::ZERO, &asks);
             });
+            let next = [0, 1, 2, 3].map(|partition| FetchAsk { partition, offset: offset + 3 });
+            let ahead = waiting.frame(ApiKey::Fetch, 12, |out| {
+                put_request(out, 12, limits, "t", model::TopicId::ZERO, &next);
+            });
             own += runtime::allocations::count() - counted;
             exchange(&mut client, &fetch, &mut memory);
+            // One that waits: the next request's records answer it.
+            if request > 0 {
+                answer(&mut waiting, &mut memory);
+            }
+            if request + 1 < REQUESTS {
+                waiting.stream.write_all(&ahead).unwrap();
+            }
         }
         total[phase as usize] = runtime::allocations::count() - before - own;
     }

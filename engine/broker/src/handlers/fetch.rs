@@ -1,14 +1,14 @@
 //! Path: hot. Fetch 4-18: v7 sessions (KIP-227), v9 epochs, v12 flexible, v13 topic ids.
 //!
 //! Each shard reads the partitions it owns into a share; records are the log's own memory, sent
-//! beside the response head. A fetch that finds too little leaves its token with the partitions and
-//! reads again when a HighWatermark moves.
+//! beside the response head. A fetch that finds too little leaves its token with the partitions; when a
+//! HighWatermark moves its shard reads its part again, and no other does.
 
 use crate::dispatch::Outcome;
 use crate::fetch_sessions::Part;
 use crate::handlers::list_offsets::READ_COMMITTED;
 use crate::image::MetadataImage;
-use crate::requests::{OpenRequest, Token};
+use crate::requests::{OpenRequest, Stale, Token};
 use crate::shard::{Message, Request, Shard, remedy};
 use crate::stages::Stage;
 use model::{ErrorCode, Offset, TopicPartition};
@@ -33,10 +33,13 @@ pub(crate) struct FetchShare {
     pieces: Vec<SharedBytes>,
     bytes: usize,
     failed: bool,
+    /// Who read it, and whether unasked, because something moved: then it is not parked there any more.
+    from: usize,
+    is_refreshed: bool,
     /// To the shard that reads: most bytes, and whether to leave the token.
     asked: Option<(usize, bool)>,
     /// For the shard that answers: the other shares, and where each partition's entry is.
-    others: Vec<Box<Self>>,
+    pub(crate) others: Vec<Box<Self>>,
     order: Vec<(u32, u32)>,
     cuts: Vec<usize>,
 }
@@ -50,13 +53,27 @@ struct Entry {
 
 impl FetchShare {
     pub(crate) fn clear(&mut self) {
+        self.clear_own();
+        self.is_refreshed = false;
+        self.others.clear();
+        self.order.clear();
+        self.cuts.clear();
+    }
+
+    /// Forgets what was read here, and keeps the other shards' shares.
+    fn clear_own(&mut self) {
         self.entries.clear();
         self.aborted.clear();
         self.pieces.clear();
         (self.bytes, self.failed) = (0, false);
-        self.others.clear();
-        self.order.clear();
-        self.cuts.clear();
+    }
+
+    /// Takes another shard's share, in place of an older one of the same shard.
+    fn put(&mut self, shard: &Shard, other: Box<Self>) {
+        match self.others.iter_mut().find(|before| before.from == other.from) {
+            Some(before) => shard.give_back_shares([std::mem::replace(before, other)]),
+            None => self.others.push(other),
+        }
     }
 
     /// Leaves out the records of the last partitions until all shares together hold `bytes_max` at most;
@@ -158,7 +175,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let mut share = shard.take_share();
             let head = FetchHead { error, session_id: 0, told: None };
             let outcome = respond(shard, request, &fetch, head, None, &mut share);
-            shard.give_back_share(share);
+            shard.give_back_shares([share]);
             return Ok(outcome);
         }
     };
@@ -183,19 +200,28 @@ async fn serve(
     let open = shard.requests.open(0);
     let mut share = shard.take_share();
     let mut moved = None;
+    let mut stale = Stale { own: true, others: true };
     loop {
         let late = wait_ms == 0 || clock::now() >= deadline;
-        gather(shard, request, fetch, &open, !late, &mut share).await;
+        gather(shard, request, fetch, &open, !late, stale, &mut share).await;
         let bytes = share.bytes + share.others.iter().map(|other| other.bytes).sum::<usize>();
         let failed = share.failed || share.others.iter().any(|other| other.failed);
         if late || failed || bytes as i64 >= i64::from(fetch.min_bytes) {
             break;
         }
-        moved = timer::before(Some(deadline), open.until_moved()).await;
-        while let Some(other) = share.others.pop() {
-            shard.give_back_share(other);
+        if share.others.iter().any(|other| other.is_refreshed) {
+            // It brought too little, and its shard would not tell of more.
+            stale = Stale { own: true, others: true };
+            continue;
         }
-        share.clear();
+        let Some((at, again)) = timer::before(Some(deadline), open.until_moved()).await else {
+            // Nothing moved since it was read.
+            break;
+        };
+        (moved, stale) = (Some(at), again);
+        while let Some(other) = open.take_share() {
+            share.put(shard, other);
+        }
     }
     share.trim(usize::try_from(fetch.max_bytes).unwrap_or(0));
     let head = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
@@ -203,22 +229,27 @@ async fn serve(
     if let Some(moved) = moved {
         shard.stages().ended(Stage::FetchWakeUp, moved);
     }
-    while let Some(other) = share.others.pop() {
-        shard.give_back_share(other);
-    }
-    shard.give_back_share(share);
+    shard.give_back_shares([share]);
     outcome
 }
 
-/// Reads every partition of the request once: here, and on the shards that own the rest.
+/// Reads what is stale of the request's partitions: here, and on the shards that own the rest.
 async fn gather(
     shard: &Rc<Shard>,
     request: &Request,
     fetch: &FetchRequest<'_>,
     open: &OpenRequest<'_>,
     wait: bool,
+    stale: Stale,
     share: &mut FetchShare,
 ) {
+    if stale == Stale::default() {
+        return;
+    }
+    if stale.others {
+        shard.give_back_shares(share.others.drain(..));
+    }
+    share.clear_own();
     let image = shard.image();
     let mut owners = 0u64;
     for (index, asked) in fetch.partitions().enumerate() {
@@ -230,10 +261,10 @@ async fn gather(
     let involved = owners.count_ones().max(1) as usize;
     let bytes_max = usize::try_from(fetch.max_bytes).unwrap_or(0) / involved;
     let reading = Reading { token: open.token, bytes_max, wait };
-    let mut others = 0;
+    let mut others = 0usize;
     for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
-        if owners & 1 << (to % 64) != 0 {
-            let mut theirs = shard.take_share();
+        if stale.others && owners & 1 << (to % 64) != 0 {
+            let mut theirs = shard.take_share_to_send();
             theirs.asked = Some((reading.bytes_max, wait));
             let (frame, image) = (request.clone(), Arc::clone(&image));
             let sent = clock::now();
@@ -245,9 +276,11 @@ async fn gather(
     if owners & 1 << (shard.id() % 64) != 0 && !read_cached(shard, &image, fetch, reading, share) {
         read_with_disk(shard, &image, fetch, reading, share).await;
     }
-    for _ in 0..others {
+    while others > 0 {
         let other = open.next_share().await;
-        share.others.push(other);
+        // One that has answered may have something newer before the last one has answered.
+        others -= usize::from(!other.is_refreshed);
+        share.put(shard, other);
     }
 }
 
@@ -260,6 +293,9 @@ pub(crate) fn read_owned(
     mut share: Box<FetchShare>,
 ) {
     let (bytes_max, wait) = share.asked.take().expect("the sender says what it wants");
+    shard.give_back_shares(share.others.drain(..));
+    share.from = shard.id();
+    shard.parked_fetches.unpark(token);
     let reading = Reading { token, bytes_max, wait };
     let all_cached = {
         let fetch = FetchRequest::read(request.body(), request.version)
@@ -268,6 +304,9 @@ pub(crate) fn read_owned(
     };
     let to = usize::from(token.shard);
     if all_cached {
+        if wait && share.bytes == 0 {
+            shard.parked_fetches.park(&request, image, token, bytes_max);
+        }
         shard.mailbox.send(to, Message::Fetched { token, share });
         return;
     }
@@ -278,6 +317,30 @@ pub(crate) fn read_owned(
         read_with_disk(&shard, &image, &fetch, reading, &mut share).await;
         shard.mailbox.send(to, Message::Fetched { token, share });
     });
+}
+
+/// Reads parked fetches again, one after the other, when their partitions move.
+pub(crate) async fn refresh_for_ever(shard: Rc<Shard>) {
+    loop {
+        let (token, at) = shard.parked_fetches.next_due().await;
+        let mut share = shard.take_share();
+        (share.from, share.is_refreshed) = (shard.id(), true);
+        let read = shard.parked_fetches.with(token, |parked| {
+            let reading = Reading { token, bytes_max: parked.bytes_max, wait: false };
+            let fetch = FetchRequest::read(parked.body(), parked.version)
+                .expect("it was read before it was parked");
+            read_cached(&shard, &parked.image, &fetch, reading, &mut share)
+        });
+        let to = usize::from(token.shard);
+        match read {
+            Some(true) => shard.mailbox.send(to, Message::Refreshed { token, share, at }),
+            // On disk already, or the slot was used again meanwhile: its own shard knows what to do.
+            Some(false) | None => {
+                shard.give_back_shares([share]);
+                shard.mailbox.send(to, Message::Moved { token, at });
+            }
+        }
+    }
 }
 
 /// Reads owned partitions from memory; false (and nothing kept of them) if the disk is needed.
