@@ -2,7 +2,7 @@
 //! runtime, interleaved in one run, shown as ratios of CPU time.
 
 use crate::steps::{self, Done, run as step, top};
-use crate::{many, peers, versus};
+use crate::{many, peers, tail, versus};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -60,6 +60,7 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
         "librdkafka" => peers::run(rounds).map(drop),
         "kafka" => versus::run(rounds).map(drop),
         "many" => many::run(rounds),
+        "tail" => tail::run(rounds),
         "groups" => groups(rounds),
         "compaction" => compaction(rounds),
         _ => floor(rounds),
@@ -240,33 +241,43 @@ pub(crate) fn with_weir(
     args: &[&str],
     body: impl FnOnce(&str, u32, &std::path::Path) -> Done,
 ) -> Done {
-    with_program(&top().join("target/release/weir"), args, body)
+    with_program(&top().join("target/release/weir"), "bench", args, body)
 }
 
-/// As `with_weir`, of a broker built in another way.
+/// As `with_weir`, of a broker built in another way, with its directory of that name.
 pub(crate) fn with_program(
     weir: &std::path::Path,
+    home: &str,
     args: &[&str],
     body: impl FnOnce(&str, u32, &std::path::Path) -> Done,
 ) -> Done {
-    let home = top().join("target/bench");
+    let data = top().join("target").join(home).join("data");
+    let data = ["--data-dir", data.to_str().ok_or("the checkout's name is no text")?];
+    with_server(weir, home, &[WEIR.args, args, &data].concat(), body)
+}
+
+/// As `with_weir`, of any program that says where it listens.
+pub(crate) fn with_server(
+    program: &std::path::Path,
+    home: &str,
+    args: &[&str],
+    body: impl FnOnce(&str, u32, &std::path::Path) -> Done,
+) -> Done {
+    let home = top().join("target").join(home);
     let _ = std::fs::remove_dir_all(&home);
     std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-    let mut server = Command::new(weir)
-        .args(WEIR.args)
+    let mut server = Command::new(program)
         .args(args)
-        .arg("--data-dir")
-        .arg(home.join("data"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| format!("weir: {error}"))?;
+        .map_err(|error| format!("{}: {error}", program.display()))?;
     let mut line = String::new();
     let stdout = server.stdout.take().expect("piped");
     let read = BufReader::new(stdout).read_line(&mut line);
     let done = match (read, line.trim().strip_prefix("listening on ")) {
         (Ok(_), Some(address)) => body(address, server.id(), &home),
-        _ => Err("weir did not start".to_owned()),
+        _ => Err(format!("{} did not start", program.display())),
     };
     let _ = server.kill();
     let _ = server.wait();

@@ -13,8 +13,10 @@ mod peers;
 mod profile;
 mod regressions;
 mod results;
+mod soak;
 mod steps;
 mod suites;
+mod tail;
 mod tidy;
 mod versus;
 
@@ -97,12 +99,12 @@ enum Verb {
         #[arg(long)]
         update: bool,
     },
-    /// Whole-system measurements, as ratios in one run: the bare-ring floor; loadgen against a server
+    /// Whole-system measurements, as ratios in one run: the bare-ring floor; readers beside bare sends; loadgen against a server
     /// that only answers; groups; producers beside compaction; many partitions and connections; loadgen
     /// beside librdkafka's performance tool; Weir beside Apache Kafka
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "sink", "groups", "compaction", "many", "librdkafka", "kafka"])]
+        #[arg(value_parser = ["floor", "tail", "sink", "groups", "compaction", "many", "librdkafka", "kafka"])]
         #[arg(required_unless_present_any = ["check", "update", "compare"])]
         scenario: Option<String>,
         /// Instead: counts (instructions, allocations, operations, syncs) beside those committed
@@ -117,6 +119,12 @@ enum Verb {
         /// Rounds, interleaved; medians are shown
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+    },
+    /// A broker under a steady mix for long: its memory and open files must stay as they are
+    Soak {
+        /// How long; in less than ten, caches and tables still fill
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..))]
+        minutes: u64,
     },
     /// Where the broker's time goes: a flame graph and its top, under one of some loads (needs perf)
     Profile {
@@ -156,6 +164,7 @@ fn main() -> ExitCode {
         Verb::Bench { scenario, rounds, .. } => {
             bench::run(&scenario.expect("clap demands it"), rounds)
         }
+        Verb::Soak { minutes } => soak::run(minutes).map(drop),
         Verb::Profile { scenario, seconds } => profile::run(&scenario, seconds),
         Verb::Results { names } => names.iter().try_for_each(|name| results::run(name)),
     };

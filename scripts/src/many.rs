@@ -92,7 +92,7 @@ fn idle_connections() -> Done {
 }
 
 /// Resident bytes of a process.
-fn resident(pid: u32) -> Result<u64, String> {
+pub(crate) fn resident(pid: u32) -> Result<u64, String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| e.to_string())?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());

@@ -70,7 +70,7 @@ pub(crate) fn run(name: &str, seconds: u64) -> Done {
         return Err("the broker does not build with frame pointers".into());
     }
     let samples = target.join(format!("{name}.perf"));
-    with_program(&target.join("release/weir"), scenario.broker, |address, pid, home| {
+    with_program(&target.join("release/weir"), "bench", scenario.broker, |address, pid, home| {
         let warm_up_s = 3;
         let mut load = Command::new(top().join("target/release/loadgen"))
             .args(scenario.load.split(' '))

@@ -2,7 +2,7 @@
 //! the ledger.
 
 use crate::steps::{self, Done, top};
-use crate::{peers, versus};
+use crate::{peers, soak, versus};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,7 +52,7 @@ const KEPT: [Kept; 8] = [
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 10] = [
+pub(crate) const NAMES: [&str; 11] = [
     "default",
     "partitions",
     "consumers",
@@ -63,6 +63,7 @@ pub(crate) const NAMES: [&str; 10] = [
     "selftest",
     "librdkafka",
     "kafka",
+    "soak",
 ];
 /// Rounds of the comparison with librdkafka's tool, and with Apache Kafka.
 const PEER_ROUNDS: usize = 5;
@@ -72,12 +73,13 @@ pub(crate) fn run(name: &str) -> Done {
     match name {
         "librdkafka" => return beside_librdkafka(),
         "kafka" => return beside_kafka(),
+        "soak" => return of_soak(),
         _ => {}
     }
     let kept = KEPT.iter().find(|kept| kept.name == name).expect("clap knows the names");
     steps::run("cargo", &["build", "--release", "--quiet", "-p", "loadgen"])?;
     let date = output_of("date", &["-u", "+%Y-%m-%d"])?;
-    let commit = output_of("git", &["rev-parse", "--short", "HEAD"])?;
+    let commit = commit()?;
     let folder = format!("{date}-{name}");
     let dir = top().join("results").join(&folder);
     let _ = std::fs::remove_dir_all(&dir);
@@ -115,16 +117,18 @@ pub(crate) fn run(name: &str) -> Done {
 }
 
 fn beside_librdkafka() -> Done {
+    let commit = commit()?;
     let said = peers::run(PEER_ROUNDS)?;
     let medians: Vec<&str> = said.lines().filter(|line| line.starts_with("median")).collect();
     let text = format!(
         "loadgen beside librdkafka's rdkafka_performance, interleaved, medians of {PEER_ROUNDS}.\n\n\
          ```\n{said}```"
     );
-    keep("librdkafka", &text, &medians.join("; "))
+    keep("librdkafka", &commit, &text, &medians.join("; "))
 }
 
 fn beside_kafka() -> Done {
+    let commit = commit()?;
     let said = versus::run(VERSUS_ROUNDS)?;
     let ratio = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -144,13 +148,19 @@ fn beside_kafka() -> Done {
         "broker CPU per record, Apache Kafka's over Weir's: bulk, small, fsync, librdkafka: {}",
         ratios.join(", ")
     );
-    keep("kafka", &text, &headline)
+    keep("kafka", &commit, &text, &headline)
+}
+
+fn of_soak() -> Done {
+    let commit = commit()?;
+    let said = soak::run(60)?;
+    let headline = said.lines().last().unwrap_or_default().to_owned();
+    keep("soak", &commit, &format!("```\n{said}```"), &headline)
 }
 
 /// Puts a comparison into `results/` and its headline into the ledger.
-fn keep(name: &str, said: &str, headline: &str) -> Done {
+fn keep(name: &str, commit: &str, said: &str, headline: &str) -> Done {
     let date = output_of("date", &["-u", "+%Y-%m-%d"])?;
-    let commit = output_of("git", &["rev-parse", "--short", "HEAD"])?;
     let folder = format!("{date}-{name}");
     let dir = top().join("results").join(&folder);
     std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -166,6 +176,11 @@ fn keep(name: &str, said: &str, headline: &str) -> Done {
             "| {date} | {commit} | `cargo xtask results {name}` | {headline} | [{folder}]({folder}/README.md) |"
         ),
     )
+}
+
+/// Of what is about to be built and run.
+fn commit() -> Result<String, String> {
+    output_of("git", &["rev-parse", "--short", "HEAD"])
 }
 
 fn write(path: &Path, text: &str) -> Done {
