@@ -87,6 +87,12 @@ enum Verb {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Clients that ask and do not read, or send and do not end: memory is bounded, others are served
+    Overload {
+        /// How many of them
+        #[arg(long, default_value_t = 1000)]
+        connections: u64,
+    },
     /// Removes each rule of storage and coordinator in turn: their rig must notice every time
     Mutants {
         /// Only those whose name holds this
@@ -152,6 +158,9 @@ fn main() -> ExitCode {
         Verb::Sim { rig, seed, runs } => check::sim(&rig, seed, runs),
         Verb::Kill { cycles, seed } => check::rig("storage", "kill_9", "WEIR_KILLS", cycles, seed),
         Verb::ExactlyOnce { seconds, seed } => exactly_once::run(seconds, seed),
+        Verb::Overload { connections } => {
+            check::rig("overload", "bounded", "WEIR_CONNECTIONS", connections, 1)
+        }
         Verb::PowerCut { images, seed } => {
             check::rig("power_cut", "power_cut", "WEIR_IMAGES", images, seed)
         }

@@ -288,6 +288,22 @@ pub const SETTINGS: &[Setting] = &[
         about: "A connection that announces a larger request is closed",
     },
     Setting {
+        name: "queued.max.request.bytes",
+        alias: None,
+        default: "134217728",
+        kind: "BYTES",
+        about: "Requests being worked off at a time, over all shards; and as much again for those of more \
+                than 1 MiB while they are received. Others wait in their connections",
+    },
+    Setting {
+        name: "weir.queued.max.answer.bytes",
+        alias: None,
+        default: "134217728",
+        kind: "BYTES",
+        about: "Answers that clients have not taken yet, over all shards; as it is used up, fetches are \
+                answered with less at a time",
+    },
+    Setting {
         name: "weir.clamp.replication.factor",
         alias: None,
         default: "false",
@@ -336,6 +352,8 @@ pub struct Config {
     pub message_max_bytes: u32,
     pub segment_bytes: u32,
     pub request_bytes_max: u32,
+    pub queued_request_bytes_max: usize,
+    pub queued_answer_bytes_max: usize,
     pub groups: CoordinatorConfig,
     pub offsets_partitions: i32,
     pub offsets_check_ms: u64,
@@ -454,6 +472,10 @@ impl Config {
                 "socket.request.max.bytes",
                 1024..=i64::from(limits::REQUEST_BYTES_MAX_DEFAULT),
             )? as u32,
+            queued_request_bytes_max: number("queued.max.request.bytes", 1 << 20..=1 << 40)?
+                as usize,
+            queued_answer_bytes_max: number("weir.queued.max.answer.bytes", 1 << 20..=1 << 40)?
+                as usize,
             groups,
             offsets_partitions: number("offsets.topic.num.partitions", 1..=10_000)? as i32,
             offsets_check_ms: number("offsets.retention.check.interval.ms", 1..=i64::MAX)? as u64,

@@ -1,16 +1,18 @@
 //! One client's connection: frames in, responses out in request order.
 //!
 //! A request starts as soon as it is read, in order, so that appends to a partition keep their
-//! order; its answer is awaited behind those before it. At most `IN_FLIGHT_MAX` requests wait.
+//! order; its answer is awaited behind those before it. At most `IN_FLIGHT_MAX` requests wait, and none
+//! begins while a client leaves much unread: what it sends then waits in its socket.
 
 use crate::dispatch::{Outcome, start};
 use crate::logging::warning;
-use crate::shard::{Request, Shard};
+use crate::memory::{HeldAnswer, HeldRequest};
+use crate::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
 use crate::stages::Stage;
 use runtime::buffer::{ReceiveBuffer, SharedBytes};
-use runtime::clock;
 use runtime::notify::Notify;
 use runtime::socket::Socket;
+use runtime::{clock, timer};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -18,11 +20,16 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 use wire::frame::{PREFIX_BYTES, frame_bytes};
 use wire::header::RequestHeader;
 use wire::{ApiKey, WireError};
 
 const IN_FLIGHT_MAX: usize = 32;
+/// While answers of so many bytes are not sent, nothing more of a connection begins.
+const UNSENT_BYTES_MAX: usize = 1024 * 1024;
+/// A large request of which nothing comes for so long keeps no memory from others.
+const LARGE_STALLS_MAX: Duration = Duration::from_secs(30);
 /// Responses sent together hold at most about this many pieces.
 const SEND_PIECES_MAX: usize = 256;
 
@@ -30,6 +37,10 @@ const SEND_PIECES_MAX: usize = 256;
 struct InFlight<F> {
     future: Pin<Box<Option<F>>>,
     outcome: Option<Outcome>,
+    /// Of its answer.
+    bytes: usize,
+    is_fetch: bool,
+    request: Option<HeldRequest>,
 }
 
 struct Pipeline<F> {
@@ -37,6 +48,11 @@ struct Pipeline<F> {
     spare: RefCell<Vec<Pin<Box<Option<F>>>>>,
     changed: Notify,
     read_ended: Cell<bool>,
+    /// Bytes of answers that are made and not sent.
+    unsent: HeldAnswer,
+    /// Fetches begun whose answers are not sent. One at a time: what many would read at once nobody may
+    /// ever take.
+    fetches: Cell<usize>,
 }
 
 /// Serves a connection until either side ends it.
@@ -54,6 +70,8 @@ async fn serve_with<F: Future<Output = Outcome>>(
         spare: RefCell::default(),
         changed: Notify::default(),
         read_ended: Cell::new(false),
+        unsent: shard.answer_memory.hold(),
+        fetches: Cell::new(0),
     };
     let mut buffer = ReceiveBuffer::new(&mut shard.receive_pool.borrow_mut());
     let ended = {
@@ -85,6 +103,7 @@ async fn read<F: Future<Output = Outcome>>(
 ) -> Result<(), String> {
     let bytes_max = shard.node.config.request_bytes_max as usize;
     let peer = socket.peer_address();
+    let mut large = None;
     loop {
         let mut wanted = 0;
         while let Some(total) = frame_bytes(buffer.bytes(), bytes_max).map_err(said)? {
@@ -94,17 +113,31 @@ async fn read<F: Future<Output = Outcome>>(
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
             let (key, request) = parse(payload, peer)?;
-            let full = || pipeline.waiting.borrow().len() >= IN_FLIGHT_MAX;
-            if full() {
-                pipeline.changed.until(|| (!full()).then_some(())).await;
+            if pipeline.is_full(key) {
+                pipeline.changed.until(|| (!pipeline.is_full(key)).then_some(())).await;
             }
+            let held = match large.take() {
+                Some(held) => held,
+                None => shard.request_memory.take(total).await,
+            };
             if !shard.mailbox.has_room() {
                 shard.mailbox.until_room().await;
             }
-            begin(pipeline, start(Rc::clone(shard), key, request)).await;
+            begin(pipeline, key, held, start(Rc::clone(shard), key, request)).await;
+        }
+        if wanted > RECEIVE_CHUNK_BYTES && large.is_none() {
+            large = Some(shard.large_request_memory.take(wanted).await);
         }
         buffer.make_room(wanted, &mut shard.receive_pool.borrow_mut());
-        match socket.receive(buffer, wanted).await {
+        let mut receive = pin!(socket.receive(buffer, wanted));
+        let until = large.as_ref().map(|_| clock::now() + LARGE_STALLS_MAX);
+        let Some(received) = timer::before(until, receive.as_mut()).await else {
+            socket.shutdown();
+            let _ = receive.await;
+            let seconds = LARGE_STALLS_MAX.as_secs();
+            return Err(format!("nothing more of a request of {wanted} bytes in {seconds} s"));
+        };
+        match received {
             Ok(0) => break,
             Ok(_) => {}
             // A peer that resets is gone like one that closes.
@@ -132,12 +165,20 @@ fn parse(payload: SharedBytes, peer: Option<SocketAddr>) -> Result<(ApiKey, Requ
 }
 
 /// Runs a request up to its first wait, which fixes its order, and queues it.
-async fn begin<F: Future<Output = Outcome>>(pipeline: &Pipeline<F>, future: F) {
+async fn begin<F: Future<Output = Outcome>>(
+    pipeline: &Pipeline<F>,
+    key: ApiKey,
+    held: HeldRequest,
+    future: F,
+) {
     let mut place = pipeline.spare.borrow_mut().pop().unwrap_or_else(|| Box::pin(None));
     place.as_mut().set(Some(future));
-    let mut in_flight = InFlight { future: place, outcome: None };
+    let is_fetch = key == ApiKey::Fetch;
+    pipeline.fetches.set(pipeline.fetches.get() + usize::from(is_fetch));
+    let mut in_flight =
+        InFlight { future: place, outcome: None, bytes: 0, is_fetch, request: Some(held) };
     poll_fn(|cx| {
-        in_flight.poll(cx);
+        in_flight.poll(&pipeline.unsent, cx);
         Poll::Ready(())
     })
     .await;
@@ -145,14 +186,37 @@ async fn begin<F: Future<Output = Outcome>>(pipeline: &Pipeline<F>, future: F) {
     pipeline.changed.notify();
 }
 
+impl<F> Pipeline<F> {
+    /// Whether a request of this kind must wait until answers before it are sent.
+    fn is_full(&self, key: ApiKey) -> bool {
+        self.waiting.borrow().len() >= IN_FLIGHT_MAX
+            || self.unsent.bytes() >= UNSENT_BYTES_MAX
+            || (key == ApiKey::Fetch && self.fetches.get() > 0)
+    }
+}
+
+impl Outcome {
+    /// Bytes of the answer.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Respond(pieces) => pieces.iter().map(|piece| piece.len()).sum(),
+            Self::Silence | Self::Close(_) => 0,
+        }
+    }
+}
+
 impl<F: Future<Output = Outcome>> InFlight<F> {
-    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+    /// True once it is done; its answer is then among the unsent.
+    fn poll(&mut self, unsent: &HeldAnswer, cx: &mut std::task::Context<'_>) -> bool {
         if self.outcome.is_none()
             && let Some(future) = self.future.as_mut().as_pin_mut()
             && let Poll::Ready(outcome) = future.poll(cx)
         {
-            self.outcome = Some(outcome);
             self.future.as_mut().set(None);
+            self.request = None;
+            self.bytes = outcome.bytes();
+            unsent.set(unsent.bytes() + self.bytes);
+            self.outcome = Some(outcome);
         }
         self.outcome.is_some()
     }
@@ -170,19 +234,21 @@ async fn respond<F: Future<Output = Outcome>>(
         pipeline.changed.until(|| there().then_some(())).await;
         poll_fn(|cx| {
             let mut waiting = pipeline.waiting.borrow_mut();
-            let done = waiting.front_mut().is_none_or(|oldest| oldest.poll(cx));
+            let done = waiting.front_mut().is_none_or(|oldest| oldest.poll(&pipeline.unsent, cx));
             if done { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let mut close = None;
+        let (mut close, mut bytes, mut fetches) = (None, 0, 0);
         poll_fn(|cx| {
             let mut waiting = pipeline.waiting.borrow_mut();
             while pieces.len() < SEND_PIECES_MAX
                 && close.is_none()
-                && waiting.front_mut().is_some_and(|oldest| oldest.poll(cx))
+                && waiting.front_mut().is_some_and(|oldest| oldest.poll(&pipeline.unsent, cx))
             {
                 let done = waiting.pop_front().expect("looked at above");
                 pipeline.spare.borrow_mut().push(done.future);
+                bytes += done.bytes;
+                fetches += usize::from(done.is_fetch);
                 match done.outcome.expect("polled to its end") {
                     Outcome::Respond(mut response) => {
                         pieces.append(&mut response);
@@ -203,6 +269,9 @@ async fn respond<F: Future<Output = Outcome>>(
             }
             shard.stages().ended(Stage::Send, began);
         }
+        pipeline.unsent.set(pipeline.unsent.bytes() - bytes);
+        pipeline.fetches.set(pipeline.fetches.get() - fetches);
+        pipeline.changed.notify();
         if let Some(why) = close {
             return Err(why);
         }

@@ -17,6 +17,7 @@ mod handlers;
 mod image;
 mod log_walk;
 mod logging;
+mod memory;
 mod metrics_server;
 mod parked_fetches;
 mod partition_slot;

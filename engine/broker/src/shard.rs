@@ -6,6 +6,7 @@ use crate::fetch_sessions::FetchSessions;
 use crate::groups::GroupLog;
 use crate::handlers::fetch::FetchShare;
 use crate::image::{MetadataImage, TopicImage};
+use crate::memory::{AnswerMemory, RequestMemory};
 use crate::parked_fetches::ParkedFetches;
 use crate::partition_slot::PartitionSlot;
 use crate::placement::shard_of;
@@ -169,7 +170,7 @@ impl Drop for Calling<'_> {
 const AT_A_TIME: usize = 32;
 
 /// Received bytes per chunk: Kafka's largest default batch and room for its request.
-const RECEIVE_CHUNK_BYTES: usize = 1024 * 1024 + 64 * 1024;
+pub(crate) const RECEIVE_CHUNK_BYTES: usize = 1024 * 1024 + 64 * 1024;
 const HEAD_CHUNK_BYTES: usize = 64 * 1024;
 
 /// One core's world.
@@ -195,6 +196,11 @@ pub(crate) struct Shard {
     spare_pieces: RefCell<Vec<Vec<SharedBytes>>>,
     spare_shares: RefCell<Vec<Box<FetchShare>>>,
     pub(crate) parked_fetches: ParkedFetches,
+    /// Requests being worked off.
+    pub(crate) request_memory: Rc<RequestMemory>,
+    /// Requests too large for a receive chunk, from before they are received.
+    pub(crate) large_request_memory: Rc<RequestMemory>,
+    pub(crate) answer_memory: Rc<AnswerMemory>,
     groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
     transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
     pub(crate) turns: Turns,
@@ -223,6 +229,7 @@ impl Shard {
         };
         let homes: Vec<_> = node.dirs.iter().zip(&recovery.replays).map(home).collect();
         let mut head_pool = ChunkPool::new(HEAD_CHUNK_BYTES, 64, 4);
+        let shards = mailbox.shards();
         Rc::new(Self {
             requests: Requests::new(mailbox.shard()),
             receive_pool: RefCell::new(ChunkPool::new(RECEIVE_CHUNK_BYTES, 16, 2)),
@@ -241,6 +248,9 @@ impl Shard {
             spare_pieces: RefCell::default(),
             spare_shares: RefCell::default(),
             parked_fetches: ParkedFetches::default(),
+            request_memory: RequestMemory::new(node.config.queued_request_bytes_max / shards),
+            large_request_memory: RequestMemory::new(node.config.queued_request_bytes_max / shards),
+            answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
             groups: RefCell::default(),
             transactions: RefCell::default(),
             turns: Turns::default(),

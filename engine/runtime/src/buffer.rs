@@ -310,9 +310,10 @@ impl ChunkPool {
         ChunkWriter::with_capacity(self.chunk_bytes)
     }
 
-    /// Gives the memory of a chunk that came back to the system; false if there is none.
+    /// Gives the memory of a chunk that came back, and that nobody reads any more, to the system; false
+    /// if there is none.
     pub fn release_one(&mut self) -> bool {
-        let released = self.retired.pop_front().is_some();
+        let released = self.take_retired().is_some();
         self.chunks_made -= usize::from(released);
         released
     }
@@ -463,6 +464,8 @@ mod tests {
         let shared = writer.share(1..4);
         pool.retire(writer);
         assert!(pool.take().is_none(), "a reader is left");
+        assert!(!pool.release_one(), "its memory would still be there, and counted nowhere");
+        assert_eq!(pool.bytes_made(), 4096);
         assert_eq!(&*shared, b"ell");
         drop(shared);
         assert_eq!(pool.take().unwrap().filled(), 0);

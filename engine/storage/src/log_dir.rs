@@ -93,6 +93,12 @@ impl LogDir {
         &self.health
     }
 
+    /// Whether the slabs of this shard's logs take more memory than they are meant to.
+    #[must_use]
+    pub fn cache_is_over_budget(&self) -> bool {
+        self.cache.is_over_budget()
+    }
+
     /// The directory of a partition.
     #[must_use]
     pub fn partition_path(&self, partition: TopicPartition) -> PathBuf {

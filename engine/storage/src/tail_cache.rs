@@ -101,10 +101,15 @@ impl TailCache {
         }
     }
 
-    /// Bytes of all slabs made so far; above the budget only while more is in flight than it holds.
+    /// Bytes of all slabs made so far; above the budget only while more is in flight, or held by readers,
+    /// than it holds.
     #[must_use]
     pub fn bytes_made(&self) -> usize {
         self.pools.borrow().iter().map(ChunkPool::bytes_made).sum()
+    }
+
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.bytes_made() > self.budget_bytes
     }
 
     pub(crate) fn retire(&self, slab: ChunkWriter) {

@@ -12,12 +12,12 @@ use crate::requests::{OpenRequest, Stale, Token};
 use crate::shard::{Message, Request, Shard, remedy};
 use crate::stages::Stage;
 use model::{ErrorCode, Offset, TopicPartition};
-use runtime::buffer::SharedBytes;
+use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::{clock, timer};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::Read;
+use storage::{Log, Read};
 use wire::fetch::{
     AbortedTransaction, FetchHead, FetchPartition, FetchRequest, FetchResult, put_response,
 };
@@ -66,6 +66,20 @@ impl FetchShare {
         self.aborted.clear();
         self.pieces.clear();
         (self.bytes, self.failed) = (0, false);
+    }
+
+    /// Slabs that answers hold cannot be used again. If these make the cache larger than it is meant to be,
+    /// the pieces from `first` on become a copy: an answer that nobody takes then holds its own bytes only.
+    fn let_go_of_slabs(&mut self, log: &Log, first: usize) {
+        if !log.home().cache_is_over_budget() || self.pieces.len() == first {
+            return;
+        }
+        let bytes = self.pieces[first..].iter().map(|piece| piece.len()).sum();
+        let mut copy = ChunkWriter::with_capacity(bytes);
+        for piece in self.pieces.drain(first..) {
+            copy.append(&piece);
+        }
+        self.pieces.push(copy.share(0..bytes));
     }
 
     /// Takes another shard's share, in place of an older one of the same shard.
@@ -200,11 +214,20 @@ async fn serve(
     let open = shard.requests.open(0);
     let mut share = shard.take_share();
     let mut moved = None;
+    let bytes_asked = usize::try_from(fetch.max_bytes).unwrap_or(0);
+    // Of what was read; from the answer on it is the connection's.
+    let held = shard.answer_memory.hold();
     let mut stale = Stale { own: true, others: true };
     loop {
         let late = wait_ms == 0 || clock::now() >= deadline;
-        gather(shard, request, fetch, &open, !late, stale, &mut share).await;
+        if stale != Stale::default() {
+            let granted = shard.answer_memory.grant(bytes_asked);
+            held.set(0);
+            let reading = Reading { token: open.token, bytes_max: granted.bytes(), wait: !late };
+            gather(shard, request, fetch, &open, reading, stale, &mut share).await;
+        }
         let bytes = share.bytes + share.others.iter().map(|other| other.bytes).sum::<usize>();
+        held.set(bytes);
         let failed = share.failed || share.others.iter().any(|other| other.failed);
         if late || failed || bytes as i64 >= i64::from(fetch.min_bytes) {
             break;
@@ -223,7 +246,7 @@ async fn serve(
             share.put(shard, other);
         }
     }
-    share.trim(usize::try_from(fetch.max_bytes).unwrap_or(0));
+    share.trim(bytes_asked);
     let head = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
     let outcome = respond(shard, request, fetch, head, Some(part), &mut share);
     if let Some(moved) = moved {
@@ -239,13 +262,10 @@ async fn gather(
     request: &Request,
     fetch: &FetchRequest<'_>,
     open: &OpenRequest<'_>,
-    wait: bool,
+    reading: Reading,
     stale: Stale,
     share: &mut FetchShare,
 ) {
-    if stale == Stale::default() {
-        return;
-    }
     if stale.others {
         shard.give_back_shares(share.others.drain(..));
     }
@@ -259,13 +279,12 @@ async fn gather(
         }
     }
     let involved = owners.count_ones().max(1) as usize;
-    let bytes_max = usize::try_from(fetch.max_bytes).unwrap_or(0) / involved;
-    let reading = Reading { token: open.token, bytes_max, wait };
+    let reading = Reading { bytes_max: reading.bytes_max / involved, ..reading };
     let mut others = 0usize;
     for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
         if stale.others && owners & 1 << (to % 64) != 0 {
             let mut theirs = shard.take_share_to_send();
-            theirs.asked = Some((reading.bytes_max, wait));
+            theirs.asked = Some((reading.bytes_max, reading.wait));
             let (frame, image) = (request.clone(), Arc::clone(&image));
             let sent = clock::now();
             let message = Message::Fetch { frame, image, token: open.token, share: theirs, sent };
@@ -367,7 +386,7 @@ fn read_cached(
             if let Some(bytes_max) = bytes_max {
                 let offset = Offset(asked.fetch_offset);
                 match slot.log.read_cached(offset, bytes_max, below, &mut share.pieces) {
-                    Read::Bytes(_) => {}
+                    Read::Bytes(_) => share.let_go_of_slabs(&slot.log, first_piece),
                     Read::Miss => {
                         share.entries.truncate(entries_before);
                         share.aborted.truncate(aborted_before);
