@@ -32,7 +32,7 @@ fn main() {
     let config = broker::config::Config::from_pairs(pairs).expect("good settings");
     let (sender, receiver) = channel();
     let serving = runtime::thread::spawn("broker", None, move || {
-        broker::server::run(config, |address| sender.send(address).expect("someone waits"))
+        broker::server::run(config, |address, _| sender.send(address).expect("someone waits"))
             .expect("it starts");
     });
     let address = receiver.recv().expect("it starts");

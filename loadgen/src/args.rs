@@ -268,6 +268,10 @@ pub(crate) struct Args {
     /// Process whose CPU and memory to report as the broker's, when it runs on this machine
     #[arg(long, value_name = "PID", help_heading = "Measurement")]
     pub(crate) broker_pid: Option<u32>,
+    /// Where Weir tells Prometheus (its weir.metrics.listen): the report then shows how long each stage
+    /// took within the broker. The embedded one is asked anyway
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Measurement")]
+    pub(crate) broker_metrics: Option<String>,
 
     /// Trouble to make, counted from the measured time's start: kill@20s[+DOWN] (kill -9 of the
     /// embedded broker, up again after 1 s), pause@20s[+LONG] (also of --broker-pid), exec@20s=COMMAND

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 const ASKED: &str = "embedded-broker";
+const METRICS: &str = "--weir.metrics.listen";
+/// Unless the user says otherwise. Members come together: there is no one else to wait for.
+const OWN_SETTINGS: [[&str; 2]; 2] =
+    [["--group.initial.rebalance.delay.ms", "200"], [METRICS, "127.0.0.1:0"]];
 
 /// Becomes the broker if this process was started as one.
 pub(crate) fn serve_if_asked() -> Option<ExitCode> {
@@ -26,6 +30,8 @@ pub(crate) fn serve_if_asked() -> Option<ExitCode> {
 pub(crate) struct EmbeddedBroker {
     child: Child,
     address: String,
+    /// Where it tells Prometheus, unless it was told not to.
+    metrics: Option<String>,
     settings: Vec<String>,
     path: PathBuf,
     _data: Option<TemporaryDir>,
@@ -51,12 +57,16 @@ impl EmbeddedBroker {
             let (key, value) = setting.split_once('=').expect("checked when parsed");
             settings.extend([format!("--{key}"), value.to_owned()]);
         }
-        let (child, address) = spawn(&path, "127.0.0.1:0", &settings)?;
-        Ok(Self { child, address, settings, path, _data: data })
+        let (child, address, metrics) = spawn(&path, "127.0.0.1:0", &settings)?;
+        Ok(Self { child, address, metrics, settings, path, _data: data })
     }
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    pub(crate) fn metrics(&self) -> Option<String> {
+        self.metrics.clone()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -75,20 +85,26 @@ impl EmbeddedBroker {
 
     /// Starts it again on the same data and address.
     pub(crate) fn start_again(&mut self) -> Result<(), Failure> {
-        let (child, _) = spawn(&self.path, &self.address, &self.settings)?;
-        self.child = child;
+        let (child, _, metrics) = spawn(&self.path, &self.address, &self.settings)?;
+        (self.child, self.metrics) = (child, metrics);
         Ok(())
     }
 }
 
-fn spawn(data: &Path, listen: &str, settings: &[String]) -> Result<(Child, String), Failure> {
+/// The process, where it listens, and where it tells Prometheus.
+fn spawn(
+    data: &Path,
+    listen: &str,
+    settings: &[String],
+) -> Result<(Child, String, Option<String>), Failure> {
     let program = std::env::current_exe().map_err(cannot)?;
+    let is_said = |name: &str| settings.iter().step_by(2).any(|setting| setting == name);
+    let unsaid = OWN_SETTINGS.into_iter().filter(|[name, _]| !is_said(name));
     let mut child = Command::new(program)
         .arg(ASKED)
         .args(["--listeners", listen, "--log.dirs"])
         .arg(data)
-        // Members come together: there is no one else to wait for.
-        .args(["--group.initial.rebalance.delay.ms", "200"])
+        .args(unsaid.flatten())
         .args(settings)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -99,7 +115,8 @@ fn spawn(data: &Path, listen: &str, settings: &[String]) -> Result<(Child, Strin
         .map_err(cannot)?;
     let mut line = String::new();
     let stdout = child.stdout.take().expect("piped");
-    let _ = BufReader::new(stdout).read_line(&mut line);
+    let mut stdout = BufReader::new(stdout);
+    let _ = stdout.read_line(&mut line);
     let Some(address) = line.trim().strip_prefix("listening on ") else {
         let mut said = String::new();
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -113,6 +130,14 @@ fn spawn(data: &Path, listen: &str, settings: &[String]) -> Result<(Child, Strin
         return Err(cannot(said));
     };
     let address = address.to_owned();
+    let mut metrics = None;
+    let said = settings.chunks_exact(2).find(|pair| pair[0] == METRICS);
+    if said.is_none_or(|pair| !pair[1].is_empty()) {
+        line.clear();
+        let _ = stdout.read_line(&mut line);
+        let told = line.trim().strip_prefix("metrics at http://");
+        metrics = told.and_then(|told| told.strip_suffix("/metrics")).map(str::to_owned);
+    }
     if let Some(stderr) = child.stderr.take() {
         // Its warnings are ours to show; its ordinary lines are not.
         let _ = runtime::thread::spawn("broker-log", None, move || {
@@ -124,7 +149,7 @@ fn spawn(data: &Path, listen: &str, settings: &[String]) -> Result<(Child, Strin
             }
         });
     }
-    Ok((child, address))
+    Ok((child, address, metrics))
 }
 
 impl Drop for EmbeddedBroker {

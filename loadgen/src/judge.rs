@@ -337,6 +337,7 @@ pub(crate) fn judge(mut found: Found<'_>) -> RunResult {
             broker: found.monitor.broker.as_ref().map(used),
             loadgen: used(&found.monitor.own),
         },
+        broker_stages: std::mem::take(&mut found.monitor.broker_stages),
         faults: found.faults.clone(),
         partitions: sampler.partitions(&acked),
         series: std::mem::take(&mut found.monitor.samples),
@@ -392,7 +393,7 @@ fn doubts(
     met: f64,
 ) -> (Vec<String>, Vec<String>) {
     let args = found.args;
-    let (mut invalid, mut notes) = (Vec::new(), Vec::new());
+    let (mut invalid, mut notes) = (Vec::new(), found.monitor.notes.clone());
     let planned = args.plan().is_some();
     if planned && !found.interrupted {
         if let Some((late, allowed)) = late_beyond(produced) {

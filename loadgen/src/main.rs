@@ -8,6 +8,7 @@
 mod agent;
 mod args;
 mod assertions;
+mod broker_stages;
 mod compare;
 mod consumer;
 mod crew;

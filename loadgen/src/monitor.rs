@@ -2,10 +2,11 @@
 //! window's edges, and a line a second for whoever looks on.
 
 use crate::args::Args;
+use crate::broker_stages::StageCounts;
 use crate::histogram::Latency;
 use crate::lag::LagSampler;
 use crate::load::schedule::Plan;
-use crate::result::{Heat, Sample};
+use crate::result::{Heat, Sample, StageFound};
 use crate::run::{INTERVAL, Interval, Kind, Progress, Window};
 use crate::target::Target;
 use hdrhistogram::serialization::V2DeflateSerializer;
@@ -74,7 +75,18 @@ pub(crate) struct Monitor<'t> {
     pub(crate) own: UsageSpan,
     pub(crate) broker: Option<UsageSpan>,
     pub(crate) stolen: f64,
+    stages: Asked,
+    /// What the broker told of its stages, in the measured time.
+    pub(crate) broker_stages: Vec<StageFound>,
+    pub(crate) notes: Vec<String>,
     terminal: bool,
+}
+
+/// How far the broker was asked for its stages.
+enum Asked {
+    NotYet,
+    Once(String, StageCounts),
+    Done,
 }
 
 impl<'t> Monitor<'t> {
@@ -115,6 +127,9 @@ impl<'t> Monitor<'t> {
             own: UsageSpan::default(),
             broker: None,
             stolen: 0.0,
+            stages: Asked::NotYet,
+            broker_stages: Vec::new(),
+            notes: Vec::new(),
             terminal: std::io::stderr().is_terminal(),
         }
     }
@@ -247,6 +262,30 @@ impl<'t> Monitor<'t> {
         } else {
             writeln!(out, "{line}")
         };
+    }
+
+    /// Asks the broker for its stages when the window opens and when it closes.
+    pub(crate) async fn ask_stages(&mut self) {
+        let Some(address) = self.target.metrics() else { return };
+        let is_due = match self.stages {
+            Asked::NotYet => self.opened.is_some(),
+            Asked::Once(..) => self.closed,
+            Asked::Done => false,
+        };
+        if !is_due {
+            return;
+        }
+        let told = StageCounts::read(&address).await;
+        let before = std::mem::replace(&mut self.stages, Asked::Done);
+        match (told, before) {
+            (Ok(first), Asked::NotYet) => self.stages = Asked::Once(address, first),
+            (Ok(last), Asked::Once(then, first)) => match last.since(&first) {
+                Some(found) if then == address => self.broker_stages = found,
+                _ => self.notes.push("the broker was another one at the end: no stages".into()),
+            },
+            (Ok(_), Asked::Done) => {}
+            (Err(why), _) => self.notes.push(format!("no stages of the broker: {why}")),
+        }
     }
 
     /// Takes the usage at the end of the window, once.

@@ -51,6 +51,9 @@ pub(crate) struct RunResult {
     /// Planned in the measured time and never handed over, because the generator could not.
     pub(crate) unsent_records: u64,
     pub(crate) resources: Resources,
+    /// Where time went within the broker, if it is Weir and tells (`--broker-metrics`).
+    #[serde(default)]
+    pub(crate) broker_stages: Vec<StageFound>,
     pub(crate) faults: Vec<FaultFound>,
     pub(crate) partitions: Vec<PartitionFound>,
     /// One point a second.
@@ -294,6 +297,14 @@ pub(crate) struct ProcessUsed {
     pub(crate) cpu_s_per_million_records: f64,
     pub(crate) resident_peak_bytes: u64,
     pub(crate) disk_write_bytes: u64,
+}
+
+/// A stage of requests within the broker, as its own histogram tells: values are the upper ends of buckets,
+/// true to a fifth.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct StageFound {
+    pub(crate) stage: String,
+    pub(crate) latency: LatencyFound,
 }
 
 /// A fault and what it did.

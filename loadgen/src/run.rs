@@ -300,6 +300,7 @@ pub(crate) async fn execute(
         while crew.is_producing() {
             session.until(monitor.next_wake()).await;
             monitor.tick(&received, &sampler.borrow());
+            monitor.ask_stages().await;
             if session.is_interrupted() && closed_at.is_none() {
                 closed_at = Some(clock::now());
                 crew.stop();
@@ -317,6 +318,7 @@ pub(crate) async fn execute(
         window = Window::new(window.start(), end);
     }
     monitor.close();
+    monitor.ask_stages().await;
     let mut sampler = sampler.borrow_mut().take().expect("put back after each look");
     let limit = if closed_at.is_some() { DRAIN_INTERRUPTED } else { args.drain_timeout };
     let drained = drain(&args, &mut sampler, &mut monitor, &received, limit).await;

@@ -21,6 +21,7 @@ pub(crate) struct Target {
     servers: String,
     embedded: RefCell<Option<EmbeddedBroker>>,
     pid: Cell<Option<u32>>,
+    metrics: Option<String>,
     /// What processes used that are gone.
     before: Cell<Usage>,
     pub(crate) data_dir: Option<PathBuf>,
@@ -43,6 +44,7 @@ impl Target {
             servers,
             embedded: RefCell::new(embedded),
             pid: Cell::new(pid),
+            metrics: args.broker_metrics.clone(),
             before: Cell::default(),
             data_dir,
         })
@@ -50,6 +52,13 @@ impl Target {
 
     pub(crate) fn servers(&self) -> &str {
         &self.servers
+    }
+
+    /// Where Weir tells Prometheus.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        let embedded = self.embedded.borrow();
+        let own = embedded.as_ref().and_then(EmbeddedBroker::metrics);
+        self.metrics.clone().or(own)
     }
 
     pub(crate) fn is_embedded(&self) -> bool {

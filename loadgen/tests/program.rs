@@ -76,7 +76,39 @@ fn one_command_runs_verifies_and_reports() {
             assert!(bytes.len() > 40, "{file}");
         }
         assert!(text.contains("verified: 0 lost, 0 duplicated"), "{text}");
+        // The embedded broker tells where time went in it: in the measured time, and for each stage.
+        let stages = json["broker_stages"].as_array().unwrap();
+        let stage = |name: &str| stages.iter().find(|stage| stage["stage"] == name).unwrap();
+        let requests = json["batches"]["requests"].as_u64().unwrap();
+        for name in ["append", "sync", "produce", "fetch_wake_up", "send"] {
+            let latency = &stage(name)["latency"];
+            assert!(latency["count"].as_u64().unwrap() > 10, "{name}: {text}");
+            assert!(latency["p50_ms"].as_f64().unwrap() < 10_000.0, "{name}: {text}");
+        }
+        let produced = stage("produce")["latency"]["count"].as_u64().unwrap();
+        assert!(produced <= requests, "without the warm-up's: {produced} of {requests}");
+        assert!(text.contains("in the broker (ms)"), "{text}");
     }
+}
+
+#[test]
+fn metrics_that_cannot_be_read_leave_a_note_and_the_rest_of_the_report() {
+    let dir = temporary();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut args = words("--rate 1000 --duration 1s --warmup 200ms --quiet --broker-metrics");
+    args.push(&closed);
+    let output = loadgen(&args, &dir);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(&format!("no stages of the broker: http://{closed}/metrics")), "{text}");
+    let json = result(&dir);
+    assert_eq!(json["broker_stages"], serde_json::json!([]), "{text}");
+    assert_eq!(json["verification"]["complete"], true, "{text}");
+    // Or it is told not to.
+    let args =
+        "--rate 1000 --duration 1s --warmup 200ms --quiet --broker-config weir.metrics.listen=";
+    let output = loadgen(&words(args), &dir);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("verified: 0 lost") && !text.contains("in the broker"), "{text}");
 }
 
 #[test]

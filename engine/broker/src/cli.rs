@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::Shell;
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -129,9 +130,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let ready = |address| {
+    let ready = |address, metrics: Option<SocketAddr>| {
         let mut out = std::io::stdout();
-        let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+        let _ = writeln!(out, "listening on {address}");
+        if let Some(metrics) = metrics {
+            let _ = writeln!(out, "metrics at http://{metrics}/metrics");
+        }
+        let _ = out.flush();
     };
     match server::run(config, ready) {
         Ok(()) => ExitCode::SUCCESS,

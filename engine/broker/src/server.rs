@@ -25,11 +25,15 @@ use storage::data_dir::DataDir;
 use storage::journal::{JOURNAL_FILES, journal_path};
 use storage::{StorageError, replay};
 
-/// Serves until SIGINT or SIGTERM. `ready` is told the address once clients may connect.
+/// Serves until SIGINT or SIGTERM. `ready` is told the address once clients may connect, and where Prometheus
+/// may.
 ///
 /// # Errors
 /// Why it could not start, and what to do; one line.
-pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String> {
+pub fn run(
+    config: Config,
+    ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
+) -> Result<(), String> {
     let signals = StopSignals::listen().map_err(|error| format!("signals: {error}"))?;
     let _ = runtime::process::raise_open_files();
     let cpus = thread::cpus();
@@ -105,12 +109,12 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), String>
                     .join(", "),
                 node.epoch
             );
+            let mut metrics_at = None;
             if let Some(metrics) = metrics {
-                let at = metrics.local_address();
-                info!("metrics at http://{}/metrics", at.map_or("?".into(), |at| at.to_string()));
+                metrics_at = metrics.local_address().ok();
                 spawn(metrics_server::serve(Arc::clone(&node), metrics));
             }
-            ready(address);
+            ready(address, metrics_at);
             signals.wait().await;
             info!("stopping");
             let mut clean = true;

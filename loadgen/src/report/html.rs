@@ -4,7 +4,7 @@ use super::charts::{Chart, Line, Scale, escape, heat, lines};
 use super::text::{anomaly_line, fault_line, load_line};
 use super::thousands;
 use crate::histogram::PERCENTILES;
-use crate::result::{LatencyFound, RunResult, Sample};
+use crate::result::{LatencyFound, RunResult, Sample, StageFound};
 use std::fmt::Write as _;
 
 const STYLE: &str = "\
@@ -132,15 +132,10 @@ pub(crate) fn of_run(result: &RunResult) -> String {
     ]
     .into_iter()
     .filter(|(.., shown)| *shown)
-    .map(|(name, found, _)| {
-        let mut row = vec![name.to_owned()];
-        row.extend(found.percentiles().iter().map(|ms| found.show(*ms)));
-        row.push(found.show(Some(found.max_ms)));
-        row.push(thousands(found.count as f64));
-        row
-    })
+    .map(|(name, found, _)| latency_row(name, found))
     .collect();
     body += &table(&head, &rows);
+    stages(result, &head, &mut body);
     let mut chart = Chart::new("Latency by percentile", "percentile", "ms (log)");
     (chart.x_scale, chart.y_scale) = (Scale::Percentile, Scale::Log);
     let curves = [
@@ -188,6 +183,27 @@ pub(crate) fn of_run(result: &RunResult) -> String {
     partitions(result, &mut body);
     about(result, &mut body);
     page(&format!("loadgen: {}", result.verdict), &body)
+}
+
+/// The rows of a table of latencies.
+fn latency_row(name: &str, found: &LatencyFound) -> Vec<String> {
+    let mut row = vec![name.to_owned()];
+    row.extend(found.percentiles().iter().map(|ms| found.show(*ms)));
+    row.push(found.show(Some(found.max_ms)));
+    row.push(thousands(found.count as f64));
+    row
+}
+
+fn stages(result: &RunResult, head: &[&str], body: &mut String) {
+    if result.broker_stages.is_empty() {
+        return;
+    }
+    let row = |stage: &StageFound| latency_row(&stage.stage, &stage.latency);
+    let rows: Vec<_> = result.broker_stages.iter().map(row).collect();
+    *body += "<h3>Within the broker</h3>";
+    *body += &table(head, &rows);
+    *body += "<p class=\"lead\">By the broker's own histograms, true to a fifth. produce is a whole request; \
+              send also waits for the client to take it.</p>";
 }
 
 fn lag(result: &RunResult, body: &mut String) {

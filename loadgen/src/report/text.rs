@@ -66,7 +66,7 @@ pub(crate) fn text(result: &RunResult) -> String {
     line(format!("  schedule met {:.2} %\n", through.schedule_met * 100.0));
     let names: Vec<_> = PERCENTILES.iter().map(|(name, _)| format!("{name:>11}")).collect();
     line(format!("latency (ms)       {}        max           n", names.join("")));
-    let mut latency = |name: &str, found: &LatencyFound| {
+    let latency = |line: &mut dyn FnMut(String), name: &str, found: &LatencyFound| {
         let cells: Vec<_> =
             found.percentiles().iter().map(|ms| format!("{:>11}", found.show(*ms))).collect();
         let max = found.show(Some(found.max_ms));
@@ -74,20 +74,28 @@ pub(crate) fn text(result: &RunResult) -> String {
     };
     let found = &result.latency;
     if result.option("acks") != "0" {
-        latency("produce", &found.produce);
+        latency(&mut line, "produce", &found.produce);
     }
-    latency("end-to-end", &found.end_to_end);
+    latency(&mut line, "end-to-end", &found.end_to_end);
     if result.option("acks") != "0" {
-        latency("client queue", &found.client_queue);
-        latency("service time", &found.service);
+        latency(&mut line, "client queue", &found.client_queue);
+        latency(&mut line, "service time", &found.service);
     }
     if found.held_back.count > 0 {
-        latency("held back", &found.held_back);
+        latency(&mut line, "held back", &found.held_back);
     }
-    latency("generator delay", &found.generator_lateness);
+    latency(&mut line, "generator delay", &found.generator_lateness);
     line("  produce and end-to-end count from the planned send time; client queue from a batch's first".to_owned());
     line("  record to its request; service time from there to the answer; \"-\": fewer than 10 beyond;".to_owned());
     line("  values of a histogram are true to 0.1 %\n".to_owned());
+    if !result.broker_stages.is_empty() {
+        line(format!("in the broker (ms){}        max           n", names.join("")));
+        for stage in &result.broker_stages {
+            latency(&mut line, &stage.stage, &stage.latency);
+        }
+        line("  its own histograms, true to a fifth; produce is a whole request, send also waits for".to_owned());
+        line("  the client to take it\n".to_owned());
+    }
     for group in &result.lag.groups {
         line(format!(
             "lag of group {}: max {} records ({:.1} ms), mean {:.0}, {}; by commits max {}",
