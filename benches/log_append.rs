@@ -81,6 +81,7 @@ fn log_append(c: &mut Criterion) {
     });
     group.finish();
     let end = log.log_end();
+    assert!(end.0 > 0 && end.0 % 63 == 0, "whole batches: {end}");
     let mut pieces = Vec::new();
     c.bench_function("log/read the newest batch from memory", |b| {
         b.iter(|| {
@@ -88,6 +89,8 @@ fn log_append(c: &mut Criterion) {
             log.read_cached(black_box(Offset(end.0 - 1)), 1 << 20, end, &mut pieces)
         });
     });
+    assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), bytes.len());
+    println!("  check: {} batches appended, the newest read", end.0 / 63);
 }
 
 /// The same work as a program does it that syncs each file by itself: write, fdatasync, next.
@@ -121,6 +124,9 @@ fn many_syncs(c: &mut Criterion, records: u32, record_bytes: usize) {
         group.bench_function(name, |b| {
             b.iter(|| runtime.block_on(sync_all(&logs, &bytes)).unwrap());
         });
+        let end = logs[0].log_end();
+        assert!(end.0 > 0 && logs.iter().all(|log| log.log_end() == end));
+        println!("  check: {PARTITIONS} logs are durable up to offset {end}");
     }
     let create = |number: usize| {
         let options = std::fs::File::options().create(true).write(true).truncate(true).clone();
@@ -132,6 +138,10 @@ fn many_syncs(c: &mut Criterion, records: u32, record_bytes: usize) {
     group.bench_function("one fdatasync each, one after another", |b| {
         b.iter(|| sync_all_by_std(&files, &mut position, &bytes));
     });
+    let is_whole =
+        |file: &std::fs::File| file.metadata().is_ok_and(|found| found.len() == position);
+    assert!(files.iter().all(is_whole));
+    println!("  check: {PARTITIONS} files of {position} bytes");
     group.finish();
 }
 

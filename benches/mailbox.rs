@@ -26,15 +26,18 @@ fn hop(c: &mut Criterion) {
     });
     let runtime = Runtime::new(Io::Uring).expect("io_uring");
     let mailbox = runtime.block_on(async { first.sit() }).expect("only the twin stops");
-    let ask = |message| {
+    let mut asked = 0u64;
+    let mut ask = |message| {
         let answer = runtime.block_on(async {
             mailbox.send(1, message);
             mailbox.receive().await
         });
-        answer.expect("only the twin stops")
+        assert_eq!(answer.expect("only the twin stops"), message);
+        asked += 1;
     };
     c.bench_function("mailbox/round trip between two shards", |b| b.iter(|| ask(7)));
     ask(u64::MAX);
+    println!("  check: {asked} messages came back as they went");
     echo.expect("a thread").join().expect("no panic");
 }
 

@@ -13,6 +13,12 @@ fn record_batch(c: &mut Criterion) {
         group.bench_function("validate", |b| {
             b.iter(|| RecordBatch::validate_produced(black_box(&bytes), 1 << 24).is_ok());
         });
+        let found = RecordBatch::validate_produced(&bytes, 1 << 24).expect("a good batch");
+        assert_eq!((found.record_count() as u32, found.bytes().len()), (records, bytes.len()));
+        let mut damaged = bytes.clone();
+        *damaged.last_mut().expect("not empty") ^= 1;
+        assert!(RecordBatch::validate_produced(&damaged, 1 << 24).is_err());
+        println!("  check: {records} records in {} bytes; a changed byte is noticed", bytes.len());
         group.bench_function("build", |b| b.iter(|| batch(black_box(records), 1024).len()));
         group.finish();
     }

@@ -152,6 +152,11 @@ fn segment_append(c: &mut Criterion) {
             group.bench_with_input(BenchmarkId::from_parameter(name), &path, |b, path| {
                 b.iter_custom(|blocks| runner(path, blocks, durable));
             });
+            let mut first = vec![0; BLOCK_BYTES];
+            let file = std::fs::OpenOptions::new().read(true).open(&path).expect("the file");
+            file.read_exact_at(&mut first, 0).expect("a block");
+            assert!(first.iter().all(|byte| *byte == 7), "{name} wrote what it was to write");
+            println!("  check: {name} left its bytes in the file");
         }
         group.finish();
     }

@@ -27,6 +27,13 @@ fn wire_decode(c: &mut Criterion) {
                 out.len()
             });
         });
+        let (mut told, body) = (0, Reader::new(&out));
+        produce::read_response(body, 9, |_, partition, error, base| {
+            assert_eq!((partition, error, base), (told, ErrorCode::None, 1));
+            told += 1;
+        })
+        .expect("as it was written");
+        assert_eq!(told, partitions);
         let asks: Vec<_> =
             (0..partitions).map(|partition| FetchAsk { partition, offset: 7 }).collect();
         let mut bytes = Vec::new();
@@ -40,6 +47,9 @@ fn wire_decode(c: &mut Criterion) {
                 out.len()
             });
         });
+        let request = FetchRequest::read(Reader::new(&bytes), 12).expect("as it was written");
+        assert!(request.partitions().map(|asked| asked.partition).eq(0..partitions));
+        println!("  check: {partitions} partitions read and answered, {} bytes", out.len());
     }
 }
 
