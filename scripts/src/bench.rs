@@ -2,7 +2,7 @@
 //! runtime, interleaved in one run, shown as ratios of CPU time.
 
 use crate::steps::{self, Done, run as step, top};
-use crate::{many, peers, tail, versus};
+use crate::{cores, many, peers, tail, versus};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -61,6 +61,7 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
         "kafka" => versus::run(rounds).map(drop),
         "many" => many::run(rounds),
         "tail" => tail::run(rounds),
+        "cores" => cores::run(rounds),
         "groups" => groups(rounds),
         "compaction" => compaction(rounds),
         _ => floor(rounds),

@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod compat;
+mod cores;
 mod exactly_once;
 mod kafka;
 mod many;
@@ -105,12 +106,12 @@ enum Verb {
         #[arg(long)]
         update: bool,
     },
-    /// Whole-system measurements, as ratios in one run: the bare-ring floor; readers beside bare sends; loadgen against a server
+    /// Whole-system measurements, as ratios in one run: the bare-ring floor; readers beside bare sends; two shards beside one; loadgen against a server
     /// that only answers; groups; producers beside compaction; many partitions and connections; loadgen
     /// beside librdkafka's performance tool; Weir beside Apache Kafka
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "tail", "sink", "groups", "compaction", "many", "librdkafka", "kafka"])]
+        #[arg(value_parser = ["floor", "tail", "cores", "sink", "groups", "compaction", "many", "librdkafka", "kafka"])]
         #[arg(required_unless_present_any = ["check", "update", "compare"])]
         scenario: Option<String>,
         /// Instead: counts (instructions, allocations, operations, syncs) beside those committed

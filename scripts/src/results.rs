@@ -14,7 +14,7 @@ struct Kept {
     headline: fn(&Path) -> Result<String, String>,
 }
 
-const KEPT: [Kept; 8] = [
+const KEPT: [Kept; 9] = [
     Kept { name: "default", args: "--rate 100000 --partitions 12", headline: of_run },
     Kept {
         name: "partitions",
@@ -48,11 +48,17 @@ const KEPT: [Kept; 8] = [
         args: "plan --target-rate 40k..50k..80k --retention 24h --node-disk 4T --partitions 12 --duration 5s --warmup 1s --objective 10ms",
         headline: of_plan,
     },
+    // Half of what `search` finds here.
+    Kept {
+        name: "half-rate",
+        args: "--rate 190k --partitions 12 --duration 30s",
+        headline: of_stages,
+    },
     Kept { name: "selftest", args: "selftest --rounds 3", headline: of_selftest },
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 12] = [
     "default",
     "partitions",
     "consumers",
@@ -60,6 +66,7 @@ pub(crate) const NAMES: [&str; 11] = [
     "durability",
     "search",
     "plan",
+    "half-rate",
     "selftest",
     "librdkafka",
     "kafka",
@@ -241,6 +248,26 @@ fn of_run(dir: &Path) -> Result<String, String> {
         run["verification"]["lost"],
         run["verdict"].as_str().unwrap_or_default()
     ))
+}
+
+/// Where the time goes at half of the maximum rate: p99 and p99.9 of each stage.
+fn of_stages(dir: &Path) -> Result<String, String> {
+    let run = json(dir, "result.json")?;
+    let shown = |latency: &Value| {
+        let ms = |name: &str| latency[name].as_f64().map_or("-".into(), |ms| format!("{ms:.2}"));
+        format!("{} / {}", ms("p99_ms"), ms("p99.9_ms"))
+    };
+    let latency = &run["latency"];
+    let mut stages = vec![
+        format!("end-to-end {}", shown(&latency["end_to_end"])),
+        format!("client queue {}", shown(&latency["client_queue"])),
+        format!("service time {}", shown(&latency["service"])),
+    ];
+    for stage in run["broker_stages"].as_array().into_iter().flatten() {
+        let name = stage["stage"].as_str().unwrap_or_default();
+        stages.push(format!("{name} {}", shown(&stage["latency"])));
+    }
+    Ok(format!("p99 / p99.9 in ms: {}", stages.join("; ")))
 }
 
 fn of_sweep(dir: &Path) -> Result<String, String> {
