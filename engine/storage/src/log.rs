@@ -99,6 +99,8 @@ pub(crate) struct State {
     pub(crate) journaled: Reached,
     pub(crate) epochs: LeaderEpochs,
     pub(crate) epochs_stored: bool,
+    /// The names of all segments' files are durable.
+    pub(crate) names_synced: bool,
     pub(crate) offline: bool,
     pub(crate) flushing: bool,
     /// Whoever wants to flush takes a number; they come in that order.
@@ -177,6 +179,7 @@ impl Log {
                 journaled: reached,
                 epochs,
                 epochs_stored: true,
+                names_synced: true,
                 offline: false,
                 flushing: false,
                 flush_next: 0,

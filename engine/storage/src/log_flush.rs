@@ -73,7 +73,6 @@ impl Log {
         if self.is_offline() {
             return Err(StorageError::Offline);
         }
-        self.store_epochs().await?;
         // Appends go on during the awaits below: the group is what is here now, end and offset.
         let journal = if durable { self.home.journal.clone() } else { None };
         if let Some(journal) = journal
@@ -108,14 +107,27 @@ impl Log {
         }
     }
 
-    /// Where each epoch began is durable before the first of its records can be.
-    pub(crate) async fn store_epochs(&self) -> Result<(), StorageError> {
-        if self.state.borrow().epochs_stored {
-            return Ok(());
+    /// Makes durable what must be before records of a segment are known to be: where each epoch began, and
+    /// the names of new files. A start reads everything else again, and finds both there: so nothing that is
+    /// only written, or only journaled, waits for it, as the first records of 10,000 partitions otherwise do.
+    async fn store_names(&self) -> Result<(), StorageError> {
+        let (epochs_stored, names_synced, bytes) = {
+            let state = self.state.borrow();
+            if state.epochs_stored && state.names_synced {
+                return Ok(());
+            }
+            (state.epochs_stored, state.names_synced, state.epochs.encode())
+        };
+        if !epochs_stored {
+            // This syncs the names as well.
+            self.store_beside("epochs", &bytes).await?;
+        } else if !names_synced {
+            let synced = fs::sync_dir(&self.dir).await;
+            synced.map_err(|error| StorageError::of(&self.dir, "sync", &error))?;
         }
-        let bytes = self.state.borrow().epochs.encode();
-        self.store_beside("epochs", &bytes).await?;
-        self.state.borrow_mut().epochs_stored = true;
+        let mut state = self.state.borrow_mut();
+        // Appends went on meanwhile.
+        (state.epochs_stored, state.names_synced) = (state.epochs.encode() == bytes, true);
         Ok(())
     }
 
@@ -166,7 +178,7 @@ impl Log {
         let index = behind.segment;
         let from = self.state.borrow().written.position;
         let moved_on = async {
-            let file = self.file_for_writing(index).await?;
+            let file = self.file_for_writing(index)?;
             self.make_room(index, &file, behind.position).await?;
             self.write_range(index, &file, from, behind.position, behind.offset, false).await
         };
@@ -192,12 +204,16 @@ impl Log {
             (index, state.written.position, end, ends_at, successor.is_some())
         };
         if from < end {
-            let file = self.file_for_writing(index).await?;
+            let file = self.file_for_writing(index)?;
             self.make_room(index, &file, end).await?;
+            if durable {
+                self.store_names().await?;
+            }
             self.write_range(index, &file, from, end, ends_at, durable).await?;
         } else if durable && self.state.borrow().synced != self.state.borrow().written {
             let written = self.state.borrow().written;
-            let file = self.file_for_writing(index).await?;
+            let file = self.file_for_writing(index)?;
+            self.store_names().await?;
             self.sync_file(index, &file).await?;
             self.on_synced(written);
         }
@@ -229,10 +245,7 @@ impl Log {
                 // The journal holds what this segment may not have: it must not forget it.
                 return self.end_flush(Err(StorageError::Offline));
             }
-            let result = match self.store_epochs().await {
-                Ok(()) => self.flush_segment(true).await,
-                failed => failed,
-            };
+            let result = self.flush_segment(true).await;
             self.end_flush(result)?;
         }
     }
@@ -251,7 +264,7 @@ impl Log {
             };
             let result = async {
                 if from.offset < to.offset && !self.is_offline() {
-                    let file = self.file_for_writing(from.segment).await?;
+                    let file = self.file_for_writing(from.segment)?;
                     self.make_room(from.segment, &file, to.position).await?;
                     let (from_at, offset) = (from.position, to.offset);
                     self.write_range(from.segment, &file, from_at, to.position, offset, false)
@@ -267,7 +280,7 @@ impl Log {
     }
 
     /// Opens or makes the file of a segment that is about to be written.
-    async fn file_for_writing(&self, index: usize) -> Result<Rc<File>, StorageError> {
+    fn file_for_writing(&self, index: usize) -> Result<Rc<File>, StorageError> {
         if let Some(file) = &self.state.borrow().segments[index].file {
             return Ok(Rc::clone(file));
         }
@@ -275,9 +288,7 @@ impl Log {
         let is_new = self.state.borrow().segments[index].allocated == 0;
         let file = Rc::new(open_file(&path, self.home.direct, true)?);
         if is_new {
-            fs::sync_dir(&self.dir)
-                .await
-                .map_err(|error| StorageError::of(&self.dir, "sync", &error))?;
+            self.state.borrow_mut().names_synced = false;
         }
         self.state.borrow_mut().segments[index].file = Some(Rc::clone(&file));
         self.home.on_opened(self.weak());
@@ -453,7 +464,8 @@ impl Log {
 
     /// Cuts a segment's file to its batches, syncs it, and writes its index.
     async fn store_index(&self, index: usize) -> Result<(), StorageError> {
-        let file = self.file_for_writing(index).await?;
+        let file = self.file_for_writing(index)?;
+        self.store_names().await?;
         let (path, index_path, end, bytes) = {
             let state = self.state.borrow();
             let segment = &state.segments[index];
@@ -491,10 +503,7 @@ impl Log {
             if is_done {
                 break;
             }
-            let result = match self.store_epochs().await {
-                Ok(()) => self.flush_segment(true).await,
-                failed => failed,
-            };
+            let result = self.flush_segment(true).await;
             self.end_flush(result)?;
         }
         let index = self.state.borrow().segments.len() - 1;
