@@ -1,18 +1,13 @@
 //! The hot steps on the way of a record, one at a time: instructions under callgrind, which looks for
-//! `counted` here, or time. A program of its own, so that what else is compiled changes nothing.
+//! `counted` here. A program of its own, so that what else is compiled changes nothing.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
-use benches::{FETCH_LIMITS, batch, fetched};
+mod hot;
+
 use clap::Parser;
-use model::record_batch::BatchBuilder;
-use model::{Compression, ErrorCode, Offset, Producer, ProducerId, RecordBatch, TopicId, crc32c};
-use partition::Producers;
+use hot::Step;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
-use wire::fetch::{self, FetchAsk, FetchHead, FetchRequest, TopicRef};
-use wire::primitives::Reader;
-use wire::produce::{self, ProduceRequest, ProduceResult};
 
 #[derive(Parser)]
 enum Args {
@@ -24,42 +19,23 @@ enum Args {
         #[arg(default_value_t = 100)]
         rounds: u64,
     },
-    /// A step's time, ns each: for comparing two builds in one run
-    Time {
-        name: String,
-        #[arg(default_value_t = 300)]
-        milliseconds: u64,
-    },
 }
 
 fn main() {
     match Args::parse() {
-        Args::List => steps().iter().for_each(|(name, _)| println!("{name}")),
+        Args::List => hot::steps().iter().for_each(|(name, _)| println!("{name}")),
         Args::Step { name, rounds } => {
             let mut step = named(&name);
             // Once before: what is made at first use is not what a step costs.
             let check = counted(&mut *step, 1);
             println!("check {}", check.wrapping_add(counted(&mut *step, rounds)));
         }
-        Args::Time { name, milliseconds } => {
-            let mut step = named(&name);
-            let _ = counted(&mut *step, 10);
-            let (began, limit) = (Instant::now(), Duration::from_millis(milliseconds));
-            let mut rounds = 0;
-            while began.elapsed() < limit {
-                black_box(counted(&mut *step, 100));
-                rounds += 100;
-            }
-            println!("{:.1}", began.elapsed().as_nanos() as f64 / rounds as f64);
-        }
     }
 }
 
-type Step = Box<dyn FnMut() -> u64>;
-
 fn named(name: &str) -> Step {
-    let found = steps().into_iter().find(|(known, _)| *known == name);
-    found.unwrap_or_else(|| panic!("no step {name:?}; see `counts list`")).1
+    let found = hot::steps().into_iter().find(|(known, _)| *known == name);
+    found.unwrap_or_else(|| panic!("no step {name:?}; see `steps list`")).1
 }
 
 /// What is counted: callgrind collects from its entry to its end. Returns a check of the work done.
@@ -67,110 +43,4 @@ fn named(name: &str) -> Step {
 fn counted(step: &mut dyn FnMut() -> u64, rounds: u64) -> u64 {
     (0..rounds)
         .fold(0, |check: u64, _| check.wrapping_mul(31).wrapping_add(black_box(&mut *step)()))
-}
-
-const HEAD: FetchHead<'_> = FetchHead { error: ErrorCode::None, session_id: 0, told: None };
-
-/// Every hot step on the way of a record, with its memory made beforehand.
-fn steps() -> Vec<(&'static str, Step)> {
-    vec![
-        ("checksum of 64 KiB", checksum()),
-        ("validate a produced batch of 63 x 1 KiB", validate(63, 1024)),
-        ("validate a produced batch of 100 x 100 B", validate(100, 100)),
-        ("build a batch of 100 x 100 B", build()),
-        ("read the records of a batch of 100 x 100 B", read_records(Compression::None)),
-        ("read the records of an lz4 batch of 100 x 100 B", read_records(Compression::Lz4)),
-        ("admit and remember an idempotent batch", producer_state()),
-        ("produce v9 of 12 partitions: read, answer", produce_request(12)),
-        ("fetch v12 of 12 partitions: read, answer", fetch_request(12)),
-        ("fetch v12 of 1,000 partitions: read, answer", fetch_request(1000)),
-    ]
-}
-
-fn checksum() -> Step {
-    let bytes = vec![0xa5; 64 << 10];
-    Box::new(move || u64::from(crc32c::checksum(black_box(&bytes))))
-}
-
-fn validate(records: u32, value_bytes: usize) -> Step {
-    let bytes = batch(records, value_bytes);
-    Box::new(move || {
-        let found = RecordBatch::validate_produced(black_box(&bytes), 1 << 24).expect("good");
-        found.last_offset().0 as u64
-    })
-}
-
-fn build() -> Step {
-    let mut builder = BatchBuilder::default();
-    let value = [7; 100];
-    Box::new(move || {
-        builder.begin(1_700_000_000_000);
-        for record in 0..100 {
-            builder.push(1_700_000_000_000 + record, Some(b"key"), Some(black_box(&value)), &[]);
-        }
-        builder.finish(Compression::None).len() as u64
-    })
-}
-
-fn read_records(codec: Compression) -> Step {
-    let mut builder = BatchBuilder::default();
-    builder.begin(1_000);
-    (0..100).for_each(|n| builder.push(1_000 + n, Some(b"key"), Some(&[n as u8; 100]), &[]));
-    let bytes = builder.finish(codec).to_vec();
-    let mut scratch = Vec::new();
-    Box::new(move || {
-        let (batch, _) = RecordBatch::split_first(black_box(&bytes)).expect("built");
-        let records = batch.records(&mut scratch).expect("good");
-        records.map(|record| record.expect("good").value.map_or(0, <[u8]>::len) as u64).sum()
-    })
-}
-
-fn producer_state() -> Step {
-    let made = |id| {
-        let mut builder = BatchBuilder::default();
-        builder.begin(1_000);
-        builder.set_producer(Producer { id: ProducerId(id), epoch: 0 }, 0, false);
-        builder.push(1_000, None, Some(&[7; 100]), &[]);
-        builder.finish(Compression::None).to_vec()
-    };
-    let all: Vec<Vec<u8>> = (0..100).map(made).collect();
-    let (mut producers, mut next) = (Producers::default(), 0usize);
-    Box::new(move || {
-        let (batch, _) = RecordBatch::split_first(&all[next % all.len()]).expect("built");
-        let base = Offset(next as i64);
-        next += 1;
-        let admitted = producers.admit(batch, None).is_ok();
-        producers.on_batch(batch, base, 1_000);
-        producers.on_written(base);
-        u64::from(admitted)
-    })
-}
-
-fn produce_request(partitions: i32) -> Step {
-    let records = [0; 1024];
-    let mut bytes = Vec::new();
-    let batches = (0..partitions).map(|partition| (partition, &records[..]));
-    produce::put_request(&mut bytes, 9, -1, 1500, TopicRef::Name("topic"), batches);
-    let mut out = Vec::new();
-    Box::new(move || {
-        let request = ProduceRequest::read(Reader::new(black_box(&bytes)), 9).expect("good");
-        out.clear();
-        let done = request.partitions().map(|_| ProduceResult::appended(Offset(1), Offset(0), -1));
-        produce::put_response(&mut out, 9, &request, done);
-        out.len() as u64
-    })
-}
-
-fn fetch_request(partitions: i32) -> Step {
-    let asks: Vec<_> = (0..partitions).map(|partition| FetchAsk { partition, offset: 7 }).collect();
-    let mut bytes = Vec::new();
-    fetch::put_request(&mut bytes, 12, FETCH_LIMITS, "topic", TopicId::ZERO, &asks);
-    let mut out = Vec::new();
-    Box::new(move || {
-        let request = FetchRequest::read(Reader::new(black_box(&bytes)), 12).expect("good");
-        out.clear();
-        let found = request.partitions().map(|_| fetched());
-        fetch::put_response(&mut out, 12, &request, HEAD, found, |_| &[], |_| {});
-        out.len() as u64
-    })
 }

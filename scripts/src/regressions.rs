@@ -206,70 +206,107 @@ fn machine() -> Result<String, String> {
     ))
 }
 
-/// Hot steps of this checkout beside those of another commit, in time, interleaved in one run, with the
-/// same program beside itself: advice, since times on shared machines lie.
+/// Hot steps of this checkout beside those of another commit, timed by criterion, interleaved in one run,
+/// with the same program beside itself: advice, since times on shared machines lie.
 pub(crate) fn compare_with(commit: &str, rounds: usize) -> Done {
-    let head = steps_program()?;
+    let head = bench_program(&top(), &top().join("target"))?;
     let tree = top().join("target/bench-base");
     let shown = tree.display().to_string();
     if tree.exists() {
         steps::run("git", &["worktree", "remove", "--force", &shown])?;
     }
     steps::run("git", &["worktree", "add", "--detach", "--force", &shown, commit])?;
-    let build = Command::new("cargo")
-        .args(["build", "--release", "--quiet", "-p", "benches", "--bin", "steps"])
-        .arg("--target-dir")
-        .arg(top().join("target/bench-base-target"))
-        .current_dir(&tree)
-        .status();
+    let base = bench_program(&tree, &top().join("target/bench-base-target"));
     steps::run("git", &["worktree", "remove", "--force", &shown])?;
-    if !build.is_ok_and(|status| status.success()) {
-        return Err(format!("the hot steps of {commit} do not build: is it older than they are?"));
+    let base = base.map_err(|why| format!("{commit}: {why}; is it older than the bench?"))?;
+    let mut ratios: BTreeMap<String, [Vec<f64>; 2]> = BTreeMap::new();
+    let mut new = Vec::new();
+    for round in 0..rounds.max(3) {
+        let mut times = [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()];
+        for side in if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
+            times[side] = times_of([&base, &base, &head][side])?;
+        }
+        let [base, like, ours] = times;
+        new = ours.keys().filter(|name| !base.contains_key(*name)).cloned().collect();
+        for (name, time) in base {
+            let (Some(like), Some(ours)) = (like.get(&name), ours.get(&name)) else { continue };
+            let of = ratios.entry(name).or_default();
+            of[0].push(like / time);
+            of[1].push(ours / time);
+        }
     }
-    let base = top().join("target/bench-base-target/release/steps");
     println!("    time of each step, {commit} = 1: its like in the same run, and this checkout");
-    for name in said(Command::new(&head).arg("list"))?.0.lines() {
-        let mut ratios = [Vec::new(), Vec::new()];
-        for round in 0..rounds.max(3) {
-            let mut times = [0.0; 3];
-            let order = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
-            for side in order {
-                let program = [&base, &base, &head][side];
-                let Ok((time, _)) = said(Command::new(program).args(["time", name, "100"])) else {
-                    continue;
-                };
-                times[side] = time.trim().parse().unwrap_or(0.0);
-            }
-            if times[0] > 0.0 {
-                ratios[0].push(times[1] / times[0]);
-                ratios[1].push(times[2] / times[0]);
-            }
-        }
-        if ratios[0].is_empty() {
-            println!("    new                         {name}");
-            continue;
-        }
-        let spread = |ratios: &[f64]| {
-            let mut sorted = ratios.to_vec();
-            sorted.sort_by(f64::total_cmp);
-            (sorted[sorted.len() / 10], sorted[sorted.len() - 1 - sorted.len() / 10])
-        };
-        let ([like, ours], lows) = (ratios.clone().map(median), ratios.map(|r| spread(&r)));
-        // Slower only if nearly all rounds say so, and by more than the program differs from itself.
-        let own = (lows[0].1 - 1.0).abs().max((1.0 - lows[0].0).abs());
-        let verdict = if lows[1].0 > 1.0 && ours > 1.0 + (2.0 * own).max(0.03) {
-            "SLOWER"
-        } else if lows[1].1 < 1.0 && ours < 1.0 - (2.0 * own).max(0.03) {
-            "faster"
-        } else {
-            ""
-        };
-        println!(
-            "    {like:.3} ({:.3} to {:.3})  {ours:.3} ({:.3} to {:.3})  {name} {verdict}",
-            lows[0].0, lows[0].1, lows[1].0, lows[1].1
-        );
+    for (name, ratios) in ratios {
+        println!("    {}", verdict(&name, ratios));
     }
+    new.iter().for_each(|name| println!("    new                         {name}"));
     Ok(())
+}
+
+/// Builds the bench of the hot steps; where it is.
+fn bench_program(tree: &Path, target: &Path) -> Result<PathBuf, String> {
+    let build = ["bench", "--no-run", "--quiet", "-p", "benches", "--bench", "hot_steps"];
+    let mut command = Command::new("cargo");
+    command.args(build).args(["--message-format", "json", "--target-dir"]).arg(target);
+    let (told, _) = said(command.current_dir(tree))?;
+    let artifact = |line: &str| {
+        let artifact: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_bench = artifact["target"]["name"] == "hot_steps";
+        is_bench.then(|| artifact["executable"].as_str().map(PathBuf::from))?
+    };
+    told.lines().find_map(artifact).ok_or_else(|| "the bench hot_steps does not build".to_owned())
+}
+
+/// Nanoseconds of each step, as criterion finds them in a short run.
+fn times_of(program: &Path) -> Result<BTreeMap<String, f64>, String> {
+    let home = top().join("target/bench-times");
+    let _ = std::fs::remove_dir_all(&home);
+    let short = ["--sample-size", "10", "--warm-up-time", "0.1", "--measurement-time", "0.3"];
+    said(
+        Command::new(program)
+            .args(["--bench", "--noplot", "--nresamples", "1001"])
+            .args(short)
+            .env("CRITERION_HOME", &home),
+    )?;
+    let mut times = BTreeMap::new();
+    for entry in std::fs::read_dir(&home).map_err(|error| error.to_string())?.flatten() {
+        let json = |name: &str| -> Option<serde_json::Value> {
+            let text = std::fs::read_to_string(entry.path().join("new").join(name)).ok()?;
+            serde_json::from_str(&text).ok()
+        };
+        let (Some(bench), Some(found)) = (json("benchmark.json"), json("estimates.json")) else {
+            continue;
+        };
+        if let (Some(name), Some(time)) =
+            (bench["full_id"].as_str(), found["median"]["point_estimate"].as_f64())
+        {
+            times.insert(name.to_owned(), time);
+        }
+    }
+    if times.is_empty() { Err("criterion left no times".to_owned()) } else { Ok(times) }
+}
+
+/// Ratios to the base of its like and of ours, and what they say.
+fn verdict(name: &str, ratios: [Vec<f64>; 2]) -> String {
+    let spread = |ratios: &[f64]| {
+        let mut sorted = ratios.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        (sorted[sorted.len() / 10], sorted[sorted.len() - 1 - sorted.len() / 10])
+    };
+    let ([like, ours], spreads) = (ratios.clone().map(median), ratios.map(|r| spread(&r)));
+    // Slower only if nearly all rounds say so, and by more than the program differs from itself.
+    let own = (spreads[0].1 - 1.0).abs().max((1.0 - spreads[0].0).abs());
+    let said = if spreads[1].0 > 1.0 && ours > 1.0 + (2.0 * own).max(0.03) {
+        "SLOWER"
+    } else if spreads[1].1 < 1.0 && ours < 1.0 - (2.0 * own).max(0.03) {
+        "faster"
+    } else {
+        ""
+    };
+    format!(
+        "{like:.3} ({:.3} to {:.3})  {ours:.3} ({:.3} to {:.3})  {name} {said}",
+        spreads[0].0, spreads[0].1, spreads[1].0, spreads[1].1
+    )
 }
 
 #[cfg(test)]
@@ -278,6 +315,16 @@ mod tests {
 
     fn counts(pairs: &[(&str, f64)]) -> Counts {
         pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn slower_is_said_only_of_what_differs_more_than_the_same_program_does() {
+        let same = vec![0.99, 1.0, 1.01];
+        assert!(verdict("x", [same.clone(), vec![1.10, 1.11, 1.12]]).ends_with("SLOWER"));
+        assert!(verdict("x", [same.clone(), vec![0.88, 0.89, 0.90]]).ends_with("faster"));
+        assert!(verdict("x", [same.clone(), vec![0.97, 1.02, 1.08]]).ends_with("x "));
+        let noisy = vec![0.9, 1.0, 1.1];
+        assert!(verdict("x", [noisy, vec![1.10, 1.11, 1.12]]).ends_with("x "));
     }
 
     #[test]
