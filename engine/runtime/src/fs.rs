@@ -142,20 +142,34 @@ pub async fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// As write(2), fsync(2), rename(2).
 pub async fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_added_extension("tmp");
-    {
-        let options = OpenOptions { create: true, write: true, direct: false };
-        let file = File::open(&temporary, options)?;
-        file.set_len(0)?;
-        let mut writer = ChunkWriter::with_capacity(bytes.len().max(1));
-        writer.append(bytes);
-        if !bytes.is_empty() {
-            let mut pieces = vec![writer.disk_range(0..bytes.len())];
-            file.write_at(&mut pieces, 0, false).await?;
-        }
-        file.sync(false).await?;
-    }
+    write_whole(&temporary, bytes).await?.sync(false).await?;
     rename(&temporary, path)?;
     sync_dir(path.parent().unwrap_or(Path::new("."))).await
+}
+
+/// As `replace`, but durable only with the next `sync_file_system`: a power cut before it may leave
+/// anything under the name. For many files at once, of a kind that is known to be whole.
+///
+/// # Errors
+/// As write(2), rename(2).
+pub async fn replace_before_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_added_extension("tmp");
+    write_whole(&temporary, bytes).await?;
+    rename(&temporary, path)
+}
+
+/// Makes a file of these bytes alone.
+async fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let options = OpenOptions { create: true, write: true, direct: false };
+    let file = File::open(path, options)?;
+    file.set_len(0)?;
+    let mut writer = ChunkWriter::with_capacity(bytes.len().max(1));
+    writer.append(bytes);
+    if !bytes.is_empty() {
+        let mut pieces = vec![writer.disk_range(0..bytes.len())];
+        file.write_at(&mut pieces, 0, false).await?;
+    }
+    Ok(file)
 }
 
 /// Bytes of the file system that holds `path`: all, and those free for this process.

@@ -112,7 +112,7 @@ impl Log {
             LogPosition { segment: active.base, position: 0, offset: active.base }
         };
         let has_records = from.offset > segments[0].base;
-        let mut epochs = match stored {
+        let mut epochs = match stored.clone() {
             Some(epochs) => epochs,
             None if has_records => epochs_of(home, &dir, &segments, from).await?,
             None => LeaderEpochs::default(),
@@ -121,10 +121,31 @@ impl Log {
         let active = segments.last_mut().expect("there is one");
         let log_end =
             recover_active(home, &dir, active, from, notes, &mut epochs, &mut recovered).await?;
+        if stored.unwrap_or_default() != epochs {
+            // The journal begins with a note that all of this is synced: no start reads it again.
+            store_found(&epochs_path, &epochs).await?;
+            home.owes_sync.set(true);
+        }
         let first = segments[0].base;
         let log_start = notes.log_start.unwrap_or(first).max(first).min(log_end);
         let log = Self::new(home, id, settings, segments, log_start, log_end, epochs);
         Ok((log, recovered))
+    }
+}
+
+/// Puts the epochs that were found in the place of those that were known. On a full disk those go: a start
+/// that finds no file reads every batch, and one that finds an old file would believe it.
+async fn store_found(path: &Path, epochs: &LeaderEpochs) -> Result<(), StorageError> {
+    let Err(error) = fs::replace_before_sync(path, &epochs.encode()).await else { return Ok(()) };
+    let failure = StorageError::of(path, "replace", &error);
+    if !failure.is_full() {
+        return Err(failure);
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StorageError::of(path, "unlink", &error))
+        }
+        _ => Ok(()),
     }
 }
 

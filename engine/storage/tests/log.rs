@@ -205,6 +205,39 @@ fn a_batch_counts_if_its_offset_follows_and_its_epoch_is_not_lower() {
     assert_eq!(taken(&[(1, 5, 0), (2, 5, 4), (3, 5, 0)]), 1);
 }
 
+/// Records that were only written, or only journaled, when the program died bring their epoch with them; it is
+/// still known when the start that found them is long over.
+#[test]
+fn an_epoch_that_a_start_found_is_known_to_the_starts_after_it() {
+    for durable in [false, true] {
+        let disk = Disk::default();
+        let one = batch(&mut Random::new(5));
+        let grown = async |epoch: Option<i32>, closes: bool| {
+            let (home, found) = start(&TailCache::new(600_000)).await;
+            let log = reopened(&home, &found).await.unwrap();
+            if let Some(epoch) = epoch {
+                let view = RecordBatch::validate_produced(&one, 1 << 21).unwrap();
+                log.append(view, log.log_end(), LeaderEpoch(epoch)).unwrap();
+                log.flush(durable).await.unwrap();
+            }
+            if closes {
+                log.close().await.unwrap();
+                home.journal().unwrap().close().await.unwrap();
+            }
+            let last = Offset(log.log_end().0 - 1);
+            (log.epoch_of(Offset(0)), log.epoch_of(last), last)
+        };
+        on_twin(&disk, grown(Some(1), true));
+        disk.kill();
+        let (.., last) = on_twin(&disk, grown(Some(2), false));
+        for _ in 0..3 {
+            disk.kill();
+            let found = on_twin(&disk, grown(None, false));
+            assert_eq!(found, (Some(LeaderEpoch(1)), Some(LeaderEpoch(2)), last), "{durable}");
+        }
+    }
+}
+
 #[test]
 fn a_file_shorter_than_what_was_synced_is_refused_and_left_as_it_is() {
     let disk = Disk::default();
