@@ -5,6 +5,7 @@
 
 use runtime::clock::Nanos;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use wire::produce::ProduceResult;
@@ -26,7 +27,8 @@ struct Slot {
     /// Answers still to come.
     missing: usize,
     produced: Vec<ProduceResult>,
-    shares: Vec<Box<FetchShare>>,
+    /// In the order in which they came: a newer one of a shard takes the place of an older one.
+    shares: VecDeque<Box<FetchShare>>,
     /// When a partition that a fetch waits for has moved.
     moved: Option<Nanos>,
     /// What of it must be read again, besides the shares that came along.
@@ -176,12 +178,12 @@ impl OpenRequest<'_> {
 
     /// Waits for one more share of a fetch.
     pub(crate) async fn next_share(&self) -> Box<FetchShare> {
-        self.until(|slot| slot.shares.pop()).await
+        self.until(|slot| slot.shares.pop_front()).await
     }
 
     /// A share that has come meanwhile.
     pub(crate) fn take_share(&self) -> Option<Box<FetchShare>> {
-        self.with(|slot| slot.shares.pop())
+        self.with(|slot| slot.shares.pop_front())
     }
 
     /// Waits until a partition moved; says when, and what must be read again.

@@ -386,7 +386,7 @@ fn read_cached(
             if let Some(bytes_max) = bytes_max {
                 let offset = Offset(asked.fetch_offset);
                 match slot.log.read_cached(offset, bytes_max, below, &mut share.pieces) {
-                    Read::Bytes(_) => share.let_go_of_slabs(&slot.log, first_piece),
+                    Read::Bytes(_) => {}
                     Read::Miss => {
                         share.entries.truncate(entries_before);
                         share.aborted.truncate(aborted_before);
@@ -485,6 +485,7 @@ fn finish(
     first_piece: usize,
 ) {
     let is_empty = share.pieces.len() == first_piece;
+    share.let_go_of_slabs(&slot.log, first_piece);
     share.push(index, result, first_piece);
     if fetch.isolation_level == READ_COMMITTED && !is_empty {
         share.tell_aborted(slot);
@@ -573,4 +574,30 @@ fn respond(
         Some(Part::Sessionless) | None => write(top),
     }
     Outcome::Respond(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::requests::Requests;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    /// The newer share of a shard takes the place of the older one: the other way round records would wait
+    /// where nobody looks, for their shard has sent them and tells no more.
+    #[test]
+    fn shares_are_taken_in_the_order_in_which_they_came() {
+        let requests = Requests::new(0);
+        let open = requests.open(0);
+        let share =
+            |is_refreshed| Box::new(FetchShare { from: 1, is_refreshed, ..Default::default() });
+        assert!(requests.on_share(open.token, share(false)).is_none());
+        assert!(requests.on_refreshed(open.token, share(true), clock::Nanos(1)).is_none());
+        let first = pin!(open.next_share()).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(first, Poll::Ready(share) if !share.is_refreshed));
+        assert!(open.take_share().is_some_and(|newer| newer.is_refreshed));
+        let token = open.token;
+        drop(open);
+        assert!(requests.on_share(token, share(true)).is_some(), "the box comes back");
+    }
 }
