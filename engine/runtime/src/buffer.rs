@@ -15,10 +15,48 @@ const ALIGNMENT: usize = 4096;
 /// Frames above this are received one at a time.
 const LARGE_FRAME_BYTES: usize = 128 * 1024;
 
+/// What the processor and the kernel can map in one piece, where the system allows it to those who ask.
+const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// A huge page, if the system gives one, from which chunks are cut.
+struct Extent {
+    start: NonNull<u8>,
+}
+
+// SAFETY: an extent is only an address; whoever uses a part of it owns that part.
+unsafe impl Send for Extent {}
+// SAFETY: as above.
+unsafe impl Sync for Extent {}
+
+impl Extent {
+    const LAYOUT: Layout = match Layout::from_size_align(HUGE_PAGE_BYTES, HUGE_PAGE_BYTES) {
+        Ok(layout) => layout,
+        Err(_) => unreachable!(),
+    };
+
+    fn new() -> Self {
+        // SAFETY: the layout has a size above zero.
+        let start = unsafe { alloc(Self::LAYOUT) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(Self::LAYOUT) };
+        // SAFETY: the range is ours and whole pages. A refusal only means small pages.
+        unsafe { libc::madvise(start.as_ptr().cast(), HUGE_PAGE_BYTES, libc::MADV_HUGEPAGE) };
+        Self { start }
+    }
+}
+
+impl Drop for Extent {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with the same layout; no chunk of it is left.
+        unsafe { dealloc(self.start.as_ptr(), Self::LAYOUT) };
+    }
+}
+
 /// A fixed piece of page-aligned memory.
 pub(crate) struct Chunk {
     start: NonNull<u8>,
     capacity: usize,
+    /// What it was cut from; else it was allocated alone.
+    extent: Option<Arc<Extent>>,
 }
 
 // SAFETY: the bytes below a writer's `filled` never change while any `SharedBytes` exists, and
@@ -30,6 +68,7 @@ unsafe impl Sync for Chunk {}
 impl Chunk {
     fn new(capacity: usize) -> Self {
         assert!(capacity > 0, "a chunk has bytes");
+        assert!(capacity <= i32::MAX as usize, "a chunk's places fit 32 bits");
         let capacity = capacity.next_multiple_of(ALIGNMENT);
         let layout = Self::layout(capacity);
         // Not zeroed: that would map every page, and an idle connection uses one of its chunk's 272.
@@ -37,7 +76,7 @@ impl Chunk {
         // `disk_range` zeroes what it names above.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, capacity }
+        Self { start, capacity, extent: None }
     }
 
     fn layout(capacity: usize) -> Layout {
@@ -61,6 +100,15 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        if self.extent.is_some() {
+            // The extent may live on for others: this part of its memory goes back to the system now, and is
+            // not filled up again to make a huge page of what is left.
+            for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTNEED] {
+                // SAFETY: whole pages that only this chunk used, and nobody reads them any more.
+                unsafe { libc::madvise(self.start.as_ptr().cast(), self.capacity, advice) };
+            }
+            return;
+        }
         // SAFETY: allocated in `new` with the same layout, and this is the last owner.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) };
     }
@@ -69,7 +117,11 @@ impl Drop for Chunk {
 /// The one writer of a chunk. Invariant: `filled <= capacity`.
 pub struct ChunkWriter {
     chunk: Arc<Chunk>,
-    filled: usize,
+    /// What the chunk says, once more here: an append to one of thousands of logs then touches only the
+    /// bytes it writes, not the line of memory that counts the chunk's readers.
+    start: NonNull<u8>,
+    capacity: u32,
+    filled: u32,
 }
 
 /// Copies of at least so many bytes go past the processor's caches.
@@ -116,32 +168,44 @@ impl ChunkWriter {
     /// A chunk of at least `capacity` bytes that belongs to no pool.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { chunk: Arc::new(Chunk::new(capacity)), filled: 0 }
+        Self::begin(Arc::new(Chunk::new(capacity)))
+    }
+
+    /// Writes a chunk from its start; nobody else may have it.
+    fn begin(chunk: Arc<Chunk>) -> Self {
+        let (start, capacity) = (chunk.start, chunk.capacity as u32);
+        Self { chunk, start, capacity, filled: 0 }
+    }
+
+    fn at(&self, position: usize) -> *mut u8 {
+        debug_assert!(position <= self.capacity());
+        // SAFETY: callers stay within the capacity, and the chunk lives as long as `self`.
+        unsafe { self.start.as_ptr().add(position) }
     }
 
     /// Bytes written so far.
     #[must_use]
     pub fn filled(&self) -> usize {
-        self.filled
+        self.filled as usize
     }
 
     /// Bytes it can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.chunk.capacity
+        self.capacity as usize
     }
 
     /// Bytes it can still take.
     #[must_use]
     pub fn remaining(&self) -> usize {
-        self.chunk.capacity - self.filled
+        (self.capacity - self.filled) as usize
     }
 
     /// What was written so far.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: bytes below `filled` are initialised and immutable while `self` is borrowed.
-        unsafe { std::slice::from_raw_parts(self.chunk.at(0), self.filled) }
+        unsafe { std::slice::from_raw_parts(self.at(0), self.filled()) }
     }
 
     /// Takes as much of `bytes` as fits; returns how much that was.
@@ -149,15 +213,15 @@ impl ChunkWriter {
         let taken = bytes.len().min(self.remaining());
         // SAFETY: the target is inside the chunk and above `filled`, where only this writer writes;
         // `bytes` cannot overlap it, because shared bytes lie below `filled`.
-        unsafe { copy_past_cache(bytes.as_ptr(), self.chunk.at(self.filled), taken) };
-        self.filled += taken;
+        unsafe { copy_past_cache(bytes.as_ptr(), self.at(self.filled()), taken) };
+        self.filled += taken as u32;
         taken
     }
 
     /// Shares written bytes.
     #[must_use]
     pub fn share(&self, range: Range<usize>) -> SharedBytes {
-        assert!(range.start <= range.end && range.end <= self.filled, "only written bytes");
+        assert!(range.start <= range.end && range.end <= self.filled(), "only written bytes");
         SharedBytes {
             chunk: Arc::clone(&self.chunk),
             start: range.start as u32,
@@ -167,11 +231,12 @@ impl ChunkWriter {
 
     /// Names `range` for a disk write. Bytes above `filled` are zeroed first: they are padding.
     pub fn disk_range(&mut self, range: Range<usize>) -> DiskRange {
-        assert!(range.start <= range.end && range.end <= self.chunk.capacity);
-        if range.end > self.filled {
+        assert!(range.start <= range.end && range.end <= self.capacity());
+        if range.end > self.filled() {
             // SAFETY: inside the chunk and above `filled`, where only this writer writes.
             unsafe {
-                std::ptr::write_bytes(self.chunk.at(self.filled), 0, range.end - self.filled);
+                let padding = range.end - self.filled();
+                std::ptr::write_bytes(self.at(self.filled()), 0, padding);
             }
         }
         DiskRange { chunk: Arc::clone(&self.chunk), start: range.start, len: range.len() }
@@ -179,13 +244,13 @@ impl ChunkWriter {
 
     /// Where the kernel may write, and how much: everything above `filled`, at most `len_max`.
     pub(crate) fn spare(&mut self, len_max: usize) -> (*mut u8, usize) {
-        (self.chunk.at(self.filled), self.remaining().min(len_max))
+        (self.at(self.filled()), self.remaining().min(len_max))
     }
 
     /// Counts `bytes` that the kernel wrote at `spare`.
     pub(crate) fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.remaining(), "the kernel wrote within the spare");
-        self.filled += bytes;
+        self.filled += bytes as u32;
     }
 }
 
@@ -269,6 +334,9 @@ pub struct ChunkPool {
     chunks_max: usize,
     chunks_made: usize,
     retired: VecDeque<Arc<Chunk>>,
+    /// The extent that chunks are cut from, and where the next one begins; `None`: chunks stand alone.
+    extent: Option<(Arc<Extent>, usize)>,
+    cuts: bool,
 }
 
 impl ChunkPool {
@@ -276,14 +344,43 @@ impl ChunkPool {
     /// and touched now.
     #[must_use]
     pub fn new(chunk_bytes: usize, chunks_max: usize, chunks_ready: usize) -> Self {
+        Self::ready(chunk_bytes, chunks_max, chunks_ready, false)
+    }
+
+    /// As `new`, but the chunks are cut from huge pages, where the system gives them to those who ask
+    /// (`/sys/kernel/mm/transparent_hugepage/enabled` is `madvise` or `always`).
+    #[must_use]
+    pub fn of_huge_pages(chunk_bytes: usize, chunks_max: usize, chunks_ready: usize) -> Self {
+        assert!(chunk_bytes <= HUGE_PAGE_BYTES);
+        Self::ready(chunk_bytes, chunks_max, chunks_ready, true)
+    }
+
+    fn ready(chunk_bytes: usize, chunks_max: usize, chunks_ready: usize, cuts: bool) -> Self {
         let ready = chunks_ready.min(chunks_max);
-        let mut retired = VecDeque::with_capacity(chunks_max.min(ready.max(64)));
+        let retired = VecDeque::with_capacity(chunks_max.min(ready.max(64)));
+        let mut pool =
+            Self { chunk_bytes, chunks_max, chunks_made: ready, retired, extent: None, cuts };
         for _ in 0..ready {
-            let mut chunk = Chunk::new(chunk_bytes);
+            let mut chunk = pool.make_chunk();
             chunk.touch();
-            retired.push_back(Arc::new(chunk));
+            pool.retired.push_back(Arc::new(chunk));
         }
-        Self { chunk_bytes, chunks_max, chunks_made: ready, retired }
+        pool
+    }
+
+    fn make_chunk(&mut self) -> Chunk {
+        if !self.cuts {
+            return Chunk::new(self.chunk_bytes);
+        }
+        let capacity = self.chunk_bytes.next_multiple_of(ALIGNMENT);
+        let (extent, at) = match self.extent.take() {
+            Some((extent, at)) if at + capacity <= HUGE_PAGE_BYTES => (extent, at),
+            _ => (Arc::new(Extent::new()), 0),
+        };
+        // SAFETY: inside the extent.
+        let start = unsafe { extent.start.add(at) };
+        self.extent = Some((Arc::clone(&extent), at + capacity));
+        Chunk { start, capacity, extent: Some(extent) }
     }
 
     /// An empty chunk; `None` when all are in use.
@@ -297,7 +394,7 @@ impl ChunkPool {
         for _ in 0..self.retired.len().min(16) {
             let mut chunk = self.retired.pop_front()?;
             if Arc::get_mut(&mut chunk).is_some() {
-                return Some(ChunkWriter { chunk, filled: 0 });
+                return Some(ChunkWriter::begin(chunk));
             }
             self.retired.push_back(chunk);
         }
@@ -307,7 +404,7 @@ impl ChunkPool {
     /// A new chunk, whatever the limit.
     pub fn make(&mut self) -> ChunkWriter {
         self.chunks_made += 1;
-        ChunkWriter::with_capacity(self.chunk_bytes)
+        ChunkWriter::begin(Arc::new(self.make_chunk()))
     }
 
     /// Gives the memory of a chunk that came back, and that nobody reads any more, to the system; false
@@ -469,6 +566,33 @@ mod tests {
         assert_eq!(&*shared, b"ell");
         drop(shared);
         assert_eq!(pool.take().unwrap().filled(), 0);
+    }
+
+    #[test]
+    fn what_was_cut_from_a_huge_page_goes_back_to_the_system_chunk_by_chunk() {
+        let mut pool = ChunkPool::of_huge_pages(128 * 1024, usize::MAX, 20);
+        let mut kept = pool.take().unwrap();
+        kept.append(b"stays");
+        let resident = || {
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let start = kept.at(0) as usize / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+            let mut inside = false;
+            let mut kilobytes = 0;
+            for line in smaps.lines() {
+                let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+                let at = range.and_then(|(from, _)| usize::from_str_radix(from, 16).ok());
+                inside = at.map_or(inside, |at| (start..start + HUGE_PAGE_BYTES).contains(&at));
+                if let Some(rss) = line.strip_prefix("Rss:").filter(|_| inside) {
+                    kilobytes += rss.trim().trim_end_matches(" kB").parse::<usize>().unwrap();
+                }
+            }
+            kilobytes
+        };
+        while pool.release_one() {}
+        assert_eq!(pool.bytes_made(), 128 * 1024, "the one in use");
+        let left = resident();
+        assert!((4..=128).contains(&left), "{left} KiB of its huge page are left");
+        assert_eq!(kept.bytes(), b"stays");
     }
 
     #[test]

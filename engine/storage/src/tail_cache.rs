@@ -28,9 +28,11 @@ impl TailCache {
     #[must_use]
     pub fn new(bytes: usize) -> Rc<Self> {
         let slabs = (bytes / SLAB_BYTES).max(4);
-        let pool = |class: usize| {
-            let ready = if class == SLAB_BYTES { slabs } else { 0 };
-            ChunkPool::new(class, usize::MAX, ready)
+        // Large slabs lie in huge pages: with full batches the broker's CPU per GB fell by 4 % coming in, by 6 %
+        // with readers (medians of interleaved runs). With small ones of thousands of logs it did not.
+        let pool = |class: usize| match class {
+            SLAB_BYTES => ChunkPool::of_huge_pages(class, usize::MAX, slabs),
+            _ => ChunkPool::new(class, usize::MAX, 0),
         };
         Rc::new(Self {
             budget_bytes: slabs * SLAB_BYTES,
