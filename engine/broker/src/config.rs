@@ -288,6 +288,14 @@ pub const SETTINGS: &[Setting] = &[
         about: "A connection that announces a larger request is closed",
     },
     Setting {
+        name: "max.connections",
+        alias: None,
+        default: "2147483647",
+        kind: "N",
+        about: "Connections at a time, over all shards, and never more than half of the limit of open files; \
+                others wait until one is closed",
+    },
+    Setting {
         name: "queued.max.request.bytes",
         alias: None,
         default: "134217728",
@@ -352,6 +360,7 @@ pub struct Config {
     pub message_max_bytes: u32,
     pub segment_bytes: u32,
     pub request_bytes_max: u32,
+    pub connections_max: usize,
     pub queued_request_bytes_max: usize,
     pub queued_answer_bytes_max: usize,
     pub groups: CoordinatorConfig,
@@ -472,6 +481,7 @@ impl Config {
                 "socket.request.max.bytes",
                 1024..=i64::from(limits::REQUEST_BYTES_MAX_DEFAULT),
             )? as u32,
+            connections_max: number("max.connections", 1..=INT_MAX)? as usize,
             queued_request_bytes_max: number("queued.max.request.bytes", 1 << 20..=1 << 40)?
                 as usize,
             queued_answer_bytes_max: number("weir.queued.max.answer.bytes", 1 << 20..=1 << 40)?

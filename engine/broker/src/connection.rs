@@ -6,9 +6,10 @@
 
 use crate::dispatch::{Outcome, start};
 use crate::logging::warning;
-use crate::memory::{HeldAnswer, HeldRequest};
+use crate::memory::HeldAnswer;
 use crate::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
 use crate::stages::Stage;
+use runtime::budget::Held;
 use runtime::buffer::{ReceiveBuffer, SharedBytes};
 use runtime::notify::Notify;
 use runtime::socket::Socket;
@@ -40,7 +41,7 @@ struct InFlight<F> {
     /// Of its answer.
     bytes: usize,
     is_fetch: bool,
-    request: Option<HeldRequest>,
+    request: Option<Held>,
 }
 
 struct Pipeline<F> {
@@ -168,7 +169,7 @@ fn parse(payload: SharedBytes, peer: Option<SocketAddr>) -> Result<(ApiKey, Requ
 async fn begin<F: Future<Output = Outcome>>(
     pipeline: &Pipeline<F>,
     key: ApiKey,
-    held: HeldRequest,
+    held: Held,
     future: F,
 ) {
     let mut place = pipeline.spare.borrow_mut().pop().unwrap_or_else(|| Box::pin(None));

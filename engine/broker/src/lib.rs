@@ -19,6 +19,7 @@ mod log_walk;
 mod logging;
 mod memory;
 mod metrics_server;
+mod open_files;
 mod parked_fetches;
 mod partition_slot;
 mod placement;

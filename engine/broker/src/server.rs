@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::groups::look_after;
 use crate::image::MetadataImage;
 use crate::logging::{info, warning};
+use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
 use crate::shard::{Message, Node, NodeDir, Recovery, Shard};
 use crate::stages::StageTimes;
 use crate::transactions::{self, ProducerIds};
@@ -35,11 +36,17 @@ pub fn run(
     ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
 ) -> Result<(), String> {
     let signals = StopSignals::listen().map_err(|error| format!("signals: {error}"))?;
-    let _ = runtime::process::raise_open_files();
+    let open_files = runtime::process::raise_open_files();
+    if open_files < LIMIT_IS_LOW {
+        warning!(
+            "only {open_files} files may be open, half of them logs: with more partitions than that files are \
+             opened and closed for each write; raise the limit with `ulimit -n 65536` (systemd: LimitNOFILE)"
+        );
+    }
     let cpus = thread::cpus();
     let shards = if config.shards == 0 { cpus.len() } else { config.shards };
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
-    let started = runtime.block_on(start(config, shards)).expect("only the twin stops");
+    let started = runtime.block_on(start(config, shards, open_files)).expect("only the twin stops");
     let Started { node, dirs, catalog, mut listeners, metrics, recovery } = started?;
     let address = listeners[0].local_address().map_err(|error| error.to_string())?;
     let mut seats = mesh::<Message>(shards);
@@ -245,7 +252,7 @@ async fn remove_stale_journals(recovery: &Recovery, shards: usize, node: &Node) 
     }
 }
 
-async fn start(config: Config, shards: usize) -> Result<Started, String> {
+async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started, String> {
     let found = find(&config).await.map_err(|error| error.to_string())?;
     let Found { dirs, catalog, recovery, partitions, is_incomplete } = found;
     let bind = |address| {
@@ -290,6 +297,7 @@ async fn start(config: Config, shards: usize) -> Result<Started, String> {
         found: partitions,
         is_incomplete,
         stages: (0..shards).map(|_| StageTimes::default()).collect(),
+        open_files: OpenFiles::divide(open_files, dirs.len(), shards, config.connections_max),
         config,
     };
     let (node, recovery) = (Arc::new(node), Arc::new(recovery));
@@ -332,6 +340,31 @@ async fn until_ready(shard: &Shard) {
     shard.changed.until(|| shard.ready.get().then_some(())).await;
 }
 
+/// Waits until there is a place for one more connection; `None` when the shard stops before. Others wait in
+/// the listener's queue meanwhile, as in Kafka.
+async fn until_place(shard: &Shard) -> Option<ConnectionPlace> {
+    let files = &shard.node.open_files;
+    let mut told_at = None;
+    loop {
+        if let Some(place) = files.connect() {
+            return Some(place);
+        }
+        let now = clock::now();
+        if told_at.is_none_or(|at| now >= at + Duration::from_secs(10)) {
+            told_at = Some(now);
+            warning!(
+                "{} connections are open, as many as may be: others wait until one of them is closed; \
+                 max.connections and the limit of open files (`ulimit -n`) decide",
+                files.connections_max
+            );
+        }
+        if shard.stopping.get() {
+            return None;
+        }
+        timer::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
     let mut number = 0;
     loop {
@@ -340,10 +373,12 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
                 let socket = Rc::new(socket);
                 number += 1;
                 acceptor.sockets.borrow_mut().insert(number, Rc::clone(&socket));
+                let place = until_place(shard).await;
                 let (shard, acceptor) = (Rc::clone(shard), Rc::clone(acceptor));
                 spawn(async move {
                     connection::serve(shard, socket).await;
                     acceptor.sockets.borrow_mut().remove(&number);
+                    drop(place);
                 });
             }
             Err(_) if shard.stopping.get() => break,

@@ -6,7 +6,8 @@ use crate::fetch_sessions::FetchSessions;
 use crate::groups::GroupLog;
 use crate::handlers::fetch::FetchShare;
 use crate::image::{MetadataImage, TopicImage};
-use crate::memory::{AnswerMemory, RequestMemory};
+use crate::memory::AnswerMemory;
+use crate::open_files::OpenFiles;
 use crate::parked_fetches::ParkedFetches;
 use crate::partition_slot::PartitionSlot;
 use crate::placement::shard_of;
@@ -17,13 +18,14 @@ use crate::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::transactions::{ProducerIds, Proofs, TransactionLog, Turns};
 use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
+use runtime::budget::Budget;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::mailbox::Mailbox;
 use runtime::notify::Notify;
+use rustc_hash::FxHashMap;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -114,6 +116,7 @@ pub(crate) struct Node {
     pub(crate) is_incomplete: bool,
     /// Of each shard.
     pub(crate) stages: Vec<StageTimes>,
+    pub(crate) open_files: Arc<OpenFiles>,
 }
 
 /// A data directory, as all shards know it.
@@ -200,9 +203,9 @@ pub(crate) struct Shard {
     spare_shares: RefCell<Vec<Box<FetchShare>>>,
     pub(crate) parked_fetches: ParkedFetches,
     /// Requests being worked off.
-    pub(crate) request_memory: Rc<RequestMemory>,
+    pub(crate) request_memory: Rc<Budget>,
     /// Requests too large for a receive chunk, from before they are received.
-    pub(crate) large_request_memory: Rc<RequestMemory>,
+    pub(crate) large_request_memory: Rc<Budget>,
     pub(crate) answer_memory: Rc<AnswerMemory>,
     groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
     transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
@@ -228,7 +231,9 @@ impl Shard {
             let direct = node.config.direct_io;
             let journal = (file_bytes > 0)
                 .then(|| Journal::new(&dir.path, mailbox.shard(), file_bytes, direct, start));
-            LogDir::new(&dir.path, direct, &cache, journal, Arc::clone(&dir.health))
+            let home = LogDir::new(&dir.path, direct, &cache, journal, Arc::clone(&dir.health));
+            home.keep_open(node.open_files.of_log_dir);
+            home
         };
         let homes: Vec<_> = node.dirs.iter().zip(&recovery.replays).map(home).collect();
         let mut head_pool = ChunkPool::new(HEAD_CHUNK_BYTES, 64, 4);
@@ -251,8 +256,8 @@ impl Shard {
             spare_pieces: RefCell::default(),
             spare_shares: RefCell::default(),
             parked_fetches: ParkedFetches::default(),
-            request_memory: RequestMemory::new(node.config.queued_request_bytes_max / shards),
-            large_request_memory: RequestMemory::new(node.config.queued_request_bytes_max / shards),
+            request_memory: Budget::new(node.config.queued_request_bytes_max / shards),
+            large_request_memory: Budget::new(node.config.queued_request_bytes_max / shards),
             answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
             groups: RefCell::default(),
             transactions: RefCell::default(),

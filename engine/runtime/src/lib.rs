@@ -6,6 +6,7 @@
 //! its thread. What crosses threads is `buffer::SharedBytes` (immutable) and `mailbox` messages.
 
 pub mod allocations;
+pub mod budget;
 pub mod buffer;
 pub mod clock;
 pub mod file;

@@ -6,17 +6,20 @@ use crate::log::Log;
 use crate::tail_cache::TailCache;
 use model::TopicPartition;
 use model::limits::DISK_BLOCK_BYTES;
+use runtime::budget::{Budget, Held};
 use runtime::buffer::ChunkPool;
+use runtime::file::File;
 use runtime::fs;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Files that the logs of one shard keep open for writing in one directory.
-pub const OPEN_FILES_MAX: usize = 2_000;
+/// Files that the logs of one shard keep open in one directory, unless told otherwise.
+const OPEN_FILES_MAX: usize = 2_000;
 
 /// Whether a directory still takes writes; shared by all shards.
 #[derive(Debug, Default)]
@@ -38,6 +41,26 @@ impl Health {
     }
 }
 
+/// A file of a log, counted among those that are open.
+pub(crate) struct OpenFile {
+    file: File,
+    _place: Held,
+}
+
+impl OpenFile {
+    pub(crate) fn new(file: File, place: Held) -> Rc<Self> {
+        Rc::new(Self { file, _place: place })
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
 /// What the logs of one shard in one data directory share.
 pub struct LogDir {
     path: PathBuf,
@@ -49,8 +72,10 @@ pub struct LogDir {
     pub(crate) blocks: RefCell<ChunkPool>,
     /// A log that was opened put something in place that is not durable yet.
     pub(crate) owes_sync: Cell<bool>,
-    /// Logs with open files, in the order in which they opened them.
-    open_files: RefCell<VecDeque<Weak<Log>>>,
+    /// Files that its logs may have open.
+    files: Rc<Budget>,
+    /// Logs that keep files open, in the order in which they opened them; one entry a file.
+    kept_open: RefCell<VecDeque<Weak<Log>>>,
 }
 
 impl LogDir {
@@ -71,7 +96,8 @@ impl LogDir {
             health,
             blocks: RefCell::new(ChunkPool::new(DISK_BLOCK_BYTES, 64, 0)),
             owes_sync: Cell::new(false),
-            open_files: RefCell::default(),
+            files: Budget::new(OPEN_FILES_MAX),
+            kept_open: RefCell::default(),
         })
     }
 
@@ -118,16 +144,35 @@ impl LogDir {
         synced.map_err(|error| StorageError::of(&self.path, "syncfs", &error))
     }
 
-    /// A log opened a file to write it. Beyond so many, the one open for longest closes its own.
-    pub(crate) fn on_opened(&self, log: Weak<Log>) {
-        let mut open = self.open_files.borrow_mut();
-        open.push_back(log);
-        for _ in 0..open.len().saturating_sub(OPEN_FILES_MAX).min(8) {
-            let Some(oldest) = open.pop_front() else { break };
-            if oldest.upgrade().is_some_and(|log| !log.close_files()) {
-                open.push_back(oldest);
+    /// How many files its logs may have open; 2,000 unless told. With fewer than logs that are written to, each
+    /// write opens a file and closes another; with fewer than writes under way, these wait.
+    pub fn keep_open(&self, files: usize) {
+        self.files.set_max(files);
+    }
+
+    /// Waits until one more file may be open. Logs that only keep theirs close them, the one open for longest
+    /// first; this one too, so that none waits for what it has itself.
+    pub(crate) async fn place_for_file(&self, log: &Log) -> Held {
+        if !self.files.has_room(1) {
+            log.close_files();
+        }
+        while !self.files.has_room(1) {
+            let Some(oldest) = self.kept_open.borrow_mut().pop_front() else { break };
+            if let Some(oldest) = oldest.upgrade() {
+                oldest.close_files();
             }
         }
+        self.files.take(1).await
+    }
+
+    /// Whether a log that opened a file may keep it open: not while others wait for a place, as these have
+    /// closed by then all that was kept.
+    pub(crate) fn may_keep_open(&self, log: Weak<Log>) -> bool {
+        let may = !self.files.has_waiters();
+        if may {
+            self.kept_open.borrow_mut().push_back(log);
+        }
+        may
     }
 
     /// Makes the names of partition directories durable: after `Log::create`, before they are used.

@@ -4,8 +4,10 @@ use crate::StorageError;
 use crate::journal::{BULK_BYTES, Journal, Journaled};
 use crate::journal_frame::{Entry, EntryKind, LogPosition};
 use crate::log::{Flushed, Log, Reached, State, block_floor, open_file};
+use crate::log_dir::OpenFile;
 use model::Offset;
 use model::limits::DISK_BLOCK_BYTES;
+use runtime::budget::Held;
 use runtime::buffer::{ChunkWriter, DiskRange};
 use runtime::file::File;
 use runtime::notify::Notify;
@@ -111,11 +113,16 @@ impl Log {
     /// the names of new files. A start reads everything else again, and finds both there: so nothing that is
     /// only written, or only journaled, waits for it, as the first records of 10,000 partitions otherwise do.
     async fn store_names(&self) -> Result<(), StorageError> {
+        let stored = {
+            let state = self.state.borrow();
+            state.epochs_stored && state.names_synced
+        };
+        if stored { Ok(()) } else { Box::pin(self.store_names_now()).await }
+    }
+
+    async fn store_names_now(&self) -> Result<(), StorageError> {
         let (epochs_stored, names_synced, bytes) = {
             let state = self.state.borrow();
-            if state.epochs_stored && state.names_synced {
-                return Ok(());
-            }
             (state.epochs_stored, state.names_synced, state.epochs.encode())
         };
         if !epochs_stored {
@@ -177,11 +184,12 @@ impl Log {
         let Some(behind) = behind else { return handed.await };
         let index = behind.segment;
         let from = self.state.borrow().written.position;
-        let moved_on = async {
-            let file = self.file_for_writing(index)?;
+        // Once in 64 KiB of the log: not in the flush's own state, of which every log has one.
+        let moved_on = Box::pin(async {
+            let file = self.file_for_writing(index).await?;
             self.make_room(index, &file, behind.position).await?;
             self.write_range(index, &file, from, behind.position, behind.offset, false).await
-        };
+        });
         let (handed, moved_on) = runtime::both(handed, moved_on).await;
         match moved_on {
             Err(error) if error.is_full() => {
@@ -204,22 +212,29 @@ impl Log {
             (index, state.written.position, end, ends_at, successor.is_some())
         };
         if from < end {
-            let file = self.file_for_writing(index)?;
+            let file = self.file_for_writing(index).await?;
             self.make_room(index, &file, end).await?;
             if durable {
                 self.store_names().await?;
             }
             self.write_range(index, &file, from, end, ends_at, durable).await?;
         } else if durable && self.state.borrow().synced != self.state.borrow().written {
-            let written = self.state.borrow().written;
-            let file = self.file_for_writing(index)?;
-            self.store_names().await?;
-            self.sync_file(index, &file).await?;
-            self.on_synced(written);
+            // Boxed as `seal` below: what is rare is not in the state of every log's flush.
+            Box::pin(self.sync_written(index)).await?;
         }
         if sealing {
-            self.seal(index).await?;
+            Box::pin(self.seal(index)).await?;
         }
+        Ok(())
+    }
+
+    /// Syncs what is written already.
+    async fn sync_written(&self, index: usize) -> Result<(), StorageError> {
+        let written = self.state.borrow().written;
+        let file = self.file_for_writing(index).await?;
+        self.store_names().await?;
+        self.sync_file(index, &file).await?;
+        self.on_synced(written);
         Ok(())
     }
 
@@ -264,7 +279,7 @@ impl Log {
             };
             let result = async {
                 if from.offset < to.offset && !self.is_offline() {
-                    let file = self.file_for_writing(from.segment)?;
+                    let file = self.file_for_writing(from.segment).await?;
                     self.make_room(from.segment, &file, to.position).await?;
                     let (from_at, offset) = (from.position, to.offset);
                     self.write_range(from.segment, &file, from_at, to.position, offset, false)
@@ -280,28 +295,37 @@ impl Log {
     }
 
     /// Opens or makes the file of a segment that is about to be written.
-    fn file_for_writing(&self, index: usize) -> Result<Rc<File>, StorageError> {
-        if let Some(file) = &self.state.borrow().segments[index].file {
-            return Ok(Rc::clone(file));
+    async fn file_for_writing(&self, index: usize) -> Result<Rc<OpenFile>, StorageError> {
+        let open = self.state.borrow().segments[index].file.clone();
+        match open {
+            Some(file) => Ok(file),
+            None => Box::pin(self.open_for_writing(index)).await,
         }
-        let path = self.state.borrow().segments[index].log_path(&self.dir);
-        let is_new = self.state.borrow().segments[index].allocated == 0;
-        let file = Rc::new(open_file(&path, self.home.direct, true)?);
-        if is_new {
-            self.state.borrow_mut().names_synced = false;
-        }
-        self.state.borrow_mut().segments[index].file = Some(Rc::clone(&file));
-        self.home.on_opened(self.weak());
-        Ok(file)
     }
 
-    /// Closes its files, to be opened again when needed; false if one is being written.
-    pub(crate) fn close_files(&self) -> bool {
-        let Ok(mut state) = self.state.try_borrow_mut() else { return false };
-        if !state.flushing {
+    async fn open_for_writing(&self, index: usize) -> Result<Rc<OpenFile>, StorageError> {
+        let place = self.home.place_for_file(self).await;
+        let path = self.state.borrow().segments[index].log_path(&self.dir);
+        let file = open_file(&path, self.home.direct, true)?;
+        let mut state = self.state.borrow_mut();
+        // A new one, if it has no space yet.
+        state.names_synced &= state.segments[index].allocated > 0;
+        drop(state);
+        Ok(self.keep_open(index, file, place))
+    }
+
+    pub(crate) fn keep_open(&self, index: usize, file: File, place: Held) -> Rc<OpenFile> {
+        let file = OpenFile::new(file, place);
+        let kept = self.home.may_keep_open(self.weak()).then(|| Rc::clone(&file));
+        self.state.borrow_mut().segments[index].file = kept;
+        file
+    }
+
+    /// Closes its files, to be opened again when needed; those in use once they are not any more.
+    pub(crate) fn close_files(&self) {
+        if let Ok(mut state) = self.state.try_borrow_mut() {
             state.segments.iter_mut().for_each(|segment| segment.file = None);
         }
-        !state.flushing
     }
 
     /// Preallocates, so that no write grows the file (a growing direct write is slow and may run
@@ -312,6 +336,16 @@ impl Log {
         if wanted <= allocated {
             return Ok(());
         }
+        Box::pin(self.allocate(index, file, allocated, wanted)).await
+    }
+
+    async fn allocate(
+        &self,
+        index: usize,
+        file: &File,
+        allocated: u64,
+        wanted: u64,
+    ) -> Result<(), StorageError> {
         let ahead = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
         let segment_bytes = u64::from(self.settings().segment_bytes).next_multiple_of(4096);
         let target = (allocated.next_multiple_of(4096) + ahead).min(segment_bytes).max(wanted);
@@ -377,7 +411,7 @@ impl Log {
             StorageError::of(&path, "write", &error)
         })?;
         if durable && !dsync {
-            self.sync_file(index, file).await?;
+            Box::pin(self.sync_file(index, file)).await?;
         }
         let reached = Reached { segment: index, position: end, offset: ends_at };
         {
@@ -464,7 +498,7 @@ impl Log {
 
     /// Cuts a segment's file to its batches, syncs it, and writes its index.
     async fn store_index(&self, index: usize) -> Result<(), StorageError> {
-        let file = self.file_for_writing(index)?;
+        let file = self.file_for_writing(index).await?;
         self.store_names().await?;
         let (path, index_path, end, bytes) = {
             let state = self.state.borrow();

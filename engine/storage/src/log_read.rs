@@ -10,7 +10,6 @@ use model::{LeaderEpoch, Offset, RecordBatch};
 use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::fs;
 use std::cmp::Ordering;
-use std::rc::Rc;
 
 /// Most bytes one read takes from disk, unless the first batch is larger.
 pub(crate) const DISK_READ_BYTES: usize = 512 * 1024;
@@ -173,10 +172,9 @@ impl Log {
         let file = match file {
             Some(file) => file,
             None => {
+                let place = self.home.place_for_file(self).await;
                 let path = self.state.borrow().segments[index].log_path(&self.dir);
-                let file = Rc::new(open_file(&path, self.home.direct, false)?);
-                self.state.borrow_mut().segments[index].file = Some(Rc::clone(&file));
-                file
+                self.keep_open(index, open_file(&path, self.home.direct, false)?, place)
             }
         };
         let from = block_floor(position);
@@ -212,6 +210,7 @@ impl Log {
         let mut from = loaded
             .last()
             .map_or((0, base), |e| (e.position, base.plus(i64::from(e.relative_offset))));
+        let _place = self.home.place_for_file(self).await;
         let file = open_file(&path, self.home.direct, false)?;
         let mut ignored = LeaderEpochs::default();
         loop {

@@ -1,11 +1,11 @@
 //! One segment: a file of batches, its index, and the slabs that cache its end.
 
 use crate::index::SegmentIndex;
+use crate::log_dir::OpenFile;
 use crate::segment_files::{Compacted, stem_of};
 use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES};
 use model::{Offset, RecordBatch};
 use runtime::buffer::{ChunkWriter, SharedBytes};
-use runtime::file::File;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -30,7 +30,7 @@ pub(crate) struct LogSegment {
     /// Position behind the last batch.
     pub(crate) end: u32,
     /// Open, or not yet made or opened.
-    pub(crate) file: Option<Rc<File>>,
+    pub(crate) file: Option<Rc<OpenFile>>,
     /// Bytes of the file that exist, preallocated ones included.
     pub(crate) allocated: u64,
     /// `None` until loaded.

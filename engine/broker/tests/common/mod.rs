@@ -182,8 +182,21 @@ fn visit_all(
 /// The program with small caches.
 pub(crate) fn weir(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-    command.arg("serve").args(args).args(["--weir.tail.cache.bytes", "4194304"]);
+    serve(&mut command, args);
     command
+}
+
+/// The same, where so many files may be open.
+fn weir_with_open_files(files: u64, args: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+    command.arg("-c").arg(limited).arg(env!("CARGO_BIN_EXE_weir"));
+    serve(&mut command, args);
+    command
+}
+
+fn serve(command: &mut Command, args: &[&str]) {
+    command.arg("serve").args(args).args(["--weir.tail.cache.bytes", "4194304"]);
 }
 
 /// A running program in a directory of its own; dropping it is kill -9.
@@ -192,6 +205,7 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     pub(crate) dir: TemporaryDir,
     args: Vec<String>,
+    open_files: Option<u64>,
 }
 
 impl Broker {
@@ -201,16 +215,29 @@ impl Broker {
 
     /// With its directory under `parent`.
     pub(crate) fn start_under(parent: &Path, args: &[&str]) -> Self {
-        let dir = TemporaryDir::new(parent, "weir-test").unwrap();
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let (child, address) = Self::spawn(&dir, &args);
-        Self { child, address, dir, args }
+        Self::start_limited(parent, args, None)
     }
 
-    fn spawn(dir: &TemporaryDir, args: &[String]) -> (Child, String) {
+    /// Where so many files may be open.
+    pub(crate) fn start_with_open_files(files: u64, args: &[&str]) -> Self {
+        Self::start_limited(&std::env::temp_dir(), args, Some(files))
+    }
+
+    fn start_limited(parent: &Path, args: &[&str], open_files: Option<u64>) -> Self {
+        let dir = TemporaryDir::new(parent, "weir-test").unwrap();
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let (child, address) = Self::spawn(&dir, &args, open_files);
+        Self { child, address, dir, args, open_files }
+    }
+
+    fn spawn(dir: &TemporaryDir, args: &[String], open_files: Option<u64>) -> (Child, String) {
         let mut all = vec!["--data-dir", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0"];
         all.extend(args.iter().map(String::as_str));
-        let mut child = weir(&all).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut command = match open_files {
+            Some(files) => weir_with_open_files(files, &all),
+            None => weir(&all),
+        };
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on ").expect("it starts").to_owned();
@@ -220,7 +247,7 @@ impl Broker {
     pub(crate) fn kill_and_start_again(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        (self.child, self.address) = Self::spawn(&self.dir, &self.args);
+        (self.child, self.address) = Self::spawn(&self.dir, &self.args, self.open_files);
     }
 
     pub(crate) fn client(&self) -> Client {
