@@ -68,6 +68,7 @@ impl Outcome {
 struct Batch {
     base: i64,
     records: i64,
+    epoch: LeaderEpoch,
     /// The bytes behind the 16 that the log sets.
     bytes: Vec<u8>,
 }
@@ -82,7 +83,6 @@ struct Expected {
     deleted: i64,
     /// Deletion up to here was asked for.
     deleting: i64,
-    epoch: i32,
     /// Damage was reported that no restart heals.
     lost: bool,
 }
@@ -96,6 +96,7 @@ struct Machine {
     journal_bytes: u64,
     segment_bytes: u32,
     cache_bytes: usize,
+    open_files: usize,
 }
 
 fn partition(number: usize) -> TopicPartition {
@@ -135,6 +136,8 @@ pub fn run(seed: u64) -> Outcome {
         journal_bytes: [64, 128, 512][random.below(3) as usize] * 1024,
         segment_bytes: 100_000 + random.below(500_000) as u32,
         cache_bytes: if random.one_in(3) { 0 } else { 4 << 20 },
+        // On every other machine fewer than logs that write.
+        open_files: [2, 2000][seed as usize % 2],
     });
     for life in 0..LIVES {
         machine.live_once(&mut random, seed.wrapping_mul(31) ^ life, life + 1 == LIVES);
@@ -264,6 +267,7 @@ impl Life {
         let start = shards.get(&0).cloned().unwrap_or_else(|| Replay::default().start_of(0));
         let journal = Journal::new(path, 0, machine.journal_bytes, true, start);
         let home = LogDir::new(path, true, &cache, Some(Rc::clone(&journal)), Arc::default());
+        home.keep_open(machine.open_files);
         home.sync_names().await?;
         let mut logs = Vec::new();
         for number in 0..machine.expected.len() {
@@ -320,11 +324,14 @@ impl Life {
         for batch in &found {
             let wanted = appended.next().expect("nothing appears that was not appended");
             assert!(
-                (batch.base, batch.records) == (wanted.base, wanted.records)
+                (batch.base, batch.records, batch.epoch)
+                    == (wanted.base, wanted.records, wanted.epoch)
                     && batch.bytes == wanted.bytes,
                 "partition {number}, offset {}: what was appended there",
                 wanted.base
             );
+            let epoch = log.epoch_of(Offset(wanted.base));
+            assert_eq!(epoch, Some(wanted.epoch), "partition {number}, offset {}", wanted.base);
         }
         assert!(appended.next().is_none(), "everything up to the end is there");
         drop(appended);
@@ -432,7 +439,6 @@ impl Life {
     async fn use_log(&self, number: usize, log: &Rc<Log>, epoch: LeaderEpoch) {
         let mut random = Random::new(self.seed ^ (number as u64 * 7919));
         let expected = &self.machine.expected[number];
-        expected.borrow_mut().epoch = epoch.0;
         let large = random.one_in(3);
         for _ in 0..self.appends {
             for _ in 0..=random.below(3) {
@@ -444,7 +450,8 @@ impl Life {
                 }
                 let records = i64::from(view.record_count());
                 let bytes = bytes[16..].to_vec();
-                expected.borrow_mut().batches.push(Batch { base: base.0, records, bytes });
+                let appended = Batch { base: base.0, records, epoch, bytes };
+                expected.borrow_mut().batches.push(appended);
             }
             if random.one_in(4) {
                 continue;
@@ -526,6 +533,7 @@ async fn read_all(log: &Log, start: Offset, end: Offset) -> Result<Vec<Batch>, S
             batches.push(Batch {
                 base: batch.base_offset().0,
                 records: i64::from(batch.record_count()),
+                epoch: batch.leader_epoch(),
                 bytes: batch.bytes()[16..].to_vec(),
             });
             offset = batch.last_offset().plus(1);
