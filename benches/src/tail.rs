@@ -47,20 +47,25 @@ enum What {
         bare: bool,
         #[arg(long, default_value_t = 4)]
         seconds: u64,
+        /// Ask no more often than this: the server sleeps between answers, as at a live tail. 0: as fast as it
+        /// is answered
+        #[arg(long, default_value_t = 0)]
+        answers_per_s: u32,
     },
 }
 
 fn main() {
     match Args::parse().what {
         What::Serve { partitions } => serve(partitions),
-        What::Read { bootstrap_server, server_pid, partitions, bare, seconds } => {
+        What::Read { bootstrap_server, server_pid, partitions, bare, seconds, answers_per_s } => {
             let stream = TcpStream::connect(bootstrap_server).expect("it listens");
             let mut client = Client::new(stream, 4 << 20);
             let records = batch(RECORDS, 1024);
             if !bare {
                 fill(&mut client, partitions, &records);
             }
-            read(&mut client, server_pid, partitions, records.len(), seconds);
+            let pace = (answers_per_s > 0).then(|| Duration::from_secs(1) / answers_per_s);
+            read(&mut client, server_pid, partitions, records.len(), seconds, pace);
         }
     }
 }
@@ -106,7 +111,14 @@ fn fill(client: &mut Client, partitions: i32, records: &[u8]) {
     }
 }
 
-fn read(client: &mut Client, pid: u32, partitions: i32, batch_bytes: usize, seconds: u64) {
+fn read(
+    client: &mut Client,
+    pid: u32,
+    partitions: i32,
+    batch_bytes: usize,
+    seconds: u64,
+    pace: Option<Duration>,
+) {
     let limits = FetchLimits {
         max_bytes: 50 << 20,
         partition_max_bytes: batch_bytes as u32 as i32,
@@ -134,6 +146,8 @@ fn read(client: &mut Client, pid: u32, partitions: i32, batch_bytes: usize, seco
     let (mut bytes, mut answers) = (0, 0u64);
     while began.elapsed() < Duration::from_secs(seconds) {
         for fetch in &fetches {
+            let due = pace.map_or(Duration::ZERO, |pace| pace * answers as u32);
+            thread::sleep(due.saturating_sub(began.elapsed()));
             let got = client.exchange(fetch).len();
             // The work is done: each answer holds a batch of each partition.
             assert!((expected..expected + 4096).contains(&got), "{got} bytes for {expected}");
