@@ -5,7 +5,7 @@ use crate::steps::{self, Done, top};
 use crate::{peers, soak, versus};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A kept run: its name, loadgen's arguments, and where its figure stands.
 struct Kept {
@@ -58,7 +58,7 @@ const KEPT: [Kept; 9] = [
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: [&str; 15] = [
     "default",
     "partitions",
     "consumers",
@@ -71,16 +71,21 @@ pub(crate) const NAMES: [&str; 12] = [
     "librdkafka",
     "kafka",
     "soak",
+    "floor",
+    "tail",
+    "many",
 ];
 /// Rounds of the comparison with librdkafka's tool, and with Apache Kafka.
 const PEER_ROUNDS: usize = 5;
 const VERSUS_ROUNDS: usize = 3;
+const BENCH_ROUNDS: usize = 3;
 
 pub(crate) fn run(name: &str) -> Done {
     match name {
         "librdkafka" => return beside_librdkafka(),
         "kafka" => return beside_kafka(),
         "soak" => return of_soak(),
+        "floor" | "tail" | "many" => return of_bench(name),
         _ => {}
     }
     let kept = KEPT.iter().find(|kept| kept.name == name).expect("clap knows the names");
@@ -163,6 +168,29 @@ fn of_soak() -> Done {
     let said = soak::run(60)?;
     let headline = said.lines().last().unwrap_or_default().to_owned();
     keep("soak", &commit, &format!("```\n{said}```"), &headline)
+}
+
+/// What `cargo xtask bench NAME` prints, with its medians as the figure.
+fn of_bench(name: &str) -> Done {
+    let commit = commit()?;
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new(program)
+        .args(["bench", name, "--rounds", &BENCH_ROUNDS.to_string()])
+        .stderr(Stdio::inherit())
+        .current_dir(top())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("bench {name}: {}", output.status));
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    // Without what it built first, and how long that took.
+    let said: Vec<&str> =
+        said.lines().skip_while(|line| line.starts_with("==>") || line.ends_with(" s")).collect();
+    let is_figure = |line: &&&str| line.starts_with("median") || line.contains(" bytes");
+    let figures: Vec<&str> = said.iter().filter(is_figure).map(|line| line.trim()).collect();
+    let text = format!("Medians of {BENCH_ROUNDS} rounds.\n\n```\n{}\n```", said.join("\n"));
+    keep(name, &commit, &text, &figures.join("; "))
 }
 
 /// Puts a comparison into `results/` and its headline into the ledger.
