@@ -10,6 +10,8 @@ use std::time::Duration;
 
 const PARTITIONS: [&str; 4] = ["12", "100", "1000", "10000"];
 const IDLE_PARTITIONS: u64 = 10_000;
+/// Of a request that each of them sends.
+const BUSY_BYTES: usize = 500_000;
 /// Below the limit of open files that most shells have.
 const IDLE_CONNECTIONS: u64 = 900;
 /// The first record of each partition makes its files: the warm-up is long enough for all of them.
@@ -87,6 +89,21 @@ fn idle_connections() -> Done {
         std::thread::sleep(Duration::from_millis(300));
         let grown = resident(pid)?.saturating_sub(before);
         println!("{IDLE_CONNECTIONS} idle connections: {} bytes each", grown / IDLE_CONNECTIONS);
+        // ApiVersions v0 again, with so much behind it that nobody reads.
+        let length = (10 + BUSY_BYTES as u32).to_be_bytes();
+        let mut frame = [&length[..], &[0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff]].concat();
+        frame.resize(frame.len() + BUSY_BYTES, 0);
+        for stream in &mut open {
+            let mut answer = [0; 4];
+            let asked = stream.write_all(&frame).and_then(|()| stream.read_exact(&mut answer));
+            asked.map_err(|error| error.to_string())?;
+            let mut answer = vec![0; u32::from_be_bytes(answer) as usize];
+            stream.read_exact(&mut answer).map_err(|error| error.to_string())?;
+        }
+        let busy = resident(pid)?.saturating_sub(before) / IDLE_CONNECTIONS;
+        std::thread::sleep(Duration::from_secs(3));
+        let rests = resident(pid)?.saturating_sub(before) / IDLE_CONNECTIONS;
+        println!("  after a request of {BUSY_BYTES} bytes {busy} each; silent for 3 s: {rests}");
         Ok(())
     })
 }

@@ -11,9 +11,10 @@ use crate::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
 use crate::stages::Stage;
 use runtime::budget::Held;
 use runtime::buffer::{ReceiveBuffer, SharedBytes};
+use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
-use runtime::socket::Socket;
-use runtime::{clock, timer};
+use runtime::socket::{Socket, was_interrupted};
+use runtime::timer;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -105,6 +106,7 @@ async fn read<F: Future<Output = Outcome>>(
     let bytes_max = shard.node.config.request_bytes_max as usize;
     let peer = socket.peer_address();
     let mut large = None;
+    let mut large_came_at = Nanos::default();
     loop {
         let mut wanted = 0;
         while let Some(total) = frame_bytes(buffer.bytes(), bytes_max).map_err(said)? {
@@ -128,19 +130,32 @@ async fn read<F: Future<Output = Outcome>>(
         }
         if wanted > RECEIVE_CHUNK_BYTES && large.is_none() {
             large = Some(shard.large_request_memory.take(wanted).await);
+            large_came_at = clock::now();
         }
         buffer.make_room(wanted, &mut shard.receive_pool.borrow_mut());
-        let mut receive = pin!(socket.receive(buffer, wanted));
-        let until = large.as_ref().map(|_| clock::now() + LARGE_STALLS_MAX);
-        let Some(received) = timer::before(until, receive.as_mut()).await else {
-            socket.shutdown();
-            let _ = receive.await;
-            let seconds = LARGE_STALLS_MAX.as_secs();
-            return Err(format!("nothing more of a request of {wanted} bytes in {seconds} s"));
+        let until = large.as_ref().map(|_| large_came_at + LARGE_STALLS_MAX);
+        let received = {
+            let mut receive = pin!(socket.receive(buffer, wanted));
+            let Some(received) = timer::before(until, receive.as_mut()).await else {
+                socket.shutdown();
+                let _ = receive.await;
+                let seconds = LARGE_STALLS_MAX.as_secs();
+                return Err(format!("nothing more of a request of {wanted} bytes in {seconds} s"));
+            };
+            received
         };
         match received {
             Ok(0) => break,
+            Ok(_) if large.is_some() => large_came_at = clock::now(),
             Ok(_) => {}
+            // Silent for a while: a chunk that once held a large request is not kept for the next one.
+            Err(error) if was_interrupted(&error) => {
+                if buffer.bytes().is_empty() {
+                    buffer.rest(&mut shard.receive_pool.borrow_mut());
+                    socket.until_readable().await;
+                    buffer.wake(&mut shard.receive_pool.borrow_mut());
+                }
+            }
             // A peer that resets is gone like one that closes.
             Err(_) => break,
         }

@@ -15,7 +15,7 @@ use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::StopSignals;
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, clock, spawn, thread, timer};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -307,8 +307,17 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
 /// A shard's listener and the connections it let in.
 struct Acceptor {
     listener: Listener,
-    sockets: RefCell<BTreeMap<u64, Rc<Socket>>>,
+    peers: RefCell<BTreeMap<u64, Peer>>,
 }
+
+struct Peer {
+    socket: Rc<Socket>,
+    /// How many receives had ended when it was last looked at.
+    receives: Cell<u64>,
+}
+
+/// Connections that were silent for so long, and up to twice that, give back the memory they receive in.
+const SILENT: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// The acceptor of a shard other than 0, for `stop`.
@@ -317,13 +326,25 @@ thread_local! {
 
 impl Acceptor {
     fn new(listener: Listener) -> Self {
-        Self { listener, sockets: RefCell::default() }
+        Self { listener, peers: RefCell::default() }
     }
 
     fn stop(&self) {
         self.listener.shutdown();
-        for socket in self.sockets.borrow().values() {
-            socket.shutdown();
+        for peer in self.peers.borrow().values() {
+            peer.socket.shutdown();
+        }
+    }
+
+    async fn rest_silent_for_ever(self: Rc<Self>) {
+        loop {
+            timer::sleep(SILENT).await;
+            for peer in self.peers.borrow().values() {
+                let receives = peer.socket.receives();
+                if peer.receives.replace(receives) == receives {
+                    peer.socket.interrupt();
+                }
+            }
         }
     }
 }
@@ -366,18 +387,20 @@ async fn until_place(shard: &Shard) -> Option<ConnectionPlace> {
 }
 
 async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
+    spawn(Rc::clone(acceptor).rest_silent_for_ever());
     let mut number = 0;
     loop {
         match acceptor.listener.accept().await {
             Ok(socket) => {
                 let socket = Rc::new(socket);
                 number += 1;
-                acceptor.sockets.borrow_mut().insert(number, Rc::clone(&socket));
+                let peer = Peer { socket: Rc::clone(&socket), receives: Cell::new(0) };
+                acceptor.peers.borrow_mut().insert(number, peer);
                 let place = until_place(shard).await;
                 let (shard, acceptor) = (Rc::clone(shard), Rc::clone(acceptor));
                 spawn(async move {
                     connection::serve(shard, socket).await;
-                    acceptor.sockets.borrow_mut().remove(&number);
+                    acceptor.peers.borrow_mut().remove(&number);
                     drop(place);
                 });
             }

@@ -152,6 +152,49 @@ fn what_nobody_reads_is_bounded_when_it_is_new() {
 }
 
 #[test]
+fn who_is_silent_holds_no_memory_and_is_heard_again() {
+    const CLIENTS: usize = 100;
+    let broker = start();
+    let usage = || runtime::process::usage(broker.child.id()).unwrap();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| broker.client()).collect();
+    // Less than half of a receive chunk: the next request goes behind it.
+    let large = batch(100, 5_000);
+    let small = batch(1, 100);
+    let mut end = 100 * BATCHES as i64;
+    let mut produce = |client: &mut Client, batch: &[u8], records: i64| {
+        assert_eq!(client.produce("t", 1, batch), Some((0, end)));
+        end += records;
+    };
+    std::thread::sleep(Duration::from_secs(3));
+    let before = usage().resident_bytes;
+    clients.iter_mut().for_each(|client| produce(client, &large, 100));
+    // Some speak just when they are about to be taken for silent.
+    for round in 0..5u64 {
+        let (speaks, silent) = clients.split_at_mut(CLIENTS / 2);
+        for (number, client) in speaks.iter_mut().enumerate() {
+            produce(client, &small, 1);
+            std::thread::sleep(Duration::from_micros(20_000 + 150 * (number as u64 + round)));
+        }
+        assert!(silent.iter_mut().all(|client| !hears(client)));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let left = usage().resident_bytes.saturating_sub(before);
+    println!("{CLIENTS} silent connections: {} MB", left / MB);
+    assert!(left < 25 * MB, "{left} bytes: only some chunks are kept for whoever comes next");
+    for _ in 0..3 {
+        clients.iter_mut().for_each(|client| produce(client, &large, 100));
+    }
+}
+
+/// Whether something came unasked.
+fn hears(client: &Client) -> bool {
+    client.stream.set_nonblocking(true).unwrap();
+    let heard = client.stream.peek(&mut [0]).is_ok();
+    client.stream.set_nonblocking(false).unwrap();
+    heard
+}
+
+#[test]
 fn large_requests_that_do_not_end_are_bounded_and_small_ones_pass_them() {
     let broker = start();
     let mut stuck: Vec<Client> = (0..connections()).map(|_| broker.client()).collect();

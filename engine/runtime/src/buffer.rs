@@ -55,9 +55,22 @@ impl Drop for Extent {
 pub(crate) struct Chunk {
     start: NonNull<u8>,
     capacity: usize,
-    /// What it was cut from; else it was allocated alone.
-    extent: Option<Arc<Extent>>,
+    source: Source,
 }
+
+/// Where a chunk's memory is from.
+enum Source {
+    Allocator,
+    /// The system itself, where it goes back to at once: an allocator may keep what is freed.
+    System,
+    /// Cut from this.
+    Extent {
+        _keeps: Arc<Extent>,
+    },
+}
+
+/// From here on chunks are the system's.
+const MAPPED_BYTES_MIN: usize = 256 * 1024;
 
 // SAFETY: the bytes below a writer's `filled` never change while any `SharedBytes` exists, and
 // those above are touched only through the one `ChunkWriter` (or by the kernel on its behalf).
@@ -71,12 +84,24 @@ impl Chunk {
         assert!(capacity <= i32::MAX as usize, "a chunk's places fit 32 bits");
         let capacity = capacity.next_multiple_of(ALIGNMENT);
         let layout = Self::layout(capacity);
+        if capacity >= MAPPED_BYTES_MIN {
+            let (protection, flags) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: asks for fresh memory anywhere.
+            let start =
+                unsafe { libc::mmap(std::ptr::null_mut(), capacity, protection, flags, -1, 0) };
+            if start == libc::MAP_FAILED {
+                handle_alloc_error(layout);
+            }
+            let start = NonNull::new(start.cast()).expect("a mapping is not at zero");
+            return Self { start, capacity, source: Source::System };
+        }
         // Not zeroed: that would map every page, and an idle connection uses one of its chunk's 272.
         // SAFETY: the layout has a size above zero. Only bytes below a writer's `filled` are read, and
         // `disk_range` zeroes what it names above.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, capacity, extent: None }
+        Self { start, capacity, source: Source::Allocator }
     }
 
     fn layout(capacity: usize) -> Layout {
@@ -100,17 +125,23 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        if self.extent.is_some() {
-            // The extent may live on for others: this part of its memory goes back to the system now, and is
-            // not filled up again to make a huge page of what is left.
-            for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTNEED] {
-                // SAFETY: whole pages that only this chunk used, and nobody reads them any more.
-                unsafe { libc::madvise(self.start.as_ptr().cast(), self.capacity, advice) };
+        let start = self.start.as_ptr();
+        match self.source {
+            // SAFETY: allocated in `new` with the same layout, and this is the last owner.
+            Source::Allocator => unsafe { dealloc(start, Self::layout(self.capacity)) },
+            Source::System => {
+                // SAFETY: mapped in `new` with this size, and this is the last owner.
+                unsafe { libc::munmap(start.cast(), self.capacity) };
             }
-            return;
+            // The extent may live on for others: this part of its memory goes back to the system now, and is not
+            // filled up again to make a huge page of what is left.
+            Source::Extent { .. } => {
+                for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTNEED] {
+                    // SAFETY: whole pages that only this chunk used, and nobody reads them any more.
+                    unsafe { libc::madvise(start.cast(), self.capacity, advice) };
+                }
+            }
         }
-        // SAFETY: allocated in `new` with the same layout, and this is the last owner.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) };
     }
 }
 
@@ -380,7 +411,7 @@ impl ChunkPool {
         // SAFETY: inside the extent.
         let start = unsafe { extent.start.add(at) };
         self.extent = Some((Arc::clone(&extent), at + capacity));
-        Chunk { start, capacity, extent: Some(extent) }
+        Chunk { start, capacity, source: Source::Extent { _keeps: extent } }
     }
 
     /// An empty chunk; `None` when all are in use.
@@ -454,6 +485,18 @@ impl ReceiveBuffer {
     #[must_use]
     pub fn new(pool: &mut ChunkPool) -> Self {
         Self { writer: Some(pool.take_or_grow()), taken: 0 }
+    }
+
+    /// Gives its chunk back to the pool, for as long as nothing comes. Nothing may be left in it.
+    pub fn rest(&mut self, pool: &mut ChunkPool) {
+        assert!(self.bytes().is_empty(), "what was received is taken first");
+        pool.retire(self.writer.take().expect("looked at above"));
+    }
+
+    /// Takes a chunk again after `rest`.
+    pub fn wake(&mut self, pool: &mut ChunkPool) {
+        assert!(self.writer.is_none(), "it rests");
+        *self = Self::new(pool);
     }
 
     /// Bytes received and not taken yet.

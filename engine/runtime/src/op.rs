@@ -165,6 +165,25 @@ pub(crate) fn submit(op: Op) -> Submitted {
     Submitted { index: Some(with_core(|core| core.submit(op))) }
 }
 
+impl Submitted {
+    /// Its number, until it is done.
+    pub(crate) fn index(&self) -> Option<u32> {
+        self.index
+    }
+}
+
+/// Asks for an operation in flight to be cancelled. It completes as ever: with ECANCELED, or with what it had
+/// come to.
+pub(crate) fn cancel(index: u32) {
+    with_core(|core| {
+        if core.slots.borrow_mut().get(index).state == SlotState::InFlight
+            && let Backend::Ring(ring) = &mut *core.backend.borrow_mut()
+        {
+            ring.cancel(index);
+        }
+    });
+}
+
 impl Future for Submitted {
     type Output = (i32, Op);
 

@@ -162,6 +162,12 @@ impl Ring {
         self.push_entry(&entry.user_data(NO_SLOT));
     }
 
+    /// Asks for the operation of a slot to be cancelled.
+    pub(crate) fn cancel(&mut self, index: u32) {
+        let entry = opcode::AsyncCancel::new(u64::from(index)).build();
+        self.push_entry(&entry.user_data(NO_SLOT));
+    }
+
     /// Submits everything queued; waits for a completion if `wait`, at most until `timeout_ns`.
     pub(crate) fn enter(&mut self, wait: bool, timeout_ns: Option<u64>) -> io::Result<()> {
         self.counters.enters.add(1);

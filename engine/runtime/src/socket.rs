@@ -1,11 +1,13 @@
 //! TCP sockets of a thread.
 //!
-//! A receive is never cancelled half-way: to end one, `shutdown` the socket and wait for it.
+//! A receive is never dropped half-way, with what it may have received: to end one, `shutdown` the socket, or
+//! `interrupt` it, and wait for it.
 #![allow(unsafe_code)]
 
 use crate::buffer::{ReceiveBuffer, SharedBytes};
 use crate::file::result_of;
-use crate::op::{Op, submit};
+use crate::op::{Op, cancel, submit};
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::RawFd;
@@ -13,11 +15,29 @@ use std::os::fd::RawFd;
 /// A connected TCP socket. Dropping it ends what is in flight on it and closes it.
 pub struct Socket {
     fd: RawFd,
+    /// The operation that receives.
+    receiving: Cell<Option<u32>>,
+    receives: Cell<u64>,
 }
 
 /// A listening TCP socket; several may share an address (`SO_REUSEPORT`).
 pub struct Listener {
     fd: RawFd,
+}
+
+/// The number of an operation is another one's once it is over, also for a receive that is dropped.
+struct Receiving<'a>(&'a Cell<Option<u32>>);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
+/// Whether a `receive` ended because of `interrupt`.
+#[must_use]
+pub fn was_interrupted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECANCELED)
 }
 
 impl Listener {
@@ -64,7 +84,7 @@ impl Listener {
     /// As accept(2); `InvalidInput` after `shutdown`.
     pub async fn accept(&self) -> io::Result<Socket> {
         let (result, _) = submit(Op::Accept { fd: self.fd }).await;
-        let socket = Socket { fd: result_of(result)? as RawFd };
+        let socket = Socket::new(result_of(result)? as RawFd);
         set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         Ok(socket)
     }
@@ -85,12 +105,16 @@ impl Drop for Listener {
 }
 
 impl Socket {
+    fn new(fd: RawFd) -> Self {
+        Self { fd, receiving: Cell::new(None), receives: Cell::new(0) }
+    }
+
     /// Connects to `address`.
     ///
     /// # Errors
     /// As connect(2).
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let socket = Self { fd: new_socket(address)? };
+        let socket = Self::new(new_socket(address)?);
         set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         let (result, _) = submit(Op::Connect { fd: socket.fd, address }).await;
         result_of(result)?;
@@ -101,17 +125,39 @@ impl Socket {
     /// is the size of the frame at the buffer's front if known, else 0.
     ///
     /// # Errors
-    /// As recv(2).
+    /// As recv(2); `was_interrupted` tells if it is because of `interrupt`.
     pub async fn receive(
         &self,
         buffer: &mut ReceiveBuffer,
         frame_bytes: usize,
     ) -> io::Result<usize> {
         let len_max = buffer.receive_max(frame_bytes);
-        let (result, op) = submit(Op::Receive { fd: self.fd, into: buffer.lend(), len_max }).await;
+        let receive = submit(Op::Receive { fd: self.fd, into: buffer.lend(), len_max });
+        self.receiving.set(receive.index());
+        let receiving = Receiving(&self.receiving);
+        let (result, op) = receive.await;
+        drop(receiving);
+        self.receives.set(self.receives.get() + 1);
         let Op::Receive { into, .. } = op else { unreachable!("the op comes back") };
         buffer.give_back(into);
         result_of(result)
+    }
+
+    /// How many receives have ended.
+    #[must_use]
+    pub fn receives(&self) -> u64 {
+        self.receives.get()
+    }
+
+    /// Has a `receive` that waits for bytes end without any, as `was_interrupted` tells; one to which they have
+    /// come ends with them.
+    pub fn interrupt(&self) {
+        self.receiving.get().into_iter().for_each(cancel);
+    }
+
+    /// Waits until there is something to receive, the end included, without memory to receive it in.
+    pub async fn until_readable(&self) {
+        submit(Op::Readable { fd: self.fd }).await;
     }
 
     /// Sends all `pieces` in order; the vector comes back empty for reuse.

@@ -64,16 +64,17 @@ impl Timers {
         *waker = None;
         self.cancelled += 1;
         if self.cancelled > 16 && self.cancelled > self.heap.len() / 2 {
-            let heap = std::mem::take(&mut self.heap);
-            let mut kept = Vec::with_capacity(heap.len() - self.cancelled);
-            for Reverse((at, index)) in heap {
-                if self.entries[index as usize].waker.is_some() {
-                    kept.push(Reverse((at, index)));
-                } else {
-                    self.free(index);
+            // In place: with a waiting fetch after the other this happens all the time.
+            let Self { heap, entries, free, .. } = self;
+            heap.retain(|Reverse((_, index))| {
+                let entry = &mut entries[*index as usize];
+                let is_wanted = entry.waker.is_some();
+                if !is_wanted {
+                    entry.generation = entry.generation.wrapping_add(1);
+                    free.push(*index);
                 }
-            }
-            self.heap = kept.into();
+                is_wanted
+            });
             self.cancelled = 0;
         }
     }
