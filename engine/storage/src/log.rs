@@ -81,6 +81,8 @@ pub struct Log {
     pub(crate) journaled_in: Cell<u64>,
     pub(crate) writes_behind: Cell<bool>,
     holds_slabs: Cell<bool>,
+    /// Its directory knows that it keeps files open.
+    pub(crate) is_kept_open: Cell<bool>,
     /// Up to where it was compacted, once known.
     pub(crate) cleaned_to: Cell<Option<Offset>>,
 }
@@ -196,6 +198,7 @@ impl Log {
             journaled_in: Cell::new(0),
             writes_behind: Cell::new(false),
             holds_slabs: Cell::new(false),
+            is_kept_open: Cell::new(false),
             cleaned_to: Cell::new(None),
         });
         if let Some(journal) = &home.journal {

@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Files that the logs of one shard keep open in one directory, unless told otherwise.
 const OPEN_FILES_MAX: usize = 2_000;
+/// Logs that are gone are looked for among at least so many.
+const KEPT_OPEN_MAX: usize = 64;
 
 /// Whether a directory still takes writes; shared by all shards.
 #[derive(Debug, Default)]
@@ -74,8 +76,10 @@ pub struct LogDir {
     pub(crate) owes_sync: Cell<bool>,
     /// Files that its logs may have open.
     files: Rc<Budget>,
-    /// Logs that keep files open, in the order in which they opened them; one entry a file.
+    /// Logs that keep files open, each once, in the order in which they began to; and some that are gone.
     kept_open: RefCell<VecDeque<Weak<Log>>>,
+    /// When there are so many it is looked which are gone.
+    kept_open_max: Cell<usize>,
 }
 
 impl LogDir {
@@ -98,6 +102,7 @@ impl LogDir {
             owes_sync: Cell::new(false),
             files: Budget::new(OPEN_FILES_MAX),
             kept_open: RefCell::default(),
+            kept_open_max: Cell::new(KEPT_OPEN_MAX),
         })
     }
 
@@ -159,6 +164,7 @@ impl LogDir {
         while !self.files.has_room(1) {
             let Some(oldest) = self.kept_open.borrow_mut().pop_front() else { break };
             if let Some(oldest) = oldest.upgrade() {
+                oldest.is_kept_open.set(false);
                 oldest.close_files();
             }
         }
@@ -167,12 +173,19 @@ impl LogDir {
 
     /// Whether a log that opened a file may keep it open: not while others wait for a place, as these have
     /// closed by then all that was kept.
-    pub(crate) fn may_keep_open(&self, log: Weak<Log>) -> bool {
-        let may = !self.files.has_waiters();
-        if may {
-            self.kept_open.borrow_mut().push_back(log);
+    pub(crate) fn may_keep_open(&self, log: &Log) -> bool {
+        if self.files.has_waiters() {
+            return false;
         }
-        may
+        if !log.is_kept_open.replace(true) {
+            let mut kept = self.kept_open.borrow_mut();
+            if kept.len() >= self.kept_open_max.get() {
+                kept.retain(|log| log.strong_count() > 0);
+                self.kept_open_max.set(KEPT_OPEN_MAX.max(2 * kept.len()));
+            }
+            kept.push_back(log.weak());
+        }
+        true
     }
 
     /// Makes the names of partition directories durable: after `Log::create`, before they are used.
@@ -183,5 +196,45 @@ impl LogDir {
         let partitions = self.path.join("partitions");
         let synced = fs::sync_dir(&partitions).await;
         synced.map_err(|error| StorageError::of(&partitions, "sync", &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LogSettings;
+    use model::record_batch::BatchBuilder;
+    use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId};
+    use runtime::simulated::{Disk, Simulation};
+    use runtime::{Io, Runtime};
+
+    #[test]
+    fn logs_that_come_and_go_leave_nothing_behind() {
+        let machine = Runtime::new(Io::Simulated(Simulation::new(Disk::default(), 1))).unwrap();
+        let body = async {
+            let data = Path::new("/d");
+            fs::create_dir_all(&data.join("partitions")).unwrap();
+            let home = LogDir::new(data, true, &TailCache::new(0), None, Arc::default());
+            let mut builder = BatchBuilder::default();
+            builder.begin(0);
+            builder.push(0, None, Some(b"a record"), &[]);
+            let bytes = builder.finish(Compression::None).to_vec();
+            let batch = RecordBatch::validate_produced(&bytes, 1 << 20).unwrap();
+            for number in 0..1000 {
+                let partition = TopicPartition {
+                    topic_id: TopicId([1; 16]),
+                    partition: PartitionIndex(number),
+                };
+                let log = Log::create(&home, partition, LogSettings::default()).unwrap();
+                for _ in 0..3 {
+                    log.append(batch, log.log_end(), LeaderEpoch(1)).unwrap();
+                    log.flush(false).await.unwrap();
+                    log.close_files();
+                }
+            }
+            assert!(home.kept_open.borrow().len() <= KEPT_OPEN_MAX);
+            assert!(home.files.has_room(OPEN_FILES_MAX / 2), "no place is held");
+        };
+        machine.block_on(body).unwrap();
     }
 }

@@ -316,7 +316,7 @@ impl Log {
 
     pub(crate) fn keep_open(&self, index: usize, file: File, place: Held) -> Rc<OpenFile> {
         let file = OpenFile::new(file, place);
-        let kept = self.home.may_keep_open(self.weak()).then(|| Rc::clone(&file));
+        let kept = self.home.may_keep_open(self).then(|| Rc::clone(&file));
         self.state.borrow_mut().segments[index].file = kept;
         file
     }
