@@ -6,7 +6,8 @@ mod common;
 
 use common::{Broker, Client, batch, body, fetch_all};
 use model::RecordBatch;
-use std::io::Write;
+use std::io::ErrorKind::ConnectionReset;
+use std::io::{Read, Write};
 use std::time::Duration;
 use wire::ApiKey;
 use wire::fetch::{FetchAsk, FetchLimits, put_request, read_response};
@@ -194,27 +195,53 @@ fn hears(client: &Client) -> bool {
     heard
 }
 
+/// The beginning of a request of 20 MB: a produce request, as far as its head tells.
+fn large_that_does_not_end() -> Vec<u8> {
+    let mut frame = (20u32 << 20).to_be_bytes().to_vec();
+    frame.resize(8 << 20, 0);
+    frame[7] = 9;
+    frame
+}
+
+#[test]
+fn a_large_request_that_stalls_is_given_up_however_often_its_silence_is_looked_at() {
+    let broker = start();
+    let mut client = broker.client();
+    client.send(&large_that_does_not_end());
+    client.stream.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
+    let ended = client.stream.read(&mut [0]);
+    assert!(
+        matches!(&ended, Ok(0))
+            || ended.as_ref().is_err_and(|error| error.kind() == ConnectionReset),
+        "{ended:?}"
+    );
+    // What it held is free.
+    serves_a_large_one(&broker);
+}
+
+/// A large request that ends has its turn.
+fn serves_a_large_one(broker: &Broker) {
+    let mut client = broker.client();
+    let records = batch(100, BATCH_BYTES / 100);
+    let batches: Vec<_> = (0..3 * PARTITIONS).map(|n| (n % PARTITIONS, &records[..])).collect();
+    let frame = client.produce_frame("t", 1, &batches);
+    assert!(frame.len() > 3_000_000);
+    client.send(&frame);
+    assert!(client.produced().is_some());
+}
+
 #[test]
 fn large_requests_that_do_not_end_are_bounded_and_small_ones_pass_them() {
     let broker = start();
     let mut stuck: Vec<Client> = (0..connections()).map(|_| broker.client()).collect();
-    let mut frame = (20u32 << 20).to_be_bytes().to_vec();
-    frame.resize(8 << 20, 0);
-    // A produce request, as far as its head tells.
-    frame[7] = 9;
+    let frame = large_that_does_not_end();
     let grown = grown_by(&broker, || {
         stuck.iter_mut().for_each(|client| push(client, &frame));
         still_serves(&broker, BATCHES);
     });
     // A receive chunk each, and a few that grow.
     assert_bounded(grown, 1_200_000);
-    // They go, and a large one that ends has its turn.
+    // They go.
     drop(stuck);
-    let records = batch(100, BATCH_BYTES / 100);
-    let batches: Vec<_> = (0..3 * PARTITIONS).map(|n| (n % PARTITIONS, &records[..])).collect();
-    let mut client = broker.client();
-    let frame = client.produce_frame("t", 1, &batches);
-    assert!(frame.len() > 3_000_000);
-    client.send(&frame);
-    assert!(client.produced().is_some());
+    serves_a_large_one(&broker);
 }
