@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// For rings, journals, signals, metrics, the catalog, and what is only open for a moment.
-const RESERVED: usize = 128;
+/// For signals, metrics, the catalog, and what is only open for a moment.
+const RESERVED: usize = 64;
+/// For each shard's ring and mailbox, and for each of its journals and what is open beside the logs.
+const RESERVED_OF_SHARD: usize = 16;
 /// With fewer there is no point in serving.
 const SHARE_MIN: usize = 16;
 /// Below this a start says that the limit is low.
@@ -24,6 +26,11 @@ pub(crate) struct OpenFiles {
 /// One connection's place; given back when dropped.
 pub(crate) struct ConnectionPlace(Arc<OpenFiles>);
 
+/// Neither logs nor connections.
+fn reserved(log_dirs: usize, shards: usize) -> usize {
+    RESERVED + RESERVED_OF_SHARD * shards * (1 + log_dirs)
+}
+
 impl OpenFiles {
     /// Half of `limit` is for the logs, most of the rest for at most `connections_max` connections.
     pub(crate) fn divide(
@@ -33,7 +40,7 @@ impl OpenFiles {
         connections_max: usize,
     ) -> Arc<Self> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let rest = (limit - limit / 2).saturating_sub(RESERVED);
+        let rest = (limit - limit / 2).saturating_sub(reserved(log_dirs, shards));
         Arc::new(Self {
             of_log_dir: (limit / 2 / (log_dirs * shards)).max(SHARE_MIN),
             connections_max: connections_max.min(rest.max(SHARE_MIN)),
@@ -63,7 +70,8 @@ mod tests {
     fn logs_and_connections_never_want_more_than_the_limit() {
         for (limit, log_dirs, shards) in [(1024, 1, 2), (20_000, 3, 8), (1 << 20, 1, 1)] {
             let files = OpenFiles::divide(limit, log_dirs, shards, usize::MAX);
-            let wanted = files.of_log_dir * log_dirs * shards + files.connections_max + RESERVED;
+            let wanted = files.of_log_dir * log_dirs * shards + files.connections_max;
+            let wanted = wanted + reserved(log_dirs, shards);
             assert!(wanted as u64 <= limit, "{wanted} of {limit}");
             assert!(wanted as u64 > limit * 9 / 10, "{wanted} of {limit}: some are never used");
         }
