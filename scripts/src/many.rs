@@ -10,10 +10,10 @@ use std::time::Duration;
 
 const PARTITIONS: [&str; 4] = ["12", "100", "1000", "10000"];
 const IDLE_PARTITIONS: u64 = 10_000;
-/// Of a request that each of them sends.
-const BUSY_BYTES: usize = 500_000;
 /// Below the limit of open files that most shells have.
 const IDLE_CONNECTIONS: u64 = 900;
+/// Of the one large request that each of them sends before it is idle again.
+const BUSY_BYTES: usize = 500_000;
 /// The first record of each partition makes its files: the warm-up is long enough for all of them.
 const LOAD: &str = "--rate 50k --record-size 100 --producers 200 --consumers 0 --acks 1 --warmup 15s --duration 6s";
 

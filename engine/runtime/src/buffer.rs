@@ -365,9 +365,10 @@ pub struct ChunkPool {
     chunks_max: usize,
     chunks_made: usize,
     retired: VecDeque<Arc<Chunk>>,
-    /// The extent that chunks are cut from, and where the next one begins; `None`: chunks stand alone.
-    extent: Option<(Arc<Extent>, usize)>,
+    /// Whether chunks are cut from extents; else each stands alone.
     cuts: bool,
+    /// The extent that the next chunk is cut from, and where.
+    extent: Option<(Arc<Extent>, usize)>,
 }
 
 impl ChunkPool {
