@@ -6,9 +6,10 @@
 use clap::Parser;
 use model::record_batch::CRC_COVERS_FROM;
 use model::{ErrorCode, crc32c};
-use runtime::buffer::{ChunkPool, ChunkWriter, DiskRange, ReceiveBuffer, SharedBytes};
+use runtime::buffer::{ChunkPool, ChunkWriter, DiskRange, SharedBytes};
 use runtime::file::{File, OpenOptions};
 use runtime::notify::Notify;
+use runtime::receive_buffer::ReceiveBuffer;
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, fs, spawn};
 use std::cell::{Cell, RefCell};

@@ -3,8 +3,9 @@
 
 use crate::histogram::Latency;
 use crate::result::{LatencyFound, StageFound};
-use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
+use runtime::buffer::{ChunkPool, SharedBytes};
 use runtime::clock;
+use runtime::receive_buffer::ReceiveBuffer;
 use runtime::socket::Socket;
 use runtime::timer;
 use std::net::ToSocketAddrs;

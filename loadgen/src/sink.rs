@@ -2,8 +2,9 @@
 //! loadgen does against it is loadgen's own limit; and it can be told to stall, so that loadgen's
 //! honesty is seen with a delay that is known exactly.
 
-use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
+use runtime::buffer::{ChunkPool, SharedBytes};
 use runtime::clock::{self, Nanos};
+use runtime::receive_buffer::ReceiveBuffer;
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, spawn, timer};
 use std::cell::{Cell, RefCell};

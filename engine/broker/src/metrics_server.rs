@@ -3,8 +3,9 @@
 use crate::logging::warning;
 use crate::shard::Node;
 use crate::stages;
-use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
+use runtime::buffer::{ChunkPool, SharedBytes};
 use runtime::notify::Notify;
+use runtime::receive_buffer::ReceiveBuffer;
 use runtime::socket::{Listener, Socket};
 use runtime::{clock, spawn, timer};
 use std::cell::Cell;

@@ -1,6 +1,7 @@
 //! A connection to a broker as a Kafka client has it: negotiated versions, frames both ways.
 
-use runtime::buffer::{ChunkPool, ReceiveBuffer, SharedBytes};
+use runtime::buffer::{ChunkPool, SharedBytes};
+use runtime::receive_buffer::ReceiveBuffer;
 use runtime::socket::Socket;
 use runtime::timer;
 use std::collections::BTreeMap;

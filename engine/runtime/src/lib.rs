@@ -17,6 +17,7 @@ mod op;
 pub mod process;
 pub mod random;
 mod reactor;
+pub mod receive_buffer;
 mod ring;
 pub mod simulated;
 pub mod socket;

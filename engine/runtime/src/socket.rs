@@ -4,9 +4,10 @@
 //! `interrupt` it, and wait for it.
 #![allow(unsafe_code)]
 
-use crate::buffer::{ReceiveBuffer, SharedBytes};
+use crate::buffer::SharedBytes;
 use crate::file::result_of;
 use crate::op::{Op, cancel, submit};
+use crate::receive_buffer::ReceiveBuffer;
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};

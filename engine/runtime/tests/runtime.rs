@@ -1,6 +1,7 @@
 //! The runtime through its door: real ring, real sockets and files, threads, and the twin.
-use runtime::buffer::{ChunkPool, ChunkWriter, ReceiveBuffer, SharedBytes};
+use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::file::{File, OpenOptions};
+use runtime::receive_buffer::ReceiveBuffer;
 use runtime::simulated::{Disk, Simulation};
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, Stopped, clock, fs, mailbox, spawn, timer};
