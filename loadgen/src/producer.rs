@@ -197,7 +197,7 @@ impl Producer {
             refreshing: Cell::new(false),
             changed: Notify::default(),
             spare: RefCell::default(),
-            chunks: RefCell::new(ChunkPool::new(REQUEST_CHUNK_BYTES, 64, 2)),
+            chunks: RefCell::new(ChunkPool::new(REQUEST_CHUNK_BYTES, 64, 0)),
             scratch: RefCell::default(),
             producer: self,
         });
