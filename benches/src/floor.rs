@@ -9,7 +9,7 @@ use model::{ErrorCode, crc32c};
 use runtime::buffer::{ChunkPool, ChunkWriter, DiskRange, SharedBytes};
 use runtime::file::{File, OpenOptions};
 use runtime::notify::Notify;
-use runtime::receive_buffer::ReceiveBuffer;
+use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, fs, spawn};
 use std::cell::{Cell, RefCell};
@@ -78,7 +78,7 @@ fn main() {
 
 async fn accept(listener: Listener, args: Args, thread: usize, port: i32) {
     let mut number = 0;
-    let pool = Rc::new(RefCell::new(ChunkPool::new(CHUNK_BYTES, 16, 2)));
+    let pool = Rc::new(RefCell::new(ReceivePool::new(CHUNK_BYTES, 16)));
     while let Ok(socket) = listener.accept().await {
         number += 1;
         let (args, pool) = (args.clone(), Rc::clone(&pool));
@@ -105,7 +105,7 @@ async fn serve(
     socket: Socket,
     args: &Args,
     port: i32,
-    pool: &RefCell<ChunkPool>,
+    pool: &RefCell<ReceivePool>,
     appender: &Appender,
 ) {
     let mut buffer = ReceiveBuffer::new(&mut pool.borrow_mut());

@@ -15,10 +15,10 @@ use crate::result::AgentClock;
 use crate::run::{Interval, Progress, Session, Window};
 use crate::{Ending, Failure, scenario};
 use client::within;
-use runtime::buffer::{ChunkPool, SharedBytes};
+use runtime::buffer::SharedBytes;
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
-use runtime::receive_buffer::ReceiveBuffer;
+use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::{Listener, Socket};
 use runtime::{spawn, timer};
 use std::cell::RefCell;
@@ -137,7 +137,7 @@ impl<T: serde::de::DeserializeOwned + 'static> Inbox<T> {
         });
         let (socket, filled) = (Rc::clone(socket), Rc::clone(&inbox));
         spawn(async move {
-            let mut pool = ChunkPool::new(CHUNK_BYTES, 4, 1);
+            let mut pool = ReceivePool::new(CHUNK_BYTES, 4);
             let mut buffer = ReceiveBuffer::new(&mut pool);
             let why = loop {
                 let received = receive(&socket, &mut buffer, &mut pool, frame_bytes_max).await;
@@ -176,7 +176,7 @@ impl<T: serde::de::DeserializeOwned + 'static> Inbox<T> {
 async fn receive(
     socket: &Socket,
     buffer: &mut ReceiveBuffer,
-    pool: &mut ChunkPool,
+    pool: &mut ReceivePool,
     max: usize,
 ) -> Result<SharedBytes, String> {
     loop {

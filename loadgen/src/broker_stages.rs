@@ -3,9 +3,9 @@
 
 use crate::histogram::Latency;
 use crate::result::{LatencyFound, StageFound};
-use runtime::buffer::{ChunkPool, SharedBytes};
+use runtime::buffer::SharedBytes;
 use runtime::clock;
-use runtime::receive_buffer::ReceiveBuffer;
+use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::Socket;
 use runtime::timer;
 use std::net::ToSocketAddrs;
@@ -89,7 +89,7 @@ async fn exchange(socket: &Socket, host: &str) -> Result<String, String> {
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let mut pieces = vec![SharedBytes::copy_of(request.as_bytes())];
     socket.send(&mut pieces).await.map_err(|error| error.to_string())?;
-    let mut pool = ChunkPool::new(256 * 1024, 1, 0);
+    let mut pool = ReceivePool::new(256 * 1024, 1);
     let mut buffer = ReceiveBuffer::new(&mut pool);
     loop {
         // As far as the chunk is concerned, all of it is one frame.

@@ -4,7 +4,7 @@
 
 use runtime::buffer::{ChunkPool, SharedBytes};
 use runtime::clock::{self, Nanos};
-use runtime::receive_buffer::ReceiveBuffer;
+use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, spawn, timer};
 use std::cell::{Cell, RefCell};
@@ -108,14 +108,14 @@ async fn accept(partitions: i32, stall: Option<Stall>) {
     let _ = writeln!(std::io::stdout(), "listening on {address}");
     let port = i32::from(address.port());
     let shared = Rc::new(Shared { partitions, port, stall, first: Cell::new(None) });
-    let pool = Rc::new(RefCell::new(ChunkPool::new(CHUNK_BYTES, 16, 2)));
+    let pool = Rc::new(RefCell::new(ReceivePool::new(CHUNK_BYTES, 16)));
     while let Ok(socket) = listener.accept().await {
         let (shared, pool) = (Rc::clone(&shared), Rc::clone(&pool));
         spawn(async move { serve(socket, &shared, &pool).await });
     }
 }
 
-async fn serve(socket: Socket, shared: &Shared, pool: &RefCell<ChunkPool>) {
+async fn serve(socket: Socket, shared: &Shared, pool: &RefCell<ReceivePool>) {
     let mut buffer = ReceiveBuffer::new(&mut pool.borrow_mut());
     let mut heads = ChunkPool::new(64 * 1024, 8, 1);
     let mut out = Vec::new();

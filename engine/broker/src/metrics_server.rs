@@ -3,9 +3,9 @@
 use crate::logging::warning;
 use crate::shard::Node;
 use crate::stages;
-use runtime::buffer::{ChunkPool, SharedBytes};
+use runtime::buffer::SharedBytes;
 use runtime::notify::Notify;
-use runtime::receive_buffer::ReceiveBuffer;
+use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::{Listener, Socket};
 use runtime::{clock, spawn, timer};
 use std::cell::Cell;
@@ -48,7 +48,7 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
 }
 
 async fn answer(node: &Node, socket: &Socket) {
-    let mut pool = ChunkPool::new(2 * REQUEST_BYTES_MAX, 1, 0);
+    let mut pool = ReceivePool::new(4 * REQUEST_BYTES_MAX, 0);
     let mut buffer = ReceiveBuffer::new(&mut pool);
     let ended = |bytes: &[u8]| bytes.windows(4).any(|four| four == b"\r\n\r\n");
     while !ended(buffer.bytes()) && buffer.bytes().len() < REQUEST_BYTES_MAX {

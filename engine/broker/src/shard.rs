@@ -23,6 +23,7 @@ use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::mailbox::Mailbox;
 use runtime::notify::Notify;
+use runtime::receive_buffer::ReceivePool;
 use rustc_hash::FxHashMap;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -182,7 +183,7 @@ pub(crate) struct Shard {
     pub(crate) node: Arc<Node>,
     pub(crate) mailbox: Rc<Mailbox<Message>>,
     pub(crate) requests: Requests,
-    pub(crate) receive_pool: RefCell<ChunkPool>,
+    pub(crate) receive_pool: RefCell<ReceivePool>,
     pub(crate) stopping: Cell<bool>,
     pub(crate) changed: Notify,
     pub(crate) ready: Cell<bool>,
@@ -240,7 +241,7 @@ impl Shard {
         let shards = mailbox.shards();
         Rc::new(Self {
             requests: Requests::new(mailbox.shard()),
-            receive_pool: RefCell::new(ChunkPool::new(RECEIVE_CHUNK_BYTES, 16, 2)),
+            receive_pool: RefCell::new(ReceivePool::new(RECEIVE_CHUNK_BYTES, 16)),
             stopping: Cell::new(false),
             changed: Notify::default(),
             ready: Cell::new(false),

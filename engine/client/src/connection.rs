@@ -1,7 +1,7 @@
 //! A connection to a broker as a Kafka client has it: negotiated versions, frames both ways.
 
-use runtime::buffer::{ChunkPool, SharedBytes};
-use runtime::receive_buffer::ReceiveBuffer;
+use runtime::buffer::SharedBytes;
+use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::Socket;
 use runtime::timer;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub struct Connection {
     versions: BTreeMap<i16, (i16, i16)>,
     client_id: String,
     correlation_id: i32,
-    pool: ChunkPool,
+    pool: ReceivePool,
     buffer: Option<ReceiveBuffer>,
 }
 
@@ -44,7 +44,7 @@ impl Connection {
             let connecting = Socket::connect(socket_address);
             match within(CONNECT_TIMEOUT, connecting).await {
                 Some(Ok(socket)) => {
-                    let mut pool = ChunkPool::new(RECEIVE_CHUNK_BYTES, 4, 1);
+                    let mut pool = ReceivePool::new(RECEIVE_CHUNK_BYTES, 4);
                     let mut connection = Self {
                         socket: Rc::new(socket),
                         versions: BTreeMap::new(),
@@ -145,8 +145,8 @@ impl Connection {
     ///
     /// # Panics
     /// When taken twice.
-    pub fn take_receiver(&mut self) -> (Rc<Socket>, ReceiveBuffer, ChunkPool) {
-        let pool = std::mem::replace(&mut self.pool, ChunkPool::new(4096, 1, 0));
+    pub fn take_receiver(&mut self) -> (Rc<Socket>, ReceiveBuffer, ReceivePool) {
+        let pool = std::mem::replace(&mut self.pool, ReceivePool::new(RECEIVE_CHUNK_BYTES, 0));
         (Rc::clone(&self.socket), self.buffer.take().expect("taken once"), pool)
     }
 }
@@ -158,7 +158,7 @@ impl Connection {
 pub async fn receive_frame(
     socket: &Socket,
     buffer: &mut ReceiveBuffer,
-    pool: &mut ChunkPool,
+    pool: &mut ReceivePool,
 ) -> Result<SharedBytes, String> {
     loop {
         let wanted = response_frame_bytes(buffer.bytes()).map_err(|error| error.to_string())?;

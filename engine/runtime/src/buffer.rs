@@ -359,7 +359,7 @@ impl DiskRange {
 /// Chunks of one size that are used again: no allocation once warm. Belongs to one thread; its
 /// chunks may be read by others, and come back when the last reader lets go.
 pub struct ChunkPool {
-    pub(crate) chunk_bytes: usize,
+    chunk_bytes: usize,
     chunks_max: usize,
     chunks_made: usize,
     retired: VecDeque<Arc<Chunk>>,
@@ -463,7 +463,17 @@ impl ChunkPool {
         }
     }
 
-    /// Bytes of the chunks made so far.
+    /// Bytes of each chunk, before it is made of whole pages.
+    pub(crate) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Chunks that came back and are not in use again.
+    pub(crate) fn spare(&self) -> usize {
+        self.retired.len()
+    }
+
+    /// Bytes of the chunks made and not given to the system.
     #[must_use]
     pub fn bytes_made(&self) -> usize {
         self.chunks_made * self.chunk_bytes

@@ -140,8 +140,9 @@ impl Socket {
         drop(receiving);
         self.receives.set(self.receives.get() + 1);
         let Op::Receive { into, .. } = op else { unreachable!("the op comes back") };
-        buffer.give_back(into);
-        result_of(result)
+        let received = result_of(result);
+        buffer.give_back(into, *received.as_ref().unwrap_or(&0));
+        received
     }
 
     /// How many receives have ended.

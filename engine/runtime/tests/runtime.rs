@@ -1,7 +1,7 @@
 //! The runtime through its door: real ring, real sockets and files, threads, and the twin.
-use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
+use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::file::{File, OpenOptions};
-use runtime::receive_buffer::ReceiveBuffer;
+use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::simulated::{Disk, Simulation};
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, Stopped, clock, fs, mailbox, spawn, timer};
@@ -24,7 +24,7 @@ fn sockets_echo_in_order_and_end_by_shutdown() {
             let address = listener.local_address().unwrap();
             spawn(async move {
                 let socket = listener.accept().await.unwrap();
-                let mut pool = ChunkPool::new(16 * 1024, 8, 0);
+                let mut pool = ReceivePool::new(32 * 1024, 8);
                 let mut buffer = ReceiveBuffer::new(&mut pool);
                 let mut pieces = Vec::new();
                 loop {
@@ -47,7 +47,7 @@ fn sockets_echo_in_order_and_end_by_shutdown() {
                     vec![bytes.slice(0..100), middle, bytes.slice(2_000_000..3_000_000)];
                 sender.send(&mut pieces).await.unwrap();
             });
-            let mut pool = ChunkPool::new(64 * 1024, 4, 0);
+            let mut pool = ReceivePool::new(64 * 1024, 4);
             let mut buffer = ReceiveBuffer::new(&mut pool);
             let mut received = Vec::new();
             while received.len() < sent.len() {
@@ -206,7 +206,7 @@ fn dropping_a_pending_receive_keeps_its_memory_until_the_kernel_is_done() {
             let socket = Socket::connect(listener.local_address().unwrap()).await.unwrap();
             let peer = listener.accept().await.unwrap();
             {
-                let mut pool = ChunkPool::new(4096, 1, 0);
+                let mut pool = ReceivePool::new(64 * 1024, 1);
                 let mut buffer = ReceiveBuffer::new(&mut pool);
                 let mut receive = Box::pin(socket.receive(&mut buffer, 0));
                 let polled = futures_poll_once(receive.as_mut()).await;
