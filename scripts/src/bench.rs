@@ -2,6 +2,7 @@
 //! runtime, interleaved in one run, shown as ratios of CPU time.
 
 use crate::steps::{self, Done, run as step, top};
+use crate::versus::Other;
 use crate::{cores, many, peers, tail, versus};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -58,7 +59,8 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
             steps::run("target/release/loadgen", &["selftest", "--rounds", &rounds.to_string()])
         }
         "librdkafka" => peers::run(rounds).map(drop),
-        "kafka" => versus::run(rounds).map(drop),
+        "kafka" => versus::run(Other::Kafka, rounds).map(drop),
+        "tansu" => versus::run(Other::Tansu, rounds).map(drop),
         "many" => many::run(rounds),
         "tail" => tail::run(rounds),
         "cores" => cores::run(rounds),

@@ -1,7 +1,10 @@
 //! Apache Kafka from Maven Central: its tools, its client and its broker, where there is a JVM.
 
-use crate::steps::{self, top};
+use crate::steps::{self, Done, top};
+use crate::suites::free_address;
+use crate::versus::{PARTITIONS, empty_home, with_server};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// What is fetched. Its broker needs Java 17.
 pub(crate) const VERSION: &str = "4.1.0";
@@ -54,4 +57,44 @@ pub(crate) fn lay_out(home: &Path) -> Result<(), String> {
     let _ = std::fs::remove_file(home.join("libs"));
     std::os::unix::fs::symlink(&libs, home.join("libs")).map_err(failed)?;
     steps::make_executable(&script)
+}
+
+/// A fresh Apache Kafka of one node, with the flags its own start script gives the JVM.
+pub(crate) fn with_broker(
+    libs: &Path,
+    settings: &str,
+    body: impl FnOnce(&str, u32, &Path) -> Done,
+) -> Done {
+    let home = empty_home()?;
+    let [listen, controller] = [free_address()?, free_address()?];
+    let properties = format!(
+        "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
+         listeners=PLAINTEXT://{listen},CONTROLLER://{controller}\n\
+         advertised.listeners=PLAINTEXT://{listen}\ncontroller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+         log.dirs={}\nnum.partitions={PARTITIONS}\noffsets.topic.replication.factor=1\n\
+         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+         group.initial.rebalance.delay.ms=0\n{settings}",
+        home.join("data").display()
+    );
+    let file = home.join("server.properties");
+    std::fs::write(&file, properties).map_err(|error| error.to_string())?;
+    let classes = format!("{}/*", libs.display());
+    let formatted = Command::new("java")
+        .args(["-cp", &classes, "kafka.tools.StorageTool", "format", "-t"])
+        .args(["MkU3OEVBNTcwNTJENDM2Qg", "-c"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !formatted.is_ok_and(|status| status.success()) {
+        return Err(format!("Apache Kafka cannot format {}", home.display()));
+    }
+    let mut server = Command::new("java");
+    server
+        .args("-Xmx1G -Xms1G -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20".split(' '))
+        .args("-XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent".split(' '))
+        .args(["-Djava.awt.headless=true", "-cp", &classes, "kafka.Kafka"])
+        .arg(&file);
+    with_server("Apache Kafka", &listen, &home, &mut server, body)
 }

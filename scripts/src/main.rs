@@ -18,6 +18,7 @@ mod soak;
 mod steps;
 mod suites;
 mod tail;
+mod tansu;
 mod tidy;
 mod versus;
 
@@ -108,10 +109,10 @@ enum Verb {
     },
     /// Whole-system measurements, as ratios in one run: the bare-ring floor; readers beside bare sends; two shards beside one; loadgen against a server
     /// that only answers; groups; producers beside compaction; many partitions and connections; loadgen
-    /// beside librdkafka's performance tool; Weir beside Apache Kafka
+    /// beside librdkafka's performance tool; Weir beside Apache Kafka, and beside tansu
     Bench {
         /// Which
-        #[arg(value_parser = ["floor", "tail", "cores", "sink", "groups", "compaction", "many", "librdkafka", "kafka"])]
+        #[arg(value_parser = ["floor", "tail", "cores", "sink", "groups", "compaction", "many", "librdkafka", "kafka", "tansu"])]
         #[arg(required_unless_present_any = ["check", "update", "compare"])]
         scenario: Option<String>,
         /// Instead: counts (instructions, allocations, operations, syncs) beside those committed

@@ -2,7 +2,8 @@
 //! the ledger.
 
 use crate::steps::{self, Done, top};
-use crate::{peers, soak, versus};
+use crate::versus::Other;
+use crate::{kafka, peers, soak, tansu, versus};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -58,7 +59,7 @@ const KEPT: [Kept; 9] = [
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 16] = [
     "default",
     "partitions",
     "consumers",
@@ -70,12 +71,13 @@ pub(crate) const NAMES: [&str; 15] = [
     "selftest",
     "librdkafka",
     "kafka",
+    "tansu",
     "soak",
     "floor",
     "tail",
     "many",
 ];
-/// Rounds of the comparison with librdkafka's tool, and with Apache Kafka.
+/// Rounds of the comparison with librdkafka's tool, and with another broker.
 const PEER_ROUNDS: usize = 5;
 const VERSUS_ROUNDS: usize = 3;
 const BENCH_ROUNDS: usize = 3;
@@ -83,7 +85,8 @@ const BENCH_ROUNDS: usize = 3;
 pub(crate) fn run(name: &str) -> Done {
     match name {
         "librdkafka" => return beside_librdkafka(),
-        "kafka" => return beside_kafka(),
+        "kafka" => return beside(name, Other::Kafka),
+        "tansu" => return beside(name, Other::Tansu),
         "soak" => return of_soak(),
         "floor" | "tail" | "many" => return of_bench(name),
         _ => {}
@@ -139,28 +142,41 @@ fn beside_librdkafka() -> Done {
     keep("librdkafka", &commit, &text, &medians.join("; "))
 }
 
-fn beside_kafka() -> Done {
+fn beside(file: &str, other: Other) -> Done {
     let commit = commit()?;
-    let said = versus::run(VERSUS_ROUNDS)?;
+    let said = versus::run(other, VERSUS_ROUNDS)?;
     let ratio = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         (cells.get(1)?.contains("broker CPU") && cells.len() > 4).then(|| cells[4].to_owned())
     };
     let ratios: Vec<String> = said.lines().filter_map(ratio).collect();
+    let name = other.name();
+    let (version, promises, loads) = match other {
+        Other::Kafka => (
+            kafka::VERSION,
+            "page cache means that an acknowledgement survives kill -9 of the broker (Kafka's default; \
+             `weir.durability=os`), fsync that it survives a power cut (Kafka's \
+             `log.flush.interval.messages=1`; Weir's default). Kafka has a heap of 1 GB and the flags of its \
+             own start script",
+            "bulk, small, fsync, librdkafka",
+        ),
+        Other::Tansu => (
+            tansu::VERSION,
+            "page cache means that an acknowledgement survives kill -9 of the broker (`weir.durability=os`; \
+             tansu in SQLite, which it opens with a write-ahead log and `synchronous = normal`). In memory \
+             tansu keeps nothing, and Weir does not do that: those rows are unlike, and say so",
+            "page cache at 1,000/s, small and bulk against memory, librdkafka against memory",
+        ),
+    };
     let text = format!(
-        "Weir and Apache Kafka {}, each alone on the machine with its driver, interleaved, medians of \
-         {VERSUS_ROUNDS} rounds. acks=all on one node: page cache means that an acknowledgement survives kill -9 \
-         of the broker (Kafka's default; `weir.durability=os`), fsync that it survives a power cut (Kafka's \
-         `log.flush.interval.messages=1`; Weir's default). Kafka has a heap of 1 GB and the flags of its own \
-         start script; each run is warmed up for 12 s. Two cores for broker and driver together: the times \
-         measure the pair, CPU per record is the figure to take along.\n\n{said}",
-        crate::kafka::VERSION
+        "Weir and {name} {version}, each alone on the machine with its driver, interleaved, medians of \
+         {VERSUS_ROUNDS} rounds. acks=all on one node: {promises}; each run is warmed up for 12 s. Two cores \
+         for broker and driver together: the times measure the pair, CPU per record is the figure to take \
+         along.\n\n{said}"
     );
-    let headline = format!(
-        "broker CPU per record, Apache Kafka's over Weir's: bulk, small, fsync, librdkafka: {}",
-        ratios.join(", ")
-    );
-    keep("kafka", &commit, &text, &headline)
+    let ratios = ratios.join(", ");
+    let headline = format!("broker CPU per record, {name}'s over Weir's: {loads}: {ratios}");
+    keep(file, &commit, &text, &headline)
 }
 
 fn of_soak() -> Done {

@@ -1,15 +1,22 @@
-//! Weir beside Apache Kafka: the same machine, the same run, the same driver; and librdkafka's own tool as
+//! Weir beside another broker: the same machine, the same run, the same driver; and librdkafka's own tool as
 //! a driver that is neither's. Like against like: page cache against page cache, fsync against fsync.
 
 use crate::bench::{loadgen_result, median, number, with_weir};
-use crate::kafka;
 use crate::steps::{self, Done, top};
-use crate::suites::{free_address, librdkafka_source};
+use crate::suites::librdkafka_source;
+use crate::{kafka, tansu};
 use std::fmt::Write as _;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// The broker that Weir is measured beside.
+#[derive(Clone, Copy)]
+pub(crate) enum Other {
+    Kafka,
+    Tansu,
+}
 
 /// One comparison. Both sides get the same load.
 struct Load {
@@ -17,7 +24,7 @@ struct Load {
     loadgen: &'static str,
     /// Settings that make a side promise what the other one does.
     weir: &'static [&'static str],
-    kafka: &'static str,
+    other: &'static str,
 }
 
 /// An acknowledgement survives kill -9 of the broker, not a power cut: Kafka's default.
@@ -25,29 +32,52 @@ const PAGE_CACHE: &[&str] = &["--weir.durability", "os"];
 /// It survives a power cut: Weir's default.
 const FSYNC: &str = "log.flush.interval.messages=1\n";
 
-const LOADS: [Load; 3] = [
+const BESIDE_KAFKA: &[Load] = &[
     Load {
         name: "bulk, page cache: 40 MB/s of 1 KiB records, batches of 128 KiB, one reader",
         loadgen: "--rate 40k --partitions 12 --producers 1 --consumers 1 --batch-size 131072 --linger-ms 20",
         weir: PAGE_CACHE,
-        kafka: "",
+        other: "",
     },
     Load {
         name: "small, page cache: 30,000 records/s of 100 B, linger 5 ms, one reader",
         loadgen: "--rate 30k --record-size 100 --partitions 12 --producers 2 --consumers 1 --linger-ms 5",
         weir: PAGE_CACHE,
-        kafka: "",
+        other: "",
     },
     Load {
         name: "small, fsync: 2,000 records/s of 1 KiB, linger 5 ms, one reader",
         loadgen: "--rate 2k --partitions 12 --producers 1 --consumers 1 --linger-ms 5",
         weir: &[],
-        kafka: FSYNC,
+        other: FSYNC,
+    },
+];
+
+/// In SQLite with a write-ahead log that is not synced at a commit: page cache, too. Rates that it keeps.
+const BESIDE_TANSU: &[Load] = &[
+    Load {
+        name: "page cache (tansu in SQLite): 1,000 records/s of 1 KiB, linger 5 ms, one reader",
+        loadgen: "--rate 1k --partitions 12 --producers 1 --consumers 1 --linger-ms 5",
+        weir: PAGE_CACHE,
+        other: tansu::SQLITE,
+    },
+    Load {
+        name: "small, unlike: tansu keeps nothing (memory), Weir page cache: 30,000 records/s of 100 B, linger \
+               5 ms, one reader",
+        loadgen: "--rate 30k --record-size 100 --partitions 12 --producers 2 --consumers 1 --linger-ms 5",
+        weir: PAGE_CACHE,
+        other: tansu::MEMORY,
+    },
+    Load {
+        name: "bulk, unlike: tansu keeps nothing (memory), Weir page cache: 40 MB/s of 1 KiB records, batches \
+               of 128 KiB, nobody reads",
+        loadgen: "--rate 40k --partitions 12 --producers 1 --consumers 0 --batch-size 131072 --linger-ms 20",
+        weir: PAGE_CACHE,
+        other: tansu::MEMORY,
     },
 ];
 /// Of a topic that is made by being written to.
-const PARTITIONS: &str = "12";
-const SIDES: [&str; 2] = ["weir", "Apache Kafka"];
+pub(crate) const PARTITIONS: &str = "12";
 const SHOWN: [(&str, &str); 5] = [
     ("broker CPU s per million records", "/resources/broker/cpu_s_per_million_records"),
     ("produce p99 ms", "/latency/produce/p99_ms"),
@@ -58,9 +88,95 @@ const SHOWN: [(&str, &str); 5] = [
 /// What the neutral driver sends: 1 KiB each, as fast as it goes.
 const NEUTRAL_RECORDS: u64 = 1_500_000;
 
-/// Runs it all; the table, in Markdown.
-pub(crate) fn run(rounds: usize) -> Result<String, String> {
-    let libs = kafka::libs()?;
+impl Other {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "Apache Kafka",
+            Self::Tansu => "tansu",
+        }
+    }
+
+    fn loads(self) -> &'static [Load] {
+        match self {
+            Self::Kafka => BESIDE_KAFKA,
+            Self::Tansu => BESIDE_TANSU,
+        }
+    }
+
+    /// What the neutral driver meets.
+    fn neutral(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Kafka => ("page cache", ""),
+            Self::Tansu => ("unlike: tansu keeps nothing (memory), Weir page cache", tansu::MEMORY),
+        }
+    }
+
+    /// What it is started from; fetched, and built, once.
+    fn installed(self) -> Result<PathBuf, String> {
+        match self {
+            Self::Kafka => kafka::libs(),
+            Self::Tansu => tansu::program(),
+        }
+    }
+}
+
+/// The two of a comparison.
+struct Sides {
+    other: Other,
+    installed: PathBuf,
+}
+
+impl Sides {
+    /// Runs `body` with the address and process of a fresh broker: Weir (0) or the other one (1).
+    fn on(
+        &self,
+        side: usize,
+        weir: &[&str],
+        other: &str,
+        body: impl FnOnce(&str, u32, &Path) -> Done,
+    ) -> Done {
+        let weir = [&["--num.partitions", PARTITIONS], weir].concat();
+        match (side, self.other) {
+            (0, _) => with_weir(&weir, body),
+            (_, Other::Kafka) => kafka::with_broker(&self.installed, other, body),
+            (_, Other::Tansu) => tansu::with_broker(&self.installed, other, body),
+        }
+    }
+
+    /// Measures both, taking turns; the values of each round.
+    fn interleaved(
+        &self,
+        rounds: usize,
+        measure: impl Fn(usize) -> Result<Vec<f64>, String>,
+    ) -> Result<[Vec<Vec<f64>>; 2], String> {
+        let mut found: [Vec<Vec<f64>>; 2] = Default::default();
+        for round in 0..rounds.max(1) {
+            for side in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let values = measure(side)?;
+                let name = ["weir", self.other.name()][side];
+                println!("    round {}, {name}: {values:.3?}", round + 1);
+                found[side].push(values);
+            }
+        }
+        Ok(found)
+    }
+
+    fn table(&self, said: &mut String, name: &str, columns: &[&str], found: &[Vec<Vec<f64>>; 2]) {
+        let other = self.other.name();
+        let _ = writeln!(said, "### {name}\n\n| medians | weir | {other} | {other} / weir |");
+        let _ = writeln!(said, "|---|---|---|---|");
+        for (at, column) in columns.iter().enumerate() {
+            let of = |side: &Vec<Vec<f64>>| median(side.iter().map(|values| values[at]).collect());
+            let [weir, other] = [of(&found[0]), of(&found[1])];
+            let _ = writeln!(said, "| {column} | {weir:.2} | {other:.2} | {:.2} |", other / weir);
+        }
+        said.push('\n');
+    }
+}
+
+/// Runs it all; the tables, in Markdown.
+pub(crate) fn run(other: Other, rounds: usize) -> Result<String, String> {
+    let sides = Sides { other, installed: other.installed()? };
     steps::run(
         "cargo",
         &["build", "--release", "--quiet", "-p", "broker", "-p", "loadgen", "--bins"],
@@ -71,63 +187,34 @@ pub(crate) fn run(rounds: usize) -> Result<String, String> {
         steps::run("make", &["-s", "-C", &dir, "rdkafka_performance"])?;
     }
     let mut said = String::new();
-    for load in &LOADS {
-        let mut found: [Vec<Vec<f64>>; 2] = Default::default();
-        for round in 0..rounds.max(1) {
-            for side in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-                let mut values = Vec::new();
-                on_side(side, load.weir, load.kafka, &libs, |address, pid, home| {
-                    values = loadgen_at(address, pid, home, load.loadgen)?;
-                    Ok(())
-                })?;
-                println!("    round {}, {}: {values:.3?}", round + 1, SIDES[side]);
-                found[side].push(values);
-            }
-        }
-        table(&mut said, load.name, &SHOWN.map(|(name, _)| name), &found);
-        let _ = writeln!(said, "`loadgen {} --acks all`\n", load.loadgen);
-    }
-    let mut found: [Vec<Vec<f64>>; 2] = Default::default();
-    for round in 0..rounds.max(1) {
-        for side in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+    for load in other.loads() {
+        let found = sides.interleaved(rounds, |side| {
             let mut values = Vec::new();
-            on_side(side, PAGE_CACHE, "", &libs, |address, pid, _| {
-                // The first run makes the topic and warms both sides up.
-                neutral_at(&tool, address, pid)?;
-                values = neutral_at(&tool, address, pid)?;
+            sides.on(side, load.weir, load.other, |address, pid, home| {
+                values = loadgen_at(address, pid, home, load.loadgen)?;
                 Ok(())
             })?;
-            println!("    round {}, {}: {values:.3?}", round + 1, SIDES[side]);
-            found[side].push(values);
-        }
+            Ok(values)
+        })?;
+        sides.table(&mut said, load.name, &SHOWN.map(|(name, _)| name), &found);
+        let _ = writeln!(said, "`loadgen {} --acks all`\n", load.loadgen);
     }
-    let name = "the neutral driver, page cache: librdkafka as fast as it goes, 1 KiB records";
-    table(&mut said, name, &["seconds", "broker CPU s per million records"], &found);
+    let (promise, settings) = other.neutral();
+    let found = sides.interleaved(rounds, |side| {
+        let mut values = Vec::new();
+        sides.on(side, PAGE_CACHE, settings, |address, pid, _| {
+            // The first run makes the topic and warms both sides up.
+            neutral_at(&tool, address, pid)?;
+            values = neutral_at(&tool, address, pid)?;
+            Ok(())
+        })?;
+        Ok(values)
+    })?;
+    let name =
+        format!("the neutral driver, {promise}: librdkafka as fast as it goes, 1 KiB records");
+    sides.table(&mut said, &name, &["seconds", "broker CPU s per million records"], &found);
     println!("{said}");
     Ok(said)
-}
-
-fn table(said: &mut String, name: &str, columns: &[&str], found: &[Vec<Vec<f64>>; 2]) {
-    let _ = writeln!(said, "### {name}\n\n| medians | weir | Apache Kafka | Kafka / weir |");
-    let _ = writeln!(said, "|---|---|---|---|");
-    for (at, column) in columns.iter().enumerate() {
-        let of = |side: &Vec<Vec<f64>>| median(side.iter().map(|values| values[at]).collect());
-        let [weir, other] = [of(&found[0]), of(&found[1])];
-        let _ = writeln!(said, "| {column} | {weir:.2} | {other:.2} | {:.2} |", other / weir);
-    }
-    said.push('\n');
-}
-
-/// Runs `body` with the address and process of a fresh broker of that side.
-fn on_side(
-    side: usize,
-    weir: &[&str],
-    kafka: &str,
-    libs: &Path,
-    body: impl FnOnce(&str, u32, &Path) -> Done,
-) -> Done {
-    let weir = [&["--num.partitions", PARTITIONS], weir].concat();
-    if side == 0 { with_weir(&weir, body) } else { with_kafka(libs, kafka, body) }
 }
 
 fn loadgen_at(address: &str, pid: u32, home: &Path, load: &str) -> Result<Vec<f64>, String> {
@@ -174,6 +261,7 @@ fn cpu_s(pid: u32) -> Result<f64, String> {
     Ok((user + system) / 100.0)
 }
 
+/// A broker that is killed when it is not needed any more.
 struct Server(Child);
 
 impl Drop for Server {
@@ -183,57 +271,41 @@ impl Drop for Server {
     }
 }
 
-/// A fresh Apache Kafka of one node, with the flags its own start script gives the JVM.
-fn with_kafka(libs: &Path, settings: &str, body: impl FnOnce(&str, u32, &Path) -> Done) -> Done {
-    let home = top().join("target/bench");
-    let _ = std::fs::remove_dir_all(&home);
-    std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-    let [listen, controller] = [free_address()?, free_address()?];
-    let properties = format!(
-        "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
-         listeners=PLAINTEXT://{listen},CONTROLLER://{controller}\n\
-         advertised.listeners=PLAINTEXT://{listen}\ncontroller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
-         log.dirs={}\nnum.partitions={PARTITIONS}\noffsets.topic.replication.factor=1\n\
-         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-         group.initial.rebalance.delay.ms=0\n{settings}",
-        home.join("data").display()
-    );
-    let file = home.join("server.properties");
-    std::fs::write(&file, properties).map_err(|error| error.to_string())?;
-    let classes = format!("{}/*", libs.display());
-    let formatted = Command::new("java")
-        .args(["-cp", &classes, "kafka.tools.StorageTool", "format", "-t"])
-        .args(["MkU3OEVBNTcwNTJENDM2Qg", "-c"])
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !formatted.is_ok_and(|status| status.success()) {
-        return Err(format!("Apache Kafka cannot format {}", home.display()));
-    }
-    let log = std::fs::File::create(home.join("kafka.log")).map_err(|error| error.to_string())?;
-    let server = Command::new("java")
-        .args("-Xmx1G -Xms1G -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20".split(' '))
-        .args("-XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent".split(' '))
-        .args(["-Djava.awt.headless=true", "-cp", &classes, "kafka.Kafka"])
-        .arg(&file)
+/// Starts a broker that listens on `address` at last, in an empty directory of its own, and runs `body` with it.
+/// What it says goes into a file there, which is kept when something fails.
+pub(crate) fn with_server(
+    name: &str,
+    address: &str,
+    home: &Path,
+    command: &mut Command,
+    body: impl FnOnce(&str, u32, &Path) -> Done,
+) -> Done {
+    let log = std::fs::File::create(home.join("server.log")).map_err(|error| error.to_string())?;
+    let server = command
         .stdout(log.try_clone().map_err(|error| error.to_string())?)
         .stderr(log)
         .spawn()
-        .map_err(|error| format!("java: {error}"))?;
+        .map_err(|error| format!("{name}: {error}"))?;
     let server = Server(server);
     let began = Instant::now();
-    while TcpStream::connect(&listen).is_err() {
+    while TcpStream::connect(address).is_err() {
         if began.elapsed() > Duration::from_secs(60) {
-            return Err(format!("Apache Kafka does not start; see {}", home.display()));
+            return Err(format!("{name} does not start; see {}", home.display()));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    let done = body(&listen, server.0.id(), &home);
+    let done = body(address, server.0.id(), home);
     drop(server);
     if done.is_ok() {
-        let _ = std::fs::remove_dir_all(&home);
+        let _ = std::fs::remove_dir_all(home);
     }
     done
+}
+
+/// An empty directory for a broker.
+pub(crate) fn empty_home() -> Result<PathBuf, String> {
+    let home = top().join("target/bench");
+    let _ = std::fs::remove_dir_all(&home);
+    std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+    Ok(home)
 }
