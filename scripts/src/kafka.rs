@@ -2,7 +2,7 @@
 
 use crate::steps::{self, Done, top};
 use crate::suites::free_address;
-use crate::versus::{PARTITIONS, empty_home, with_server};
+use crate::versus::{PARTITIONS, empty_home, with_started};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -96,5 +96,5 @@ pub(crate) fn with_broker(
         .args("-XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent".split(' '))
         .args(["-Djava.awt.headless=true", "-cp", &classes, "kafka.Kafka"])
         .arg(&file);
-    with_server("Apache Kafka", &listen, &home, &mut server, body)
+    with_started("Apache Kafka", &listen, &home, &mut server, body)
 }

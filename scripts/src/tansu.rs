@@ -2,7 +2,7 @@
 
 use crate::steps::{self, Done, top};
 use crate::suites::free_address;
-use crate::versus::{PARTITIONS, empty_home, with_server};
+use crate::versus::{PARTITIONS, empty_home, with_started};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -44,7 +44,7 @@ pub(crate) fn with_broker(
         .args(["--advertised-listener-url", &format!("tcp://{listen}")])
         // SQLite's file is made where it runs.
         .current_dir(&home);
-    with_server("tansu", &listen, &home, &mut server, |address, pid, home| {
+    with_started("tansu", &listen, &home, &mut server, |address, pid, home| {
         // A topic that is made by being written to has a number of partitions of tansu's own.
         let made = Command::new(top().join("target/release/weir"))
             .args(["topic", "create", "neutral", "--partitions", PARTITIONS])

@@ -273,7 +273,7 @@ impl Drop for Server {
 
 /// Starts a broker that listens on `address` at last, in an empty directory of its own, and runs `body` with it.
 /// What it says goes into a file there, which is kept when something fails.
-pub(crate) fn with_server(
+pub(crate) fn with_started(
     name: &str,
     address: &str,
     home: &Path,

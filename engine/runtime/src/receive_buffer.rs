@@ -25,6 +25,9 @@ pub struct ReceivePool {
 
 impl ReceivePool {
     /// Large chunks have `large_bytes`; of those that come back at most `large_spare_max` are kept.
+    ///
+    /// # Panics
+    /// If large chunks are not larger than small ones (16 KiB).
     #[must_use]
     pub fn new(large_bytes: usize, large_spare_max: usize) -> Self {
         assert!(large_bytes > SMALL_CHUNK_BYTES);
@@ -53,7 +56,7 @@ impl ReceivePool {
 pub struct ReceiveBuffer {
     writer: Option<ChunkWriter>,
     taken: usize,
-    /// How many small receives from now on it sends in bulk no more; 0: it does not.
+    /// After so many more small receives it does not send in bulk any more; 0: it does not.
     bulk_lasts: u8,
 }
 
