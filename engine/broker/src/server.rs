@@ -336,9 +336,10 @@ impl Acceptor {
         }
     }
 
-    async fn rest_silent_for_ever(self: Rc<Self>) {
+    async fn rest_silent_for_ever(self: Rc<Self>, shard: Rc<Shard>) {
         loop {
             timer::sleep(SILENT).await;
+            shard.receive_pool.borrow_mut().trim();
             for peer in self.peers.borrow().values() {
                 let receives = peer.socket.receives();
                 if peer.receives.replace(receives) == receives {
@@ -387,7 +388,7 @@ async fn until_place(shard: &Shard) -> Option<ConnectionPlace> {
 }
 
 async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
-    spawn(Rc::clone(acceptor).rest_silent_for_ever());
+    spawn(Rc::clone(acceptor).rest_silent_for_ever(Rc::clone(shard)));
     let mut number = 0;
     loop {
         match acceptor.listener.accept().await {

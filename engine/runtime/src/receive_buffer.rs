@@ -21,6 +21,8 @@ pub struct ReceivePool {
     small: ChunkPool,
     large: ChunkPool,
     large_spare_max: usize,
+    /// So many large chunks at least were spare all the time since `trim`.
+    large_unused: usize,
 }
 
 impl ReceivePool {
@@ -35,7 +37,25 @@ impl ReceivePool {
             small: ChunkPool::new(SMALL_CHUNK_BYTES, usize::MAX, 0),
             large: ChunkPool::new(large_bytes, usize::MAX, 0),
             large_spare_max,
+            large_unused: 0,
         }
+    }
+
+    /// Gives to the system the large chunks that nobody has needed since this was called last: after a busy time
+    /// they would else be kept for ever.
+    pub fn trim(&mut self) {
+        for _ in 0..self.large_unused {
+            if !self.large.release_one() {
+                break;
+            }
+        }
+        self.large_unused = self.large.spare();
+    }
+
+    fn take_large(&mut self) -> ChunkWriter {
+        let chunk = self.large.take_or_grow();
+        self.large_unused = self.large_unused.min(self.large.spare());
+        chunk
     }
 
     fn retire(&mut self, writer: ChunkWriter) {
@@ -116,7 +136,7 @@ impl ReceiveBuffer {
         let mut next = if wanted > pool.large.chunk_bytes() {
             ChunkWriter::with_capacity(wanted)
         } else if is_bulk {
-            pool.large.take_or_grow()
+            pool.take_large()
         } else {
             pool.small.take_or_grow()
         };
@@ -225,6 +245,27 @@ mod tests {
             assert_eq!(capacity_after(BULK_BYTES), LARGE);
             assert_eq!(capacity_after(50_000), LARGE);
         }
+    }
+
+    #[test]
+    fn large_chunks_that_nobody_needs_go_back_to_the_system() {
+        let mut pool = ReceivePool::new(LARGE, 4);
+        let use_large = |pool: &mut ReceivePool, count: usize| {
+            let mut buffers: Vec<_> = (0..count).map(|_| ReceiveBuffer::new(pool)).collect();
+            buffers.iter_mut().for_each(|buffer| buffer.make_room(LARGE, pool));
+            buffers.into_iter().for_each(|buffer| buffer.retire(pool));
+        };
+        use_large(&mut pool, 4);
+        pool.trim();
+        assert_eq!(pool.large.bytes_made(), 4 * LARGE, "they were all in use since");
+        use_large(&mut pool, 1);
+        pool.trim();
+        assert_eq!(pool.large.bytes_made(), LARGE, "one of them was needed");
+        use_large(&mut pool, 1);
+        pool.trim();
+        assert_eq!(pool.large.bytes_made(), LARGE);
+        pool.trim();
+        assert_eq!(pool.large.bytes_made(), 0, "none was");
     }
 
     #[test]
