@@ -13,7 +13,7 @@ use crate::log_segment::{LogSegment, Slab};
 use model::limits::DISK_BLOCK_BYTES;
 use model::record_batch::stored_prefix;
 use model::{LeaderEpoch, Offset, RecordBatch, TopicPartition};
-use runtime::buffer::{ChunkWriter, DiskRange, SharedBytes};
+use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::file::{File, OpenOptions};
 use runtime::fs;
@@ -112,9 +112,6 @@ pub(crate) struct State {
     pub(crate) readers: usize,
     /// So many are about to remove segments: reads wait.
     pub(crate) removing: usize,
-    pub(crate) pieces: Vec<DiskRange>,
-    pub(crate) head_piece: Vec<DiskRange>,
-    pub(crate) shared: Vec<SharedBytes>,
     /// After a full disk refused journaled bytes their segment: when to try again.
     pub(crate) lag_retry_at: Nanos,
 }
@@ -188,9 +185,6 @@ impl Log {
                 flush_serving: 0,
                 readers: 0,
                 removing: 0,
-                pieces: Vec::new(),
-                head_piece: Vec::new(),
-                shared: Vec::new(),
                 lag_retry_at: Nanos::default(),
             }),
             idle: Notify::default(),

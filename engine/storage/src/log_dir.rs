@@ -7,7 +7,7 @@ use crate::tail_cache::TailCache;
 use model::TopicPartition;
 use model::limits::DISK_BLOCK_BYTES;
 use runtime::budget::{Budget, Held};
-use runtime::buffer::ChunkPool;
+use runtime::buffer::{ChunkPool, DiskRange, SharedBytes};
 use runtime::file::File;
 use runtime::fs;
 use std::cell::{Cell, RefCell};
@@ -72,6 +72,10 @@ pub struct LogDir {
     pub(crate) health: Arc<Health>,
     /// Blocks in which the last bytes of segments go to disk.
     pub(crate) blocks: RefCell<ChunkPool>,
+    /// Lists of what an operation writes, and of what goes to the journal: as many as were ever in use at once,
+    /// not some in each of thousands of logs.
+    pub(crate) piece_lists: RefCell<Vec<Vec<DiskRange>>>,
+    pub(crate) shared_lists: RefCell<Vec<Vec<SharedBytes>>>,
     /// A log that was opened put something in place that is not durable yet.
     pub(crate) owes_sync: Cell<bool>,
     /// Files that its logs may have open.
@@ -99,6 +103,8 @@ impl LogDir {
             journal,
             health,
             blocks: RefCell::new(ChunkPool::new(DISK_BLOCK_BYTES, 64, 0)),
+            piece_lists: RefCell::default(),
+            shared_lists: RefCell::default(),
             owes_sync: Cell::new(false),
             files: Budget::new(OPEN_FILES_MAX),
             kept_open: RefCell::default(),

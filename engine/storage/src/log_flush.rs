@@ -8,10 +8,11 @@ use crate::log_dir::OpenFile;
 use model::Offset;
 use model::limits::DISK_BLOCK_BYTES;
 use runtime::budget::Held;
-use runtime::buffer::{ChunkWriter, DiskRange};
+use runtime::buffer::{ChunkWriter, DiskRange, SharedBytes};
 use runtime::file::File;
 use runtime::notify::Notify;
 use runtime::{clock, fs};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -78,8 +79,8 @@ impl Log {
         // Appends go on during the awaits below: the group is what is here now, end and offset.
         let journal = if durable { self.home.journal.clone() } else { None };
         if let Some(journal) = journal
-            && let Some((entry, to, behind)) = self.journal_step()
-            && self.flush_to_journal(&journal, entry, to, behind).await?
+            && let Some((entry, to, behind, bytes)) = self.journal_step()
+            && self.flush_to_journal(&journal, entry, to, behind, bytes).await?
         {
             return Ok(());
         }
@@ -104,7 +105,7 @@ impl Log {
         let path = self.dir.join(name);
         match fs::read(&path).await {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StorageError::of(&path, "read", &error)),
         }
     }
@@ -139,9 +140,8 @@ impl Log {
     }
 
     /// What goes to the journal now: `None` if the segment is the better place.
-    fn journal_step(&self) -> Option<(Entry, Reached, Option<Reached>)> {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
+    fn journal_step(&self) -> Option<(Entry, Reached, Option<Reached>, Vec<SharedBytes>)> {
+        let state = self.state.borrow();
         let (index, from) = (state.segments.len() - 1, state.durable());
         let segment = &state.segments[index];
         let len = segment.end.checked_sub(from.position)?;
@@ -154,9 +154,10 @@ impl Log {
         let to = Reached { segment: index, position: segment.end, offset: state.log_end };
         let (kind, partition, end) = (EntryKind::Append, self.id, state.log_end);
         let entry = Entry { kind, partition, at, end, len, crc: 0 };
-        segment.share_cached(from.position, segment.end, &mut state.shared);
+        let mut bytes = self.home.shared_lists.borrow_mut().pop().unwrap_or_default();
+        segment.share_cached(from.position, segment.end, &mut bytes);
         let behind = state.lags().then_some(from);
-        Some((entry, to, behind))
+        Some((entry, to, behind, bytes))
     }
 
     /// True once the bytes are durable; false if the journal has no room.
@@ -166,12 +167,12 @@ impl Log {
         entry: Entry,
         to: Reached,
         behind: Option<Reached>,
+        mut bytes: Vec<SharedBytes>,
     ) -> Result<bool, StorageError> {
-        let mut shared = std::mem::take(&mut self.state.borrow_mut().shared);
         let handed = async {
-            let journaled = journal.append(entry, &mut shared).await;
-            shared.clear();
-            self.state.borrow_mut().shared = shared;
+            let journaled = journal.append(entry, &mut bytes).await;
+            bytes.clear();
+            self.home.shared_lists.borrow_mut().push(bytes);
             match journaled {
                 Journaled::Durable => {
                     self.state.borrow_mut().journaled = to;
@@ -382,26 +383,14 @@ impl Log {
         let rest = if from == start || dsync { start } else { start + DISK_BLOCK_BYTES as u32 };
         let head = async {
             if start < rest {
-                let mut pieces = std::mem::take(&mut self.state.borrow_mut().head_piece);
-                let (_, block) = self.pieces_of(index, start, rest.min(end), &mut pieces);
-                let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
-                self.state.borrow_mut().head_piece = pieces;
-                self.retire_block(block);
-                return written;
+                self.write_once(index, file, start, rest.min(end), dsync).await?;
             }
             Ok(())
         };
         let body = async {
             let mut position = rest;
             while position < end {
-                let mut pieces = std::mem::take(&mut self.state.borrow_mut().pieces);
-                let start = position;
-                let block;
-                (position, block) = self.pieces_of(index, start, end, &mut pieces);
-                let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
-                self.state.borrow_mut().pieces = pieces;
-                self.retire_block(block);
-                written?;
+                position = self.write_once(index, file, position, end, dsync).await?;
             }
             Ok(())
         };
@@ -423,6 +412,26 @@ impl Log {
             self.on_synced(reached);
         }
         Ok(())
+    }
+
+    /// Writes the blocks that hold positions `start` (a block's) to `end`, as far as one operation goes; returns
+    /// where the next one starts.
+    async fn write_once(
+        &self,
+        index: usize,
+        file: &File,
+        start: u32,
+        end: u32,
+        dsync: bool,
+    ) -> io::Result<u32> {
+        let mut pieces = self.home.piece_lists.borrow_mut().pop().unwrap_or_default();
+        let (next, block) = self.pieces_of(index, start, end, &mut pieces);
+        let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
+        self.home.piece_lists.borrow_mut().push(pieces);
+        if let Some(block) = block {
+            self.home.blocks.borrow_mut().retire(block);
+        }
+        written.map(|()| next)
     }
 
     /// Collects the blocks that hold positions `start` (a block's) to `end` for one operation;
@@ -463,12 +472,6 @@ impl Log {
         }
         assert!(!pieces.is_empty(), "unwritten bytes are in slabs");
         (position, None)
-    }
-
-    fn retire_block(&self, block: Option<ChunkWriter>) {
-        if let Some(block) = block {
-            self.home.blocks.borrow_mut().retire(block);
-        }
     }
 
     async fn sync_file(&self, index: usize, file: &File) -> Result<(), StorageError> {
