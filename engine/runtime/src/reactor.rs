@@ -87,8 +87,9 @@ pub(crate) struct Core {
 }
 
 struct Task {
-    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    waker: Arc<TaskWaker>,
+    /// Taken out while it runs: what it does may move the tasks.
+    idle: Option<(Pin<Box<dyn Future<Output = ()>>>, Waker)>,
+    state: Arc<TaskWaker>,
 }
 
 const MAIN: usize = usize::MAX;
@@ -111,7 +112,8 @@ impl Wake for TaskWaker {
             assert_eq!(core.id, self.core, "a task is woken from its own thread");
             if self.index == MAIN {
                 core.main_ready.set(true);
-            } else if !self.queued.swap(true, Ordering::Relaxed) {
+            } else if !self.queued.load(Ordering::Relaxed) {
+                self.queued.store(true, Ordering::Relaxed);
                 core.ready.borrow_mut().push_back(self.index);
             }
         });
@@ -147,8 +149,9 @@ impl Core {
             tasks.push(None);
             tasks.len() - 1
         });
-        let waker = Arc::new(TaskWaker { core: self.id, index, queued: AtomicBool::new(true) });
-        tasks[index] = Some(Task { future: Some(future), waker });
+        let state = Arc::new(TaskWaker { core: self.id, index, queued: AtomicBool::new(true) });
+        let waker = Waker::from(Arc::clone(&state));
+        tasks[index] = Some(Task { idle: Some((future, waker)), state });
         self.ready.borrow_mut().push_back(index);
     }
 
@@ -156,12 +159,10 @@ impl Core {
         let (mut future, waker) = {
             let mut tasks = self.tasks.borrow_mut();
             let Some(task) = tasks[index].as_mut() else { return };
-            task.waker.queued.store(false, Ordering::Relaxed);
-            let Some(future) = task.future.take() else { return };
-            (future, Arc::clone(&task.waker))
+            task.state.queued.store(false, Ordering::Relaxed);
+            let Some(idle) = task.idle.take() else { return };
+            idle
         };
-        // Building a Waker from an Arc and dropping it allocates nothing.
-        let waker = Waker::from(waker);
         let finished = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         if finished {
             // Dropped with no borrow held: a future's end may spawn or wake.
@@ -169,7 +170,7 @@ impl Core {
             self.tasks.borrow_mut()[index] = None;
             self.free_tasks.borrow_mut().push(index);
         } else if let Some(task) = self.tasks.borrow_mut()[index].as_mut() {
-            task.future = Some(future);
+            task.idle = Some((future, waker));
         }
     }
 }
