@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod compat;
 mod cores;
+mod edits;
 mod exactly_once;
 mod kafka;
 mod many;
@@ -113,7 +114,7 @@ enum Verb {
     Bench {
         /// Which
         #[arg(value_parser = ["floor", "tail", "cores", "sink", "groups", "compaction", "many", "librdkafka", "kafka", "tansu"])]
-        #[arg(required_unless_present_any = ["check", "update", "compare"])]
+        #[arg(required_unless_present_any = ["check", "update", "compare", "prove"])]
         scenario: Option<String>,
         /// Instead: counts (instructions, allocations, operations, syncs) beside those committed
         #[arg(long)]
@@ -124,6 +125,10 @@ enum Verb {
         /// Instead: time of the hot steps beside those of another commit, interleaved; advice
         #[arg(long, value_name = "COMMIT")]
         compare: Option<String>,
+        /// Instead: try the guard: ten checks of what is unchanged find nothing, and each deliberate slow-down of
+        /// benches/slow_downs.toml is noticed
+        #[arg(long)]
+        prove: bool,
         /// Rounds, interleaved; medians are shown
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -169,6 +174,7 @@ fn main() -> ExitCode {
         Verb::Mutants { only, runs, update } => mutants::run(&only, runs, update),
         Verb::Bench { check: true, .. } => regressions::check(),
         Verb::Bench { update: true, .. } => regressions::update(),
+        Verb::Bench { prove: true, .. } => regressions::prove(),
         Verb::Bench { compare: Some(commit), rounds, .. } => {
             regressions::compare_with(&commit, rounds)
         }

@@ -1,16 +1,15 @@
 //! Removes each rule of storage and coordinator in turn, in a copy of the checkout, and demands that
 //! their rig notices.
 
+use crate::edits::{self, Edit, copy_checkout};
 use crate::steps::{Done, top};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 struct Mutant {
-    name: String,
-    file: String,
-    from: String,
-    to: String,
+    edit: Edit,
+    /// The one that caught it.
     seed: Option<i64>,
     /// The rig of `sim` that is to notice: storage unless said.
     rig: String,
@@ -35,7 +34,7 @@ pub(crate) fn run_some() -> Done {
 /// Runs the mutants whose name holds `only`, or that are of that rig, each with at most `runs` seeds. With `update` the seed
 /// that caught each is written into the list.
 pub(crate) fn run(only: &str, runs: u64, update: bool) -> Done {
-    run_chosen(&|_, mutant| mutant.rig == only || mutant.name.contains(only), runs, update)
+    run_chosen(&|_, mutant| mutant.rig == only || mutant.edit.name.contains(only), runs, update)
 }
 
 /// A run of the compaction rig takes as long as ten of another.
@@ -44,10 +43,10 @@ fn seeds_of(rig: &str, runs: u64) -> u64 {
 }
 
 fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) -> Done {
-    let text = read_list()?;
-    let mutants = read(&text)?;
-    let copy = top().join("target/mutants/checkout");
-    copy_checkout(&copy)?;
+    let mutants = read()?;
+    let text =
+        std::fs::read_to_string(top().join(LIST)).map_err(|error| format!("{LIST}: {error}"))?;
+    let copy = copy_checkout("mutants")?;
     for rig in crate::check::RIGS {
         if test(&copy, rig, seeds_of(rig, runs.min(50)), None)?.is_some() {
             return Err(format!("the rig {rig} fails without any mutant"));
@@ -55,16 +54,8 @@ fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) 
     }
     let (mut missed, mut listed) = (Vec::new(), text);
     for (_, mutant) in mutants.iter().enumerate().filter(|(n, mutant)| chosen(*n, mutant)) {
-        let path = copy.join(&mutant.file);
-        let original =
-            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", mutant.file))?;
-        if let Some(complaint) = mutant.stale_in(&original) {
-            return Err(complaint);
-        }
-        let write = |text: &str| {
-            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", mutant.file))
-        };
-        write(&original.replace(&mutant.from, &mutant.to))?;
+        let name = &mutant.edit.name;
+        let original = mutant.edit.apply(&copy)?;
         let start = Instant::now();
         // The seed that caught it before first: most changes leave it so.
         let by_tests = match &mutant.by {
@@ -80,19 +71,19 @@ fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) 
             Ok(None) => test(&copy, rig, seeds_of(rig, runs), None),
             Err(error) => Err(error),
         };
-        write(&original)?;
+        mutant.edit.restore(&copy, &original)?;
         let seconds = start.elapsed().as_secs_f64();
-        match caught.map_err(|error| format!("{}: {error}", mutant.name))? {
+        match caught.map_err(|error| format!("{name}: {error}"))? {
             Some(seed) => {
-                println!("    caught by seed {seed:>4} in {seconds:>5.1} s: {}", mutant.name);
-                listed = with_seed(&listed, &mutant.name, seed);
+                println!("    caught by seed {seed:>4} in {seconds:>5.1} s: {name}");
+                listed = with_seed(&listed, name, seed);
             }
             None if by_tests => {
-                println!("    caught by tests in {seconds:>5.1} s: {}", mutant.name);
+                println!("    caught by tests in {seconds:>5.1} s: {name}");
             }
             None => {
-                println!("    MISSED by {runs} seeds, {seconds:>5.1} s: {}", mutant.name);
-                missed.push(mutant.name.clone());
+                println!("    MISSED by {runs} seeds, {seconds:>5.1} s: {name}");
+                missed.push(name.clone());
             }
         }
     }
@@ -102,45 +93,19 @@ fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) 
     if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join("; "))) }
 }
 
-fn read_list() -> Result<String, String> {
-    std::fs::read_to_string(top().join(LIST)).map_err(|error| format!("{LIST}: {error}"))
-}
-
-impl Mutant {
-    fn stale_in(&self, text: &str) -> Option<String> {
-        let count = text.matches(&self.from).count();
-        let Self { name, file, .. } = self;
-        (count != 1)
-            .then(|| format!("{LIST}: {name}: {file} holds its text {count} times instead of once"))
-    }
-}
-
 /// Mutants whose text the code holds no more, or more than once.
 pub(crate) fn stale() -> Result<Vec<String>, String> {
-    let stale_in_file = |mutant: &Mutant| match std::fs::read_to_string(top().join(&mutant.file)) {
-        Ok(text) => mutant.stale_in(&text),
-        Err(error) => Some(format!("{LIST}: {}: {}: {error}", mutant.name, mutant.file)),
-    };
-    Ok(read(&read_list()?)?.iter().filter_map(stale_in_file).collect())
+    edits::stale(LIST, "mutant")
 }
 
-fn read(text: &str) -> Result<Vec<Mutant>, String> {
-    let table: toml::Table = text.parse().map_err(|error| format!("{LIST}: {error}"))?;
-    let list = table.get("mutant").and_then(toml::Value::as_array).ok_or("no mutants")?;
-    let mutant = |entry: &toml::Value| {
-        let text = |key: &str| entry.get(key)?.as_str().map(str::to_owned);
-        let seed = entry.get("seed").and_then(toml::Value::as_integer);
-        Some(Mutant {
-            name: text("name")?,
-            file: text("file")?,
-            from: text("from")?,
-            to: text("to")?,
-            seed,
-            rig: text("rig").unwrap_or_else(|| "storage".to_owned()),
-            by: text("by"),
-        })
+fn read() -> Result<Vec<Mutant>, String> {
+    let mutant = |edit: Edit| Mutant {
+        seed: edit.number("seed"),
+        rig: edit.text("rig").unwrap_or("storage").to_owned(),
+        by: edit.text("by").map(str::to_owned),
+        edit,
     };
-    list.iter().map(mutant).collect::<Option<_>>().ok_or(format!("{LIST}: a key is missing"))
+    Ok(edits::read(LIST, "mutant")?.into_iter().map(mutant).collect())
 }
 
 fn with_seed(text: &str, name: &str, seed: i64) -> String {
@@ -161,23 +126,6 @@ fn with_seed(text: &str, name: &str, seed: i64) -> String {
         }
     }
     out
-}
-
-/// The files that git knows, as they are now.
-fn copy_checkout(to: &Path) -> Done {
-    let listed = Command::new("git").arg("ls-files").current_dir(top()).output();
-    let listed = listed.map_err(|error| format!("git: {error}"))?;
-    for name in String::from_utf8_lossy(&listed.stdout).lines() {
-        let (source, target) = (top().join(name), to.join(name));
-        let Ok(bytes) = std::fs::read(&source) else { continue };
-        // An unchanged file keeps its time, so that little is built again.
-        if std::fs::read(&target).is_ok_and(|before| before == bytes) {
-            continue;
-        }
-        let made = std::fs::create_dir_all(target.parent().unwrap_or(to));
-        made.and_then(|()| std::fs::write(&target, bytes)).map_err(|e| format!("{name}: {e}"))?;
-    }
-    Ok(())
 }
 
 /// Whether a package's tests fail.

@@ -2,6 +2,7 @@
 //! know how busy a machine is; times do, so they are only compared within one run, as advice.
 
 use crate::bench::median;
+use crate::edits::{self, copy_checkout};
 use crate::steps::{self, Done, top, works};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use std::process::{Command, Stdio};
 
 const BASELINE: &str = "benches/baseline.toml";
 const UPDATE: &str = "cargo xtask bench --update";
+const SLOW_DOWNS: &str = "benches/slow_downs.toml";
+/// Rounds in which the guard must find nothing.
+const CLEAN_ROUNDS: usize = 10;
 /// How often a step runs under callgrind.
 const ROUNDS: u64 = 100;
 
@@ -39,10 +43,8 @@ fn tolerance(name: &str) -> (f64, f64) {
 /// Compares with what is committed.
 pub(crate) fn check() -> Done {
     println!("==> bench --check");
-    let measured = measure()?;
-    let text = std::fs::read_to_string(top().join(BASELINE))
-        .map_err(|error| format!("{BASELINE}: {error}; {UPDATE} writes it"))?;
-    let committed = read(&text)?;
+    let measured = measure(&build(&top(), &top().join("target"))?)?;
+    let committed = committed()?;
     let same_machine = committed.machine == measured.machine;
     let mut worse = compare("broker, per 1,000 records", &committed.broker, &measured.broker);
     let slower = compare("instructions", &committed.instructions, &measured.instructions);
@@ -64,9 +66,15 @@ pub(crate) fn check() -> Done {
     ))
 }
 
+fn committed() -> Result<Measured, String> {
+    let text = std::fs::read_to_string(top().join(BASELINE))
+        .map_err(|error| format!("{BASELINE}: {error}; {UPDATE} writes it"))?;
+    read(&text)
+}
+
 /// Writes the baseline anew, and shows before and after.
 pub(crate) fn update() -> Done {
-    let measured = measure()?;
+    let measured = measure(&build(&top(), &top().join("target"))?)?;
     if let Ok(text) = std::fs::read_to_string(top().join(BASELINE)) {
         let committed = read(&text)?;
         compare("broker, per 1,000 records", &committed.broker, &measured.broker);
@@ -109,56 +117,129 @@ fn read(text: &str) -> Result<Measured, String> {
 /// Shows both; what got worse, in words.
 fn compare(title: &str, committed: &Counts, measured: &Counts) -> Vec<String> {
     println!("    {title}: committed, now");
-    let mut worse = Vec::new();
     for (name, now) in measured {
         let Some(before) = committed.get(name) else {
             println!("    {:>12} {now:>12.2}  {name}", "new");
-            worse.push(format!("{name} is not in the baseline"));
             continue;
         };
-        let (share, more) = tolerance(name);
-        let allowed = share * before + more;
-        let verdict = if *now > before + allowed {
-            worse.push(format!("{name}: {before:.2} became {now:.2}"));
-            "WORSE"
-        } else if *now < before - allowed {
-            "better"
-        } else {
-            ""
+        let allowed = allowed(name, *before);
+        let verdict = match () {
+            () if *now > before + allowed => "WORSE",
+            () if *now < before - allowed => "better",
+            () => "",
         };
         println!("    {before:>12.2} {now:>12.2}  {name} {verdict}");
     }
+    worse(committed, measured)
+}
+
+/// By how much a count may differ from the one committed.
+fn allowed(name: &str, committed: f64) -> f64 {
+    let (share, more) = tolerance(name);
+    share * committed + more
+}
+
+/// What got worse, in words that begin with its name.
+fn worse(committed: &Counts, measured: &Counts) -> Vec<String> {
+    let complaint = |(name, now): (&String, &f64)| match committed.get(name) {
+        None => Some(format!("{name} is not in the baseline")),
+        Some(before) if *now > before + allowed(name, *before) => {
+            Some(format!("{name}: {before:.2} became {now:.2}"))
+        }
+        Some(_) => None,
+    };
+    let mut worse: Vec<String> = measured.iter().filter_map(complaint).collect();
     for name in committed.keys().filter(|name| !measured.contains_key(*name)) {
         worse.push(format!("{name} is not measured any more"));
     }
     worse
 }
 
-/// `steps`, and `counts` beside it.
-fn steps_program() -> Result<PathBuf, String> {
-    let build = ["build", "--release", "--quiet", "-p", "benches", "--bin", "steps"];
-    steps::run("cargo", &[&build[..], &["--bin", "counts"]].concat())?;
-    Ok(top().join("target/release/steps"))
+/// Builds `steps`, and `counts` beside it; where `steps` is.
+fn build(tree: &Path, target: &Path) -> Result<PathBuf, String> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release", "--quiet", "-p", "benches", "--bin", "steps"]);
+    cargo.args(["--bin", "counts", "--target-dir"]).arg(target);
+    said(cargo.current_dir(tree))?;
+    Ok(target.join("release/steps"))
 }
 
-fn measure() -> Result<Measured, String> {
+/// Counts with a program that `build` made.
+fn measure(program: &Path) -> Result<Measured, String> {
     if !works("valgrind", &["--version"]) && !steps::install_debian("valgrind") {
         return Err("no valgrind: install it; it counts instructions".into());
     }
-    let program = steps_program()?;
     let mut broker = Counts::new();
     for line in said(&mut Command::new(program.with_file_name("counts")))?.0.lines() {
         let Some((name, count)) = line.split_once('\t') else { continue };
         broker.insert(name.to_owned(), count.parse().map_err(|_| format!("not a count: {line}"))?);
     }
     let mut instructions = Counts::new();
-    for name in said(Command::new(&program).arg("list"))?.0.lines() {
-        instructions.insert(name.to_owned(), instructions_of(&program, name)?);
+    for name in said(Command::new(program).arg("list"))?.0.lines() {
+        instructions.insert(name.to_owned(), instructions_of(program, name)?);
     }
     if broker.is_empty() || instructions.is_empty() {
         return Err("nothing was counted".into());
     }
     Ok(Measured { machine: machine()?, instructions, broker })
+}
+
+/// Slow-downs whose text the code holds no more, or more than once.
+pub(crate) fn stale() -> Result<Vec<String>, String> {
+    edits::stale(SLOW_DOWNS, "slow_down")
+}
+
+/// Tries the guard: it finds nothing in what is unchanged, again and again, and notices each deliberate
+/// slow-down, in a copy of the checkout.
+pub(crate) fn prove() -> Done {
+    let ours = build(&top(), &top().join("target"))?;
+    let mut before = committed()?;
+    let mut false_alarms = 0;
+    for round in 0..=CLEAN_ROUNDS {
+        let now = measure(&ours)?;
+        if round == 0 {
+            if now.machine != before.machine {
+                println!(
+                    "    instructions: beside those of a first round, for this is another machine"
+                );
+                before.instructions = now.instructions;
+            }
+            continue;
+        }
+        let found = worse_of_all(&before, &now);
+        println!("    unchanged, round {round:>2}: {}", shown(&found));
+        false_alarms += usize::from(!found.is_empty());
+    }
+    let copy = copy_checkout("slow-downs")?;
+    let slow_downs = edits::read(SLOW_DOWNS, "slow_down")?;
+    for slow_down in &slow_downs {
+        slow_down.apply(&copy)?;
+    }
+    // All at once: each makes another count worse, and only its own is looked at.
+    let slowed = measure(&build(&copy, &top().join("target/slow-downs/target"))?)?;
+    let found = worse_of_all(&before, &slowed);
+    let mut missed = 0;
+    for slow_down in &slow_downs {
+        let count = slow_down.text("noticed_in").ok_or("a slow-down says what it is noticed in")?;
+        let noticed = found.iter().find(|found| found.starts_with(&format!("{count}: ")));
+        missed += usize::from(noticed.is_none());
+        let noticed = noticed.map_or("MISSED", String::as_str);
+        println!("    {}\n        {noticed}", slow_down.name);
+    }
+    match (false_alarms, missed) {
+        (0, 0) => Ok(()),
+        _ => Err(format!("{false_alarms} false alarms, {missed} slow-downs missed")),
+    }
+}
+
+fn worse_of_all(before: &Measured, now: &Measured) -> Vec<String> {
+    let mut found = worse(&before.broker, &now.broker);
+    found.extend(worse(&before.instructions, &now.instructions));
+    found
+}
+
+fn shown(found: &[String]) -> String {
+    if found.is_empty() { "nothing".to_owned() } else { found.join("; ") }
 }
 
 /// What a command wrote: standard output and errors.

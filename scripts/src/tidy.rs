@@ -1,7 +1,7 @@
 //! The rules of the house that no compiler checks.
 
-use crate::mutants;
 use crate::steps::{Done, top};
+use crate::{mutants, regressions};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,7 @@ pub(crate) fn run() -> Done {
         complaints.extend(complaints_of(&name, &text));
     }
     complaints.extend(mutants::stale()?);
+    complaints.extend(regressions::stale()?);
     for complaint in &complaints {
         println!("    {complaint}");
     }
