@@ -101,9 +101,9 @@ fn idle_connections() -> Done {
             stream.read_exact(&mut answer).map_err(|error| error.to_string())?;
         }
         let busy = resident(pid)?.saturating_sub(before) / IDLE_CONNECTIONS;
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(Duration::from_secs(25));
         let rests = resident(pid)?.saturating_sub(before) / IDLE_CONNECTIONS;
-        println!("  after a request of {BUSY_BYTES} bytes {busy} each; silent for 5 s: {rests}");
+        println!("  after a request of {BUSY_BYTES} bytes {busy} each; silent for 25 s: {rests}");
         Ok(())
     })
 }
