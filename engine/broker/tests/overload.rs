@@ -8,7 +8,7 @@ use common::{Broker, Client, batch, body, fetch_all};
 use model::RecordBatch;
 use std::io::ErrorKind::ConnectionReset;
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::ApiKey;
 use wire::fetch::{FetchAsk, FetchLimits, put_request, read_response};
 
@@ -183,6 +183,15 @@ fn who_is_silent_holds_no_memory_and_is_heard_again() {
     let left = usage().resident_bytes.saturating_sub(before);
     println!("{CLIENTS} silent connections: {} MB", left / MB);
     assert!(left < 25 * MB, "{left} bytes: only some chunks are kept for whoever comes next");
+    // Nobody comes: what none has needed for ten seconds is not kept either.
+    let until = Instant::now() + Duration::from_secs(60);
+    let goes = || {
+        std::thread::sleep(Duration::from_millis(500));
+        usage().resident_bytes.saturating_sub(before) < 8 * MB
+    };
+    while !goes() {
+        assert!(Instant::now() < until, "spare chunks stay for ever");
+    }
     for _ in 0..3 {
         clients.iter_mut().for_each(|client| produce(client, &large, 100));
     }
