@@ -113,6 +113,7 @@ impl Wake for TaskWaker {
             if self.index == MAIN {
                 core.main_ready.set(true);
             } else if !self.queued.load(Ordering::Relaxed) {
+                // Not a swap, which locks: nobody else writes it, as asserted.
                 self.queued.store(true, Ordering::Relaxed);
                 core.ready.borrow_mut().push_back(self.index);
             }
