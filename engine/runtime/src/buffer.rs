@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const ALIGNMENT: usize = 4096;
 
@@ -19,6 +20,8 @@ const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// A huge page, if the system gives one, from which chunks are cut.
 struct Extent {
     start: NonNull<u8>,
+    /// A part of it went back to the system.
+    is_broken: AtomicBool,
 }
 
 // SAFETY: an extent is only an address; whoever uses a part of it owns that part.
@@ -38,7 +41,7 @@ impl Extent {
         let Some(start) = NonNull::new(start) else { handle_alloc_error(Self::LAYOUT) };
         // SAFETY: the range is ours and whole pages. A refusal only means small pages.
         unsafe { libc::madvise(start.as_ptr().cast(), HUGE_PAGE_BYTES, libc::MADV_HUGEPAGE) };
-        Self { start }
+        Self { start, is_broken: AtomicBool::new(false) }
     }
 }
 
@@ -63,7 +66,7 @@ enum Source {
     System,
     /// Cut from this.
     Extent {
-        _keeps: Arc<Extent>,
+        keeps: Arc<Extent>,
     },
 }
 
@@ -132,12 +135,16 @@ impl Drop for Chunk {
                 unsafe { libc::munmap(start.cast(), self.capacity) };
             }
             // The extent may live on for others: this part of its memory goes back to the system now, and is not
-            // filled up again to make a huge page of what is left.
-            Source::Extent { .. } => {
-                for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTNEED] {
-                    // SAFETY: whole pages that only this chunk used, and nobody reads them any more.
-                    unsafe { libc::madvise(start.cast(), self.capacity, advice) };
+            // filled up again to make a huge page of what is left. That is said of the whole extent: said of parts
+            // it would make a mapping of each, of which a process may have 65,530.
+            Source::Extent { ref keeps } => {
+                if !keeps.is_broken.swap(true, Ordering::Relaxed) {
+                    let (extent, advice) = (keeps.start.as_ptr(), libc::MADV_NOHUGEPAGE);
+                    // SAFETY: whole pages of the extent; what is in them stays.
+                    unsafe { libc::madvise(extent.cast(), HUGE_PAGE_BYTES, advice) };
                 }
+                // SAFETY: whole pages that only this chunk used, and nobody reads them any more.
+                unsafe { libc::madvise(start.cast(), self.capacity, libc::MADV_DONTNEED) };
             }
         }
     }
@@ -410,7 +417,7 @@ impl ChunkPool {
         // SAFETY: inside the extent.
         let start = unsafe { extent.start.add(at) };
         self.extent = Some((Arc::clone(&extent), at + capacity));
-        Chunk { start, capacity, source: Source::Extent { _keeps: extent } }
+        Chunk { start, capacity, source: Source::Extent { keeps: extent } }
     }
 
     /// An empty chunk; `None` when all are in use.

@@ -74,6 +74,22 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
     with_twin(|twin| twin.remove_dir_all(path)).unwrap_or_else(|| std::fs::remove_dir_all(path))
 }
 
+/// Removes an empty directory.
+///
+/// # Errors
+/// As rmdir(2).
+pub fn remove_dir(path: &Path) -> io::Result<()> {
+    with_twin(|twin| twin.remove_dir(path)).unwrap_or_else(|| std::fs::remove_dir(path))
+}
+
+/// Makes one directory, which must not exist; its name lasts once its parent is synced.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    with_twin(|twin| twin.create_dir(path)).unwrap_or_else(|| std::fs::create_dir(path))
+}
+
 /// Makes the names in a directory durable.
 ///
 /// # Errors
@@ -158,6 +174,56 @@ pub async fn replace_before_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
     rename(&temporary, path)
 }
 
+/// Writes a small file over in place, or makes it, durably; its space is used again, so that a full disk does
+/// not matter once it was made. A power cut leaves the old bytes, the new ones or some of both: for what is kept
+/// twice, with a checksum. A name that is new lasts once its directory is synced.
+///
+/// # Errors
+/// As open(2), write(2), fsync(2).
+pub async fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let options = OpenOptions { create: true, write: true, direct: false };
+    let file = File::open(path, options)?;
+    let padded = bytes.len().next_multiple_of(BLOCK_BYTES);
+    let mut writer = ChunkWriter::with_capacity(padded);
+    writer.append(bytes);
+    file.write_at(&mut vec![writer.disk_range(0..padded)], 0, false).await?;
+    file.sync(false).await
+}
+
+/// Writes small files as `replace` does, but all of them before any gets its name: if there is no space for one,
+/// nothing was changed. Those that could not be written come back with why; with a full disk nothing is renamed.
+///
+/// # Errors
+/// ENOSPC, EDQUOT: nothing was changed.
+pub async fn replace_all(paths: &[PathBuf], bytes: &[u8]) -> io::Result<Vec<(PathBuf, io::Error)>> {
+    let (mut written, mut failed) = (Vec::new(), Vec::new());
+    for path in paths {
+        let temporary = path.with_added_extension("tmp");
+        let result = match write_whole(&temporary, bytes).await {
+            Ok(file) => file.sync(false).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => written.push((temporary, path)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                let written = written.into_iter().map(|(temporary, _)| temporary);
+                written.chain([temporary]).for_each(|path| drop(remove_file(&path)));
+                return Err(error);
+            }
+            Err(error) => failed.push((path.clone(), error)),
+        }
+    }
+    for (temporary, path) in written {
+        let parent = path.parent().unwrap_or(Path::new("."));
+        let result = match rename(&temporary, path) {
+            Ok(()) => sync_dir(parent).await,
+            failed => failed,
+        };
+        failed.extend(result.err().map(|error| (path.clone(), error)));
+    }
+    Ok(failed)
+}
+
 /// Makes a file of these bytes alone.
 async fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let options = OpenOptions { create: true, write: true, direct: false };
@@ -177,6 +243,9 @@ async fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
 /// # Errors
 /// As statvfs(3).
 pub fn space(path: &Path) -> io::Result<(i64, i64)> {
+    if let Some(space) = with_twin(|twin| twin.space()) {
+        return Ok(space);
+    }
     let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
     // SAFETY: plain C structure; all zeroes is valid.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };

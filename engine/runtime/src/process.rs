@@ -5,13 +5,14 @@ use crate::op::{Op, submit};
 use std::io;
 use std::os::fd::RawFd;
 
-/// SIGINT and SIGTERM as something a thread can wait for.
+/// SIGINT, SIGTERM and SIGHUP (a terminal that was closed) as something a thread can wait for. SIGUSR1 and SIGUSR2,
+/// which log rotation may send, are ignored.
 pub struct StopSignals {
     fd: RawFd,
 }
 
 impl StopSignals {
-    /// Blocks both signals for this thread and those it starts later, and listens for them. Call
+    /// Blocks these signals for this thread and those it starts later, and listens for them. Call
     /// before starting threads.
     ///
     /// # Errors
@@ -23,6 +24,9 @@ impl StopSignals {
             libc::sigemptyset(&raw mut set);
             libc::sigaddset(&raw mut set, libc::SIGINT);
             libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::sigaddset(&raw mut set, libc::SIGHUP);
+            libc::signal(libc::SIGUSR1, libc::SIG_IGN);
+            libc::signal(libc::SIGUSR2, libc::SIG_IGN);
             libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
         };

@@ -25,6 +25,57 @@ const RECENT_WRITES: usize = 12;
 type Sector = [u8; SECTOR_BYTES];
 const EPOCH_UNIX_MS: i64 = 1_700_000_000_000;
 
+/// What a program does to a file or a name, as faults name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Verb {
+    Open,
+    Stat,
+    Read,
+    Write,
+    Sync,
+    Allocate,
+    Truncate,
+    Rename,
+    Unlink,
+    MakeDir,
+    List,
+    SyncDir,
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Open,
+        Self::Stat,
+        Self::Read,
+        Self::Write,
+        Self::Sync,
+        Self::Allocate,
+        Self::Truncate,
+        Self::Rename,
+        Self::Unlink,
+        Self::MakeDir,
+        Self::List,
+        Self::SyncDir,
+    ];
+}
+
+/// An operation that fails.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Which operation.
+    pub verb: Verb,
+    /// On paths that hold this.
+    pub path: String,
+    /// Not the first so many.
+    pub after: u64,
+    /// But then so many.
+    pub times: u64,
+    /// With this number.
+    pub errno: i32,
+}
+
 /// A disk that outlives the runtimes that use it, as a real one outlives a power cut.
 #[derive(Clone, Default)]
 pub struct Disk {
@@ -38,10 +89,15 @@ struct DiskState {
     names: BTreeMap<PathBuf, Entry>,
     /// What is certain to survive a power cut.
     durable_names: BTreeMap<PathBuf, Entry>,
-    open: Vec<usize>,
+    open: Vec<(usize, PathBuf)>,
     next_write: u64,
+    /// Writes under way: node and number.
+    in_flight: BTreeSet<(usize, u64)>,
     capacity_bytes: Option<u64>,
     failing: Option<i32>,
+    faults: Vec<Fault>,
+    /// Faults that were met.
+    faults_met: u64,
     /// One read in so many gives wrong bytes; 0: none.
     lying_reads: u64,
     lies: u64,
@@ -52,6 +108,42 @@ struct DiskState {
 }
 
 impl DiskState {
+    /// Whole blocks of all files that have a name, and one for each directory.
+    fn used_bytes(&self) -> u64 {
+        let bytes = |entry: &Entry| match entry {
+            Entry::File(node) => blocks_of(self.nodes[*node].len),
+            Entry::Directory => BLOCK_BYTES,
+        };
+        self.names.values().map(bytes).sum()
+    }
+
+    /// Whether so many bytes more do not fit.
+    fn is_full_for(&self, bytes: u64) -> bool {
+        let is_over = |max| self.used_bytes() + bytes > max;
+        bytes > 0 && self.capacity_bytes.is_some_and(is_over)
+    }
+
+    /// Why an operation fails, if it does.
+    fn fault(&mut self, verb: Verb, path: &Path) -> Option<io::Error> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        let text = path.to_string_lossy();
+        for fault in &mut self.faults {
+            if fault.verb != verb || fault.times == 0 || !text.contains(&fault.path) {
+                continue;
+            }
+            if fault.after > 0 {
+                fault.after -= 1;
+                continue;
+            }
+            fault.times -= 1;
+            self.faults_met += 1;
+            return Some(io::Error::from_raw_os_error(fault.errno));
+        }
+        None
+    }
+
     /// Folds an operation into the trace (FNV-1a).
     fn record(&mut self, what: &str, numbers: &[u64], bytes: &[u8]) {
         let numbers = numbers.iter().flat_map(|number| number.to_be_bytes());
@@ -59,6 +151,12 @@ impl DiskState {
             self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
+}
+
+const BLOCK_BYTES: u64 = 4096;
+
+fn blocks_of(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -205,12 +303,14 @@ impl Disk {
             node.power_cut(&mut random);
         }
         state.open.clear();
+        state.in_flight.clear();
     }
 
     /// Kills the program but not the machine: everything written is there.
     pub fn kill(&self) {
         let mut state = self.state.borrow_mut();
         state.open.clear();
+        state.in_flight.clear();
         for node in &mut state.nodes {
             // The kernel finishes what was in flight: a later sync covers it.
             let numbers = node.pending.values().flatten().map(|(number, _)| *number);
@@ -218,7 +318,90 @@ impl Disk {
         }
     }
 
-    /// Limits the bytes that files may allocate; `None` lifts the limit.
+    /// As `kill`, but of writes that were under way only a part may have been done, from its front, or nothing.
+    pub fn kill_torn(&self, seed: u64) {
+        let mut random = Random::new(seed);
+        let mut state = self.state.borrow_mut();
+        for (node, number) in std::mem::take(&mut state.in_flight) {
+            let node = &mut state.nodes[node];
+            let of_it = |versions: &Vec<(u64, Sector)>| versions.iter().any(|(n, _)| *n == number);
+            let sectors: Vec<u64> =
+                node.pending.iter().filter(|(_, v)| of_it(v)).map(|(index, _)| *index).collect();
+            let kept = random.below(sectors.len() as u64 + 1) as usize;
+            for index in &sectors[kept..] {
+                let versions = node.pending.get_mut(index).expect("listed just now");
+                versions.retain(|(n, _)| *n != number);
+            }
+            node.pending.retain(|_, versions| !versions.is_empty());
+        }
+        drop(state);
+        self.kill();
+    }
+
+    /// Makes an operation fail, beside those that do already.
+    pub fn add_fault(&self, fault: Fault) {
+        self.state.borrow_mut().faults.push(fault);
+    }
+
+    /// Nothing fails any more. Returns how many faults were met so far.
+    pub fn clear_faults(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        state.faults.clear();
+        state.faults_met
+    }
+
+    /// Everything under a path: names and bytes. For `restore`.
+    #[must_use]
+    pub fn copy_of(&self, path: &Path) -> SavedFile {
+        let state = self.state.borrow();
+        let Some(Entry::File(node)) = state.names.get(path).copied() else {
+            return SavedFile(None);
+        };
+        SavedFile(Some(state.nodes[node].clone()))
+    }
+
+    /// Puts a file back as it was when it was copied, durably; or removes it, if there was none.
+    pub fn restore(&self, path: &Path, saved: &SavedFile) {
+        let mut state = self.state.borrow_mut();
+        match &saved.0 {
+            Some(node) => {
+                let mut node = node.clone();
+                let completed =
+                    node.pending.values().flatten().map(|(number, _)| *number).collect();
+                let len = node.len;
+                node.sync(&completed, len);
+                state.nodes.push(node);
+                let entry = Entry::File(state.nodes.len() - 1);
+                state.names.insert(path.to_owned(), entry);
+                state.durable_names.insert(path.to_owned(), entry);
+            }
+            None => {
+                state.names.remove(path);
+                state.durable_names.remove(path);
+            }
+        }
+    }
+
+    /// Cuts a file, now and durably.
+    pub fn cut(&self, path: &Path, len: u64) {
+        let mut state = self.state.borrow_mut();
+        let Some(Entry::File(node)) = state.names.get(path).copied() else { return };
+        let node = &mut state.nodes[node];
+        node.set_len(u64::MAX, len.min(node.len));
+        let completed = node.pending.values().flatten().map(|(number, _)| *number).collect();
+        let len = node.len;
+        node.sync(&completed, len);
+    }
+
+    /// Overwrites bytes of a file, now and durably.
+    pub fn scribble(&self, path: &Path, position: u64, bytes: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let Some(Entry::File(node)) = state.names.get(path).copied() else { return };
+        let len = state.nodes[node].len.saturating_sub(position).min(bytes.len() as u64);
+        state.nodes[node].write(u64::MAX, position, &bytes[..len as usize], true);
+    }
+
+    /// Limits the bytes that files may take, in whole blocks; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.borrow_mut().capacity_bytes = bytes;
     }
@@ -282,18 +465,44 @@ impl Disk {
     }
 }
 
+/// A file as it was; by default there was none.
+#[derive(Clone, Default)]
+pub struct SavedFile(Option<Node>);
+
+impl SavedFile {
+    /// Whether a program would read the same.
+    #[must_use]
+    pub fn holds_as(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(two)) => {
+                one.len == two.len && one.read(0, one.len as usize) == two.read(0, two.len as usize)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// How a simulated machine behaves.
 pub struct Simulation {
     disk: Disk,
     random: Random,
     stop_at_step: Option<u64>,
+    unix_offset_ms: i64,
 }
 
 impl Simulation {
     /// A machine with this disk, its chances drawn from `seed`.
     #[must_use]
     pub fn new(disk: Disk, seed: u64) -> Self {
-        Self { disk, random: Random::new(seed), stop_at_step: None }
+        Self { disk, random: Random::new(seed), stop_at_step: None, unix_offset_ms: 0 }
+    }
+
+    /// A machine whose wall clock is off by so much, and jumps.
+    #[must_use]
+    pub fn with_wrong_clock(mut self, offset_ms: i64) -> Self {
+        self.unix_offset_ms = offset_ms;
+        self
     }
 
     /// Stops the machine at the `step`-th I/O step; `block_on` then returns `Stopped`.
@@ -308,6 +517,7 @@ impl Simulation {
             disk: self.disk,
             random: self.random,
             stop_at_step: self.stop_at_step,
+            unix_offset_ms: self.unix_offset_ms,
             steps: 0,
             now: Nanos(1_000_000_000),
             events: BinaryHeap::new(),
@@ -323,6 +533,7 @@ pub(crate) struct SimulatedBackend {
     disk: Disk,
     random: Random,
     stop_at_step: Option<u64>,
+    unix_offset_ms: i64,
     steps: u64,
     now: Nanos,
     /// (when, tie-break, slot, result).
@@ -340,7 +551,10 @@ impl SimulatedBackend {
     }
 
     pub(crate) fn unix_ms(&self) -> i64 {
-        EPOCH_UNIX_MS + (self.now.0 / 1_000_000) as i64
+        let ms = (self.now.0 / 1_000_000) as i64;
+        // A wrong clock is set right, and wrong again, each second.
+        let offset = if (ms / 1000) % 2 == 0 { self.unix_offset_ms } else { 0 };
+        EPOCH_UNIX_MS + ms + offset
     }
 
     pub(crate) fn random(&mut self) -> u64 {
@@ -362,9 +576,28 @@ impl SimulatedBackend {
         let latency_ns = 1_000 + self.random.below(200_000);
         let mut state = self.disk.state.borrow_mut();
         let state = &mut *state;
-        let node_of = |fd: i32| state.open[fd as usize];
+        let opened = match &slot.op {
+            Op::Read { fd, .. } => Some((Verb::Read, *fd)),
+            Op::Write { fd, .. } => Some((Verb::Write, *fd)),
+            Op::Sync { fd, .. } => Some((Verb::Sync, *fd)),
+            Op::Allocate { fd, .. } => Some((Verb::Allocate, *fd)),
+            _ => None,
+        };
+        let may_fail = alive && !state.faults.is_empty();
+        let fault = opened.filter(|_| may_fail).and_then(|(verb, fd)| {
+            let (node, path) = state.open[fd as usize].clone();
+            let fault = state.fault(verb, &path)?;
+            if verb == Verb::Sync {
+                // As real kernels do: the pages count as clean now, a later sync skips them.
+                state.nodes[node].completed.clear();
+            }
+            fault.raw_os_error()
+        });
+        let node = opened.map_or(0, |(_, fd)| state.open[fd as usize].0);
+        let node_of = |_: i32| node;
         let result = match &mut slot.op {
             _ if !alive => 0,
+            _ if fault.is_some() => -fault.unwrap_or(libc::EIO),
             Op::Read { fd, into, position, len_max } => {
                 let len = into.remaining().min(*len_max);
                 let node = node_of(*fd);
@@ -394,9 +627,19 @@ impl SimulatedBackend {
                 }
                 -state.failing.unwrap_or(libc::EIO)
             }
+            Op::Write { fd, pieces, position, .. }
+                if {
+                    let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+                    let len = state.nodes[node_of(*fd)].len;
+                    let end = blocks_of(*position + bytes);
+                    state.is_full_for(end.saturating_sub(blocks_of(len)))
+                } =>
+            {
+                -libc::ENOSPC
+            }
             Op::Write { fd, pieces, position, dsync } => {
                 let node = node_of(*fd);
-                let bytes: Vec<u8> = pieces.iter().flat_map(|p| p.snapshot()).collect();
+                let bytes = pieces.iter().map(|p| p.snapshot()).collect::<Vec<_>>().concat();
                 let number = state.next_write;
                 state.next_write += 1;
                 // Sometimes only the front is taken, at a block boundary.
@@ -411,8 +654,10 @@ impl SimulatedBackend {
                 }
                 let numbers = [node as u64, *position, taken as u64, u64::from(*dsync)];
                 state.record("write", &numbers, &bytes[..taken.min(256)]);
+                state.in_flight.insert((node, number));
                 if *dsync {
-                    let len = state.nodes[node].len;
+                    // It promises its own range, not what was allocated behind.
+                    let len = *position + taken as u64;
                     self.syncs.insert(index, (node, BTreeSet::from([number]), len));
                 }
                 self.writes.insert(index, (node, number));
@@ -428,15 +673,9 @@ impl SimulatedBackend {
             }
             Op::Allocate { fd, position, bytes } => {
                 let node = node_of(*fd);
-                let used: u64 = state
-                    .names
-                    .values()
-                    .filter_map(|e| if let Entry::File(n) = e { Some(*n) } else { None })
-                    .map(|n| state.nodes[n].len)
-                    .sum();
                 let end = *position + *bytes;
-                let more = end.saturating_sub(state.nodes[node].len);
-                if state.capacity_bytes.is_some_and(|max| used + more > max) {
+                let more = blocks_of(end).saturating_sub(blocks_of(state.nodes[node].len));
+                if state.is_full_for(more) {
                     -libc::ENOSPC
                 } else {
                     state.nodes[node].len = state.nodes[node].len.max(end);
@@ -480,6 +719,7 @@ impl SimulatedBackend {
                 self.now = self.now.max(at);
                 let mut state = self.disk.state.borrow_mut();
                 if let Some((node, number)) = self.writes.remove(&index) {
+                    state.in_flight.remove(&(node, number));
                     state.nodes[node].completed.insert(number);
                 }
                 if let Some((node, completed, len)) = self.syncs.remove(&index) {
@@ -504,9 +744,12 @@ impl SimulatedBackend {
     pub(crate) fn open(&mut self, path: &Path, options: OpenOptions) -> io::Result<i32> {
         let alive = self.count_step();
         let mut state = self.disk.state.borrow_mut();
+        if let Some(fault) = state.fault(Verb::Open, path).filter(|_| alive) {
+            return Err(fault);
+        }
         let node = match state.names.get(path) {
             Some(Entry::File(node)) => *node,
-            Some(Entry::Directory) => return Err(io::ErrorKind::IsADirectory.into()),
+            Some(Entry::Directory) => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             None if options.create => {
                 let parent = path.parent().unwrap_or(Path::new("/"));
                 // Past its stop the program runs to its next wait; nothing it does counts.
@@ -522,29 +765,44 @@ impl SimulatedBackend {
             }
             None => return Err(not_found()),
         };
-        state.open.push(node);
+        state.open.push((node, path.to_owned()));
         Ok(state.open.len() as i32 - 1)
     }
 
     pub(crate) fn set_len(&mut self, fd: i32, len: u64) -> io::Result<()> {
         if self.count_step() {
             let mut state = self.disk.state.borrow_mut();
+            let (node, path) = state.open[fd as usize].clone();
+            if let Some(fault) = state.fault(Verb::Truncate, &path) {
+                return Err(fault);
+            }
             let number = state.next_write;
             state.next_write += 1;
-            let node = state.open[fd as usize];
             state.nodes[node].set_len(number, len);
         }
         Ok(())
     }
 
     pub(crate) fn len(&mut self, fd: i32) -> io::Result<u64> {
-        let state = self.disk.state.borrow();
-        Ok(state.nodes[state.open[fd as usize]].len)
+        let mut state = self.disk.state.borrow_mut();
+        let (node, path) = state.open[fd as usize].clone();
+        match state.fault(Verb::Stat, &path) {
+            Some(fault) => Err(fault),
+            None => Ok(state.nodes[node].len),
+        }
     }
 
     pub(crate) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
         if self.count_step() {
             let mut state = self.disk.state.borrow_mut();
+            if !state.names.contains_key(path) {
+                if let Some(fault) = state.fault(Verb::MakeDir, path) {
+                    return Err(fault);
+                }
+                if state.is_full_for(BLOCK_BYTES) {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
+            }
             for ancestor in path.ancestors().filter(|a| a.parent().is_some()) {
                 state.names.entry(ancestor.to_owned()).or_insert(Entry::Directory);
             }
@@ -553,19 +811,36 @@ impl SimulatedBackend {
     }
 
     pub(crate) fn list(&mut self, path: &Path) -> io::Result<Vec<String>> {
-        let state = self.disk.state.borrow();
+        if self.stopped() {
+            return Ok(Vec::new());
+        }
+        let mut state = self.disk.state.borrow_mut();
         if state.names.get(path) != Some(&Entry::Directory) {
             return Err(not_found());
         }
-        let children = state.names.keys().filter(|p| p.parent() == Some(path));
+        if let Some(fault) = state.fault(Verb::List, path) {
+            return Err(fault);
+        }
+        let below = state.names.range(path.to_owned()..).take_while(|(p, _)| p.starts_with(path));
+        let children = below.map(|(p, _)| p).filter(|p| p.parent() == Some(path));
         Ok(children.filter_map(|p| Some(p.file_name()?.to_str()?.to_owned())).collect())
     }
 
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         if self.count_step() {
             let mut state = self.disk.state.borrow_mut();
+            if let Some(fault) = state.fault(Verb::Rename, to) {
+                return Err(fault);
+            }
             let entry = state.names.remove(from).ok_or_else(not_found)?;
             state.names.insert(to.to_owned(), entry);
+            let below: Vec<PathBuf> =
+                state.names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+            for path in below {
+                let entry = state.names.remove(&path).expect("listed just now");
+                let moved = to.join(path.strip_prefix(from).expect("below it"));
+                state.names.insert(moved, entry);
+            }
             state.record("rename", &[], to.as_os_str().as_encoded_bytes());
         }
         Ok(())
@@ -574,9 +849,46 @@ impl SimulatedBackend {
     pub(crate) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
         if self.count_step() {
             let mut state = self.disk.state.borrow_mut();
+            if let Some(fault) = state.fault(Verb::Unlink, path) {
+                return Err(fault);
+            }
             state.names.remove(path).ok_or_else(not_found)?;
         }
         Ok(())
+    }
+
+    pub(crate) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        if self.count_step() {
+            let mut state = self.disk.state.borrow_mut();
+            if state.names.keys().any(|name| name.parent() == Some(path)) {
+                return Err(io::Error::from_raw_os_error(libc::ENOTEMPTY));
+            }
+            state.names.remove(path).ok_or_else(not_found)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        if self.count_step() {
+            let mut state = self.disk.state.borrow_mut();
+            if state.names.contains_key(path) {
+                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            }
+            if let Some(fault) = state.fault(Verb::MakeDir, path) {
+                return Err(fault);
+            }
+            if state.is_full_for(BLOCK_BYTES) {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            state.names.insert(path.to_owned(), Entry::Directory);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn space(&self) -> (i64, i64) {
+        let state = self.disk.state.borrow();
+        let all = state.capacity_bytes.map_or(1 << 40, |bytes| bytes as i64);
+        (all, all - state.used_bytes() as i64)
     }
 
     pub(crate) fn remove_dir_all(&mut self, path: &Path) -> io::Result<()> {
@@ -614,6 +926,9 @@ impl SimulatedBackend {
         let mut state = self.disk.state.borrow_mut();
         if let Some(errno) = state.failing {
             return Some(Err(io::Error::from_raw_os_error(errno)));
+        }
+        if let Some(fault) = state.fault(Verb::SyncDir, path) {
+            return Some(Err(fault));
         }
         let DiskState { names, durable_names, .. } = &mut *state;
         durable_names.retain(|p, _| p.parent() != Some(path) || names.contains_key(p));
