@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{AbortedSpan, CompactionPlan, Dirt, StorageError};
+use storage::{AbortedSpan, CompactionPlan, Dirt};
 
 /// While there are requests a shard rests so long after each slice of compaction, so that neither
 /// they nor whatever else runs on the core wait for it.
@@ -143,11 +143,6 @@ async fn compact(
             if !slot.is_closing() {
                 warning!("partition {}: compaction failed: {error}", slot.id);
                 slot.rest_compaction();
-            }
-            // Nothing that was there before is touched; only if it is not known what counts now
-            // has the log been taken offline.
-            if slot.log.is_offline() && matches!(error, StorageError::Io { .. }) {
-                shard.on_directory_failed(slot.log.home(), &error);
             }
             true
         }

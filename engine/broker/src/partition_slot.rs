@@ -5,7 +5,7 @@
 //! form the next group.
 
 use crate::image::Flushing;
-use crate::logging::warning;
+use crate::logging::{error, warning};
 use crate::producer_state::ProducerState;
 use crate::requests::Token;
 use crate::shard::Shard;
@@ -20,6 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
+use storage::reserve::with_reserve;
 use storage::{Log, Retention};
 use wire::produce::ProduceResult;
 
@@ -402,11 +403,10 @@ impl PartitionSlot {
     }
 
     fn on_failure(&self, shard: &Shard, failure: &storage::StorageError) {
-        if failure.is_full() {
-            self.complain(&failure.to_string());
-        } else if !matches!(failure, storage::StorageError::Offline) {
-            shard.on_directory_failed(self.log.home(), failure);
+        if failure.is_passing() {
+            self.complain(&format!("appends are refused: {failure}"));
         }
+        self.tell_failure();
         self.leader.borrow_mut().on_unwritten_dropped();
         self.producers.on_dropped(self.leader.borrow().log_end());
         self.durable_wanted.set(self.leader.borrow().log_end().min(self.durable_wanted.get()));
@@ -414,6 +414,19 @@ impl PartitionSlot {
         self.settled.notify();
         self.refuse_waiters(shard);
         self.wake_fetches(shard);
+    }
+
+    /// Says, once, what took this partition alone offline; a failed directory tells of itself.
+    fn tell_failure(&self) {
+        if let Some(failure) = self.log.take_failure()
+            && failure.concern() != storage::Concern::Directory
+        {
+            error!(
+                "partition {} is offline: {failure}; it is refused until this is mended and the broker restarted, \
+                 others go on",
+                self.id
+            );
+        }
     }
 
     /// Compaction failed here: it is tried again later.
@@ -518,7 +531,8 @@ impl PartitionSlot {
 
     async fn delete_below(&self, start: Offset) -> Result<(), storage::StorageError> {
         if self.producers.is_stale_at(start) {
-            self.save_producers_now().await?;
+            let reserve = self.log.home().reserve();
+            with_reserve(reserve, async || self.save_producers_now().await).await?;
         }
         self.log.delete_below(start).await
     }

@@ -3,6 +3,7 @@
 //! A snapshot is written only once all it speaks of is durable: it never knows more than the log.
 
 use crate::log_walk::walk;
+use crate::logging::warning;
 use model::{Offset, RecordBatch};
 use partition::Producers;
 use runtime::clock;
@@ -38,10 +39,17 @@ pub(crate) struct ProducerState {
 }
 
 impl ProducerState {
-    /// What the snapshot and the log say, after a start.
-    pub(crate) async fn recover(log: &Log) -> Result<Self, StorageError> {
+    /// What the snapshot and the log say, after a start. Batches that cannot be read cost what is known of
+    /// producers up to them, and nothing else.
+    pub(crate) async fn recover(log: &Log) -> Self {
         let (start, end) = (log.log_start(), log.log_end());
-        let stored = log.load_beside(FILE).await?;
+        let stored = match log.load_beside(FILE).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                warning!("partition {}: the snapshot of producers is not used: {error}", log.id());
+                None
+            }
+        };
         let snapshot = stored.and_then(|bytes| Producers::decode(&bytes));
         // A repair may have cut the log: then the snapshot knows too much.
         let (mut producers, from) =
@@ -51,22 +59,35 @@ impl ProducerState {
             producers.on_log_start_unread(start);
         }
         let now_ms = clock::unix_ms();
-        let read = walk(log, from.max(start), end, |batch| {
-            producers.on_batch(batch, batch.base_offset(), now_ms);
-            producers.on_written(batch.base_offset());
-            Ok(())
-        })
-        .await?;
+        let (mut next, mut read) = (from.max(start), 0);
+        while next < end {
+            let walked = walk(log, next, end, |batch| {
+                producers.on_batch(batch, batch.base_offset(), now_ms);
+                producers.on_written(batch.base_offset());
+                read += batch.bytes().len() as u64;
+                next = batch.last_offset().plus(1);
+                Ok(())
+            });
+            let Err(error) = walked.await else { break };
+            let behind = log.behind_damage(next).await;
+            warning!(
+                "partition {}: {error}; what producers wrote up to offset {behind} is forgotten: what they send again \
+                 is not known",
+                log.id()
+            );
+            producers.on_unread();
+            next = behind;
+        }
         producers.on_written(end);
         producers.on_high_watermark(end);
         producers.on_log_start(start);
-        Ok(Self {
+        Self {
             producers: RefCell::new(producers),
             unsaved_bytes: Cell::new(read),
             saved_to: Cell::new(from),
             saved_changes: Cell::new(saved_changes),
             ..Self::default()
-        })
+        }
     }
 
     pub(crate) fn borrow(&self) -> Ref<'_, Producers> {

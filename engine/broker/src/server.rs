@@ -6,11 +6,10 @@ use crate::groups::look_after;
 use crate::image::MetadataImage;
 use crate::logging::{info, warning};
 use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
-use crate::shard::{Message, Node, NodeDir, Recovery, Shard};
+use crate::shard::{Message, Node, Shard};
 use crate::stages::StageTimes;
 use crate::transactions::{self, ProducerIds};
 use crate::{connection, metrics_server, topics};
-use model::TopicPartition;
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::StopSignals;
 use runtime::socket::{Listener, Socket};
@@ -18,13 +17,20 @@ use runtime::{Io, Runtime, clock, spawn, thread, timer};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use storage::catalog::{Catalog, CatalogTopic};
+use storage::catalog::Catalog;
 use storage::data_dir::DataDir;
-use storage::journal::{JOURNAL_FILES, journal_path};
-use storage::{StorageError, replay};
+use storage::data_dirs::{Found, FoundDir, Recovery, find};
+use storage::log_manager::{JournalState, JournalStep, SharedDir};
+use storage::topic_changes::CatalogStore;
+use storage::{Health, StorageError};
+
+/// A journal that could not begin for want of space is tried again so much later.
+const JOURNAL_RETRY: Duration = Duration::from_secs(5);
 
 /// Serves until SIGINT or SIGTERM. `ready` is told the address once clients may connect, and where Prometheus
 /// may.
@@ -47,7 +53,8 @@ pub fn run(
     let shards = if config.shards == 0 { cpus.len() } else { config.shards };
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
     let started = runtime.block_on(start(config, shards, open_files)).expect("only the twin stops");
-    let Started { node, dirs, catalog, mut listeners, metrics, recovery } = started?;
+    let Started { node, mut dirs, catalog, is_complete, mut listeners, metrics, recovery } =
+        started?;
     let address = listeners[0].local_address().map_err(|error| error.to_string())?;
     let mut seats = mesh::<Message>(shards);
     let image = MetadataImage::new(&catalog, &node.config);
@@ -63,7 +70,7 @@ pub fn run(
             let runtime = Runtime::new(Io::Uring).expect("shard 0 could make one");
             let served = runtime.block_on(async move {
                 let shard = begin(node, seat, &recovery);
-                let _ = shard.adopt(image, Some(&recovery)).await;
+                shard.open_all(image, &recovery).await;
                 drop(recovery);
                 let acceptor = Rc::new(Acceptor::new(listener));
                 STOP.with(|stop| *stop.borrow_mut() = Some(Rc::clone(&acceptor)));
@@ -81,26 +88,31 @@ pub fn run(
     thread::pin_current(cpus[0]);
     let clean = runtime
         .block_on(async {
-            topics::install(catalog);
+            topics::install(CatalogStore::new(catalog, is_complete));
             let shard = begin(Arc::clone(&node), seat, &recovery);
-            let _ = shard.adopt(image, Some(&recovery)).await;
+            shard.open_all(image, &recovery).await;
             for to in 1..shards {
                 shard.call(to, |shard| async move { until_ready(&shard).await }).await;
             }
             // Every partition has what the journals owed it: they begin anew, on every shard.
-            for to in 0..shards {
-                shard.call(to, |shard| async move { shard.begin_journals().await }).await;
-            }
+            let mut begun = begin_journals(&shard, &mut dirs, &recovery).await;
+            let mut recovery = Some(recovery).filter(|_| !begun);
+            shard.logs.sweep();
             for to in 0..shards {
                 let keep = |shard: Rc<Shard>| async move {
+                    shard.on_begun();
                     spawn(look_after(Rc::clone(&shard)));
                     spawn(transactions::look_after(Rc::clone(&shard)));
+                    spawn(Rc::clone(&shard).mend_for_ever());
                     spawn(compaction::look_after(shard));
                 };
                 shard.call(to, keep).await;
             }
-            remove_stale_journals(&recovery, shards, &node).await;
-            drop(recovery);
+            for home in shard.homes().iter().filter(|home| !home.health().is_offline()) {
+                if let Err(error) = home.reserve().take().await {
+                    warning!("no space is kept back for deletions on a full disk: {error}");
+                }
+            }
             let acceptor = Rc::new(Acceptor::new(listener));
             spawn({
                 let (shard, acceptor) = (Rc::clone(&shard), Rc::clone(&acceptor));
@@ -122,7 +134,16 @@ pub fn run(
                 spawn(metrics_server::serve(Arc::clone(&node), metrics));
             }
             ready(address, metrics_at);
-            signals.wait().await;
+            loop {
+                let retry_at = (!begun).then(|| clock::now() + JOURNAL_RETRY);
+                let signal = async { signals.wait().await };
+                if timer::before(retry_at, signal).await.is_some() {
+                    break;
+                }
+                let found = recovery.as_ref().expect("kept until every journal is begun");
+                begun = begin_journals(&shard, &mut dirs, found).await;
+                recovery = recovery.filter(|_| !begun);
+            }
             info!("stopping");
             let mut clean = true;
             acceptor.stop();
@@ -152,109 +173,109 @@ struct Started {
     node: Arc<Node>,
     dirs: Vec<DataDir>,
     catalog: Catalog,
+    is_complete: bool,
     listeners: Vec<Listener>,
     metrics: Option<Listener>,
     recovery: Arc<Recovery>,
 }
 
-/// What the data directories hold.
-struct Found {
-    dirs: Vec<DataDir>,
-    catalog: Catalog,
-    recovery: Recovery,
-    partitions: BTreeMap<TopicPartition, usize>,
-    is_incomplete: bool,
-}
-
-async fn find(config: &Config) -> Result<Found, StorageError> {
-    let (dirs, failed) = DataDir::open_all(&config.data_dirs, config.node_id).await?;
-    for (path, failure) in &failed {
+/// Says what a start found.
+fn tell_found(found: &Found) {
+    for (path, failure) in &found.failed {
         crate::logging::error!("{}: the directory is offline: {failure}", path.display());
     }
-    if dirs.is_empty() {
-        let (_, failure) = failed.into_iter().next().expect("there is at least one directory");
-        return Err(failure);
+    for text in &found.warnings {
+        warning!("{text}");
     }
-    let paths: Vec<_> = dirs.iter().map(DataDir::path).collect();
-    let mut catalog = Catalog::load(&paths).await?;
-    let mut partitions = BTreeMap::new();
-    for (number, dir) in dirs.iter().enumerate() {
-        partitions.extend(dir.partitions()?.into_iter().map(|id| (id, number)));
-    }
-    if catalog.generation == 0 && !partitions.is_empty() {
-        return Err(StorageError::Unusable(format!(
-            "{}: holds partitions, but no copy of the catalog says of which topics; restore \
-             catalog.0 from a backup",
-            paths[0].display()
-        )));
-    }
-    let ids: Vec<_> = dirs.iter().map(|dir| dir.superblock().directory_id).collect();
-    let missing = catalog.directories.iter().filter(|id| !ids.contains(id)).count();
-    if missing > 0 {
-        warning!(
-            "{missing} of the directories that may hold partitions are not there; partitions that \
-             are found nowhere are refused"
-        );
-    }
-    let is_new = ids.iter().any(|id| !catalog.directories.contains(id));
-    catalog.directories.extend(
-        ids.iter().filter(|id| !catalog.directories.contains(id)).copied().collect::<Vec<_>>(),
-    );
-    if is_new {
-        catalog.generation += 1;
-        for dir in &dirs {
-            catalog.store(dir.path()).await?;
+    for FoundDir { dir, replay, .. } in &found.dirs {
+        if let Some(lost) = &replay.lost {
+            crate::logging::error!("{}: every partition is refused: {lost}", dir.path().display());
         }
-    }
-    let known = |id: TopicPartition| {
-        let fits = |topic: &CatalogTopic| {
-            topic.id == id.topic_id && (0..topic.partitions).contains(&id.partition.0)
-        };
-        catalog.topics.iter().any(fits)
-    };
-    let mut replays = Vec::new();
-    for dir in &dirs {
-        for id in dir.remove_orphans(known)? {
-            info!("removed {id}: its topic was deleted before the last stop");
-            partitions.remove(&id);
-        }
-        let began = clock::now();
-        let found = replay(dir.path()).await?;
         if !dir.was_clean() && !dir.is_new() {
-            let appends: usize = found.partitions.values().map(|notes| notes.appends.len()).sum();
+            let appends: usize = replay.partitions.values().map(|notes| notes.appends.len()).sum();
             info!(
-                "{}: not stopped cleanly; read {} MB of journal in {} ms: {} partitions, {appends} \
-                 journaled writes",
+                "{}: not stopped cleanly; read {} MB of journal: {} partitions, {appends} journaled writes",
                 dir.path().display(),
-                found.bytes / 1_000_000,
-                clock::now().since(began) / 1_000_000,
-                found.partitions.len()
+                replay.bytes / 1_000_000,
+                replay.partitions.len()
             );
         }
-        replays.push(found);
     }
-    let is_incomplete = missing > 0 || !failed.is_empty();
-    Ok(Found { dirs, catalog, recovery: Recovery { replays }, partitions, is_incomplete })
 }
 
-/// Removes the journals of shards that this start does not have: what they held is in place.
-async fn remove_stale_journals(recovery: &Recovery, shards: usize, node: &Node) {
-    for (dir, replay) in node.dirs.iter().zip(&recovery.replays) {
-        let mut removed = false;
-        for shard in replay.shards.keys().filter(|shard| **shard >= shards) {
-            for file in 0..JOURNAL_FILES {
-                removed |= runtime::fs::remove_file(&journal_path(&dir.path, *shard, file)).is_ok();
+/// What a directory's first failure leads to: it is not used again before the next start, and the process ends with
+/// the last one.
+fn on_directory_failed(
+    path: PathBuf,
+    left: Arc<AtomicUsize>,
+) -> impl Fn(&StorageError) + Send + Sync {
+    move |failure: &StorageError| {
+        crate::logging::error!(
+            "{}: the directory is offline: {failure}; its partitions are refused until the disk is \
+             mended and the broker restarted",
+            path.display()
+        );
+        if left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            crate::logging::error!("no data directory is left: stopping");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Begins the journals of all shards. Where there is no space for one, it is tried again later.
+async fn begin_journals(shard: &Rc<Shard>, dirs: &mut [DataDir], recovery: &Recovery) -> bool {
+    let shards = shard.mailbox.shards();
+    let on_shard = async |to, step: JournalStep| {
+        shard.call(to, move |shard| async move { shard.logs.step(&step).await }).await
+    };
+    let states = match storage::log_manager::begin_journals(dirs, shards, on_shard).await {
+        Ok(states) => states,
+        Err((number, error)) => {
+            shard.node.dirs[number].health.set_offline(&error);
+            return false;
+        }
+    };
+    for (number, state) in states.iter().enumerate() {
+        if let Some(error) = &state.waits {
+            warning!("{error}; until there is room for the journal every partition syncs alone");
+        }
+        if state.done {
+            remove_stale_journals(shard, number, recovery).await;
+        }
+    }
+    let is_over = |(number, state): (usize, &JournalState)| {
+        state.done || shard.node.dirs[number].health.is_offline()
+    };
+    states.iter().enumerate().all(is_over)
+}
+
+/// Removes journals that this start does not use, of a directory through with the start.
+async fn remove_stale_journals(shard: &Rc<Shard>, number: usize, recovery: &Recovery) {
+    let mut shards = shard.mailbox.shards();
+    if shard.node.config.journal_bytes == 0 {
+        // Then none is used; but where logs begin must be known, and what is refused not be forgotten.
+        let store = move |shard: Rc<Shard>| async move {
+            shard.logs.store_starts(&shard.all_logs()).await;
+            shard.logs.refuses_in(number)
+        };
+        for to in 0..shard.mailbox.shards() {
+            if shard.call(to, store).await {
+                return;
             }
         }
-        if removed && let Err(error) = runtime::fs::sync_dir(&dir.path.join("journal")).await {
-            warning!("{}: journal directory not synced: {error}", dir.path.display());
-        }
+        shards = 0;
+    }
+    let dir = &shard.node.dirs[number];
+    let replay = &recovery.replays[number];
+    if !dir.health.is_offline()
+        && let Err(error) =
+            storage::log_manager::remove_stale_journals(&dir.path, replay, shards).await
+    {
+        warning!("journals that are not needed any more are not removed: {error}");
     }
 }
 
 async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started, String> {
-    let found = find(&config).await.map_err(|error| error.to_string())?;
-    let Found { dirs, catalog, recovery, partitions, is_incomplete } = found;
     let bind = |address| {
         Listener::bind(address, true).map_err(|error| {
             format!("cannot listen on {address}: {error}; stop what listens there, or choose another --listen")
@@ -275,6 +296,21 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
         })
     });
     let metrics = metrics.transpose()?;
+    // The directories only then: a start that cannot listen has not touched them.
+    let mut found =
+        find(&config.data_dirs, config.node_id).await.map_err(|error| error.to_string())?;
+    tell_found(&found);
+    let is_complete = found.is_complete();
+    let catalog = std::mem::take(&mut found.catalog);
+    let (found_dirs, recovery) = found.split();
+    let left = Arc::new(AtomicUsize::new(found_dirs.len()));
+    let (mut dirs, mut shared) = (Vec::new(), Vec::new());
+    for (dir, reserve) in found_dirs {
+        let on_failure = on_directory_failed(dir.path().to_owned(), Arc::clone(&left));
+        let health = Arc::new(Health::new(on_failure));
+        shared.push(SharedDir { path: dir.path().to_owned(), health, reserve });
+        dirs.push(dir);
+    }
     let listeners = (0..shards).map(|_| bind(address)).collect::<Result<Vec<_>, _>>()?;
     let (host, port) = config.advertised.clone().unwrap_or_else(|| {
         let ip = address.ip();
@@ -286,22 +322,19 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
             "listening on all addresses but advertising 127.0.0.1; set --advertised.listeners"
         );
     }
-    let node_dir = |dir: &DataDir| NodeDir { path: dir.path().to_owned(), health: Arc::default() };
     let node = Node {
         host,
         port: if port == 0 { address.port() } else { port },
         cluster_id: dirs[0].superblock().cluster_id.to_string(),
         epoch: dirs[0].leader_epoch(),
         producer_ids: ProducerIds::new(dirs[0].leader_epoch()),
-        dirs: dirs.iter().map(node_dir).collect(),
-        found: partitions,
-        is_incomplete,
+        dirs: shared,
         stages: (0..shards).map(|_| StageTimes::default()).collect(),
         open_files: OpenFiles::divide(open_files, dirs.len(), shards, config.connections_max),
         config,
     };
     let (node, recovery) = (Arc::new(node), Arc::new(recovery));
-    Ok(Started { node, dirs, catalog, listeners, metrics, recovery })
+    Ok(Started { node, dirs, catalog, is_complete, listeners, metrics, recovery })
 }
 
 /// A shard's listener and the connections it let in.

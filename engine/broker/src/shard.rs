@@ -30,13 +30,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use storage::journal::JOURNAL_FILES;
-use storage::{Health, Journal, Log, LogDir, PartitionNotes, Replay, StorageError, TailCache};
+use storage::data_dirs::Recovery;
+use storage::log_manager::{LogManagerConfig, Opened, Refusal, SharedDir};
+use storage::topic_changes::{TopicChange, TopicStep};
+use storage::{Log, LogDir, LogManager, StorageError, TailCache};
 use wire::produce::ProduceResult;
 
 /// What shards send each other.
@@ -109,26 +110,10 @@ pub(crate) struct Node {
     pub(crate) cluster_id: String,
     pub(crate) epoch: model::LeaderEpoch,
     pub(crate) producer_ids: ProducerIds,
-    pub(crate) dirs: Vec<NodeDir>,
-    /// Where each partition was found at the start, by number of directory.
-    pub(crate) found: BTreeMap<TopicPartition, usize>,
-    /// A directory that may hold partitions is not there: one that is found nowhere is not made
-    /// anew.
-    pub(crate) is_incomplete: bool,
+    pub(crate) dirs: Vec<SharedDir>,
     /// Of each shard.
     pub(crate) stages: Vec<StageTimes>,
     pub(crate) open_files: Arc<OpenFiles>,
-}
-
-/// A data directory, as all shards know it.
-pub(crate) struct NodeDir {
-    pub(crate) path: PathBuf,
-    pub(crate) health: Arc<Health>,
-}
-
-/// What a start found in the journals, by directory; gone once every partition was opened.
-pub(crate) struct Recovery {
-    pub(crate) replays: Vec<Replay>,
 }
 
 /// What an operator can do about it.
@@ -171,8 +156,10 @@ impl Drop for Calling<'_> {
     }
 }
 
-/// Partitions opened or closed at a time.
+/// Partitions closed at a time.
 const AT_A_TIME: usize = 32;
+/// What could not be done for want of space is tried again so often.
+const MEND_EVERY: Duration = Duration::from_secs(5);
 
 /// Received bytes per chunk: Kafka's largest default batch and room for its request.
 pub(crate) const RECEIVE_CHUNK_BYTES: usize = 1024 * 1024 + 64 * 1024;
@@ -192,9 +179,7 @@ pub(crate) struct Shard {
     /// Looked up for every batch: by a hash, which with thousands of partitions costs two misses of the
     /// cache, where a tree costs five.
     slots: RefCell<FxHashMap<TopicPartition, Rc<PartitionSlot>>>,
-    homes: Vec<Rc<LogDir>>,
-    /// Partitions of this shard by directory.
-    homed: RefCell<Vec<usize>>,
+    pub(crate) logs: LogManager,
     /// The journals are begun: clients may come.
     pub(crate) begun: Cell<bool>,
     head_pool: RefCell<ChunkPool>,
@@ -226,17 +211,14 @@ impl Shard {
         recovery: &Recovery,
     ) -> Rc<Self> {
         let cache = TailCache::new(node.config.tail_cache_bytes);
-        let home = |(dir, replay): (&NodeDir, &Replay)| {
-            let file_bytes = node.config.journal_bytes / JOURNAL_FILES / 4096 * 4096;
-            let start = replay.start_of(mailbox.shard());
-            let direct = node.config.direct_io;
-            let journal = (file_bytes > 0)
-                .then(|| Journal::new(&dir.path, mailbox.shard(), file_bytes, direct, start));
-            let home = LogDir::new(&dir.path, direct, &cache, journal, Arc::clone(&dir.health));
-            home.keep_open(node.open_files.of_log_dir);
-            home
+        let keeping = LogManagerConfig {
+            shard: mailbox.shard(),
+            journal_bytes: node.config.journal_bytes,
+            direct_io: node.config.direct_io,
+            open_files: node.open_files.of_log_dir,
+            start: node.epoch.0 as u32,
         };
-        let homes: Vec<_> = node.dirs.iter().zip(&recovery.replays).map(home).collect();
+        let logs = LogManager::new(&node.dirs, &recovery.replays, &cache, &keeping);
         let mut head_pool = ChunkPool::new(HEAD_CHUNK_BYTES, 64, 4);
         let shards = mailbox.shards();
         Rc::new(Self {
@@ -248,8 +230,7 @@ impl Shard {
             stopped: Cell::new(false),
             image: RefCell::default(),
             slots: RefCell::default(),
-            homed: RefCell::new(vec![0; homes.len()]),
-            homes,
+            logs,
             begun: Cell::new(false),
             head: RefCell::new(head_pool.take_or_grow()),
             head_pool: RefCell::new(head_pool),
@@ -300,7 +281,7 @@ impl Shard {
     /// What each partition of this shard takes on the disk: directory, partition, bytes.
     pub(crate) fn sizes(&self) -> Vec<(usize, TopicPartition, u64)> {
         let number = |slot: &PartitionSlot| {
-            self.homes.iter().position(|home| Rc::ptr_eq(home, slot.log.home()))
+            self.homes().iter().position(|home| Rc::ptr_eq(home, slot.log.home()))
         };
         let slots = self.slots.borrow();
         let size = |slot: &Rc<PartitionSlot>| Some((number(slot)?, slot.id, slot.log.size_bytes()));
@@ -342,75 +323,124 @@ impl Shard {
         }
     }
 
-    /// Takes over a new image: opens partitions that are new here, closes and removes those that
-    /// are gone. With `recovery` it is the first one of this start. Returns the first failure; the
-    /// other partitions are served all the same.
-    pub(crate) async fn adopt(
-        self: &Rc<Self>,
-        image: Arc<MetadataImage>,
-        recovery: Option<&Recovery>,
-    ) -> Result<(), StorageError> {
-        let mut new = Vec::new();
-        for topic in image.by_id.values() {
-            for index in 0..topic.partitions {
-                let id = topic.partition(index).expect("in range");
-                if self.owner_of(id) == self.id() && !self.slots.borrow().contains_key(&id) {
-                    new.push((id, topic));
-                }
-            }
+    /// Those of a topic's partitions that are this shard's.
+    fn own(&self, topic: &TopicImage) -> impl Iterator<Item = TopicPartition> {
+        let ids = (0..topic.partitions).map(|index| topic.partition(index).expect("in range"));
+        ids.filter(|id| self.owner_of(*id) == self.id())
+    }
+
+    /// Opens the partitions that the catalog knew at the start. What cannot be opened is refused, and told.
+    pub(crate) async fn open_all(self: &Rc<Self>, image: Arc<MetadataImage>, found: &Recovery) {
+        let own =
+            |topic: &Arc<TopicImage>| self.own(topic).map(|id| (id, topic.log)).collect::<Vec<_>>();
+        let wanted = image.by_id.values().flat_map(own).collect();
+        let opened = self.logs.open(wanted, found).await;
+        *self.image.borrow_mut() = image;
+        self.tell_refused();
+        self.serve_opened(opened).await;
+    }
+
+    fn tell_refused(&self) {
+        let image = self.image();
+        for Refusal { id, error } in self.logs.refusals() {
+            let name = image.by_id.get(&id.topic_id).map_or("?", |topic| &topic.name);
+            crate::logging::error!(
+                "partition {} of {name} ({id}) is not served: {error}{}",
+                id.partition,
+                remedy(&error)
+            );
         }
-        // Opening waits for the disk more than it computes: many at a time.
-        let (queue, opened) = (RefCell::new(new), RefCell::new(Vec::new()));
-        let failure = RefCell::new(None);
-        let opener = || async {
+    }
+
+    /// Serves partitions whose logs were opened, many at a time: what is known of their producers is read first.
+    async fn serve_opened(self: &Rc<Self>, opened: Vec<Opened>) {
+        let image = self.image();
+        let queue = RefCell::new(opened);
+        let server = || async {
             loop {
                 let next = queue.borrow_mut().pop();
-                let Some((id, topic)) = next else { break };
-                match self.open(id, topic, recovery).await {
-                    Ok((log, producers)) => {
-                        opened.borrow_mut().push((id, log, producers, topic.flushing));
-                    }
-                    Err(error) => {
-                        crate::logging::error!(
-                            "partition {} of {} ({id}) is not served: {error}{}",
-                            id.partition,
-                            topic.name,
-                            remedy(&error)
-                        );
-                        *failure.borrow_mut() = Some(error);
-                    }
+                let Some(Opened { id, log, recovered }) = next else { break };
+                if recovered.was_torn {
+                    crate::logging::info!(
+                        "partition {id}: a write torn by the last stop was cut off at offset {}; \
+                         nothing in it was acknowledged as durable",
+                        log.log_end()
+                    );
+                }
+                let producers = ProducerState::recover(&log).await;
+                if let Some(topic) = image.by_id.get(&id.topic_id) {
+                    self.serve(id, topic, log, producers);
                 }
             }
         };
-        let openers = queue.borrow().len().min(AT_A_TIME);
-        runtime::all((0..openers).map(|_| opener()).collect()).await;
-        let (opened, mut result) = (opened.into_inner(), failure.into_inner().map_or(Ok(()), Err));
-        // New directories last before anything is acknowledged in them.
-        for home in &self.homes {
-            let synced = match home.sync_names().await {
-                Ok(()) => home.sync_recovered().await,
-                failed => failed,
-            };
-            if let Err(error) = synced {
-                self.on_directory_failed(home, &error);
-                result = Err(error);
+        let servers = queue.borrow().len().min(AT_A_TIME);
+        runtime::all((0..servers).map(|_| server()).collect()).await;
+    }
+
+    /// Begins to serve a partition.
+    fn serve(
+        self: &Rc<Self>,
+        id: TopicPartition,
+        topic: &TopicImage,
+        log: Rc<Log>,
+        producers: ProducerState,
+    ) {
+        // Never below an epoch that is in the log: a superblock may have been restored from an older copy.
+        let after = |epoch: model::LeaderEpoch| model::LeaderEpoch(epoch.0.saturating_add(1));
+        let epoch =
+            log.latest_epoch().map_or(self.node.epoch, |latest| self.node.epoch.max(after(latest)));
+        let leader = Leader::new(epoch, log.log_start(), log.log_end());
+        let slot = PartitionSlot::new(id, leader, log, producers, topic.flushing);
+        match topic.name.as_str() {
+            OFFSETS_TOPIC => {
+                let log = GroupLog::new(self, Rc::clone(&slot));
+                self.groups.borrow_mut().insert(id, log);
             }
+            TRANSACTIONS_TOPIC => {
+                let log = TransactionLog::new(self, Rc::clone(&slot));
+                self.transactions.borrow_mut().insert(id, log);
+            }
+            _ => {}
         }
-        for (id, log, producers, flushing) in opened {
-            let leader = Leader::new(self.node.epoch, log.log_start(), log.log_end());
-            let slot = PartitionSlot::new(id, leader, log, producers, flushing);
-            match image.by_id[&id.topic_id].name.as_str() {
-                OFFSETS_TOPIC => {
-                    let log = GroupLog::new(self, Rc::clone(&slot));
-                    self.groups.borrow_mut().insert(id, log);
-                }
-                TRANSACTIONS_TOPIC => {
-                    let log = TransactionLog::new(self, Rc::clone(&slot));
-                    self.transactions.borrow_mut().insert(id, log);
-                }
-                _ => {}
+        self.slots.borrow_mut().insert(id, slot);
+    }
+
+    /// Does this shard's part of a change of topics.
+    ///
+    /// # Errors
+    /// The disk's; of `Make`: nothing was made.
+    pub(crate) async fn change_topics(
+        self: &Rc<Self>,
+        step: TopicStep,
+        change: &TopicChange,
+        image: Arc<MetadataImage>,
+    ) -> Result<(), StorageError> {
+        let new: Vec<TopicPartition> =
+            change.new.iter().copied().filter(|id| self.owner_of(*id) == self.id()).collect();
+        match step {
+            TopicStep::Make => self.logs.make(&new).await,
+            TopicStep::Unmake => {
+                self.logs.unmake(&new);
+                Ok(())
             }
-            self.slots.borrow_mut().insert(id, slot);
+            TopicStep::Adopt => self.adopt(image, &new).await,
+        }
+    }
+
+    /// Takes over a new image: serves partitions that are new, closes and removes those that are gone. Returns the
+    /// first failure; everything else is done all the same.
+    async fn adopt(
+        self: &Rc<Self>,
+        image: Arc<MetadataImage>,
+        new: &[TopicPartition],
+    ) -> Result<(), StorageError> {
+        let mut result = Ok(());
+        for &id in new {
+            let topic = &image.by_id[&id.topic_id];
+            match self.logs.create(id, topic.log) {
+                Ok(log) => self.serve(id, topic, log, ProducerState::default()),
+                Err(error) => result = Err(error),
+            }
         }
         for slot in self.slots.borrow().values() {
             if let Some(topic) = image.by_id.get(&slot.id.topic_id) {
@@ -418,17 +448,14 @@ impl Shard {
                 slot.set_flushing(topic.flushing);
             }
         }
-        let gone: Vec<_> = self
-            .slots
-            .borrow()
-            .values()
-            .filter(|slot| !image.by_id.contains_key(&slot.id.topic_id))
-            .cloned()
-            .collect();
+        let is_gone = |id: TopicPartition| !image.by_id.contains_key(&id.topic_id);
+        let gone: Vec<_> =
+            self.slots.borrow().values().filter(|slot| is_gone(slot.id)).cloned().collect();
         let before = std::mem::replace(&mut *self.image.borrow_mut(), Arc::clone(&image));
         self.parked_fetches.forget_all();
         // A topic that went may have had no partition here, and offsets all the same.
-        if before.by_id.keys().any(|id| !image.by_id.contains_key(id)) {
+        let some_went = before.by_id.keys().any(|id| !image.by_id.contains_key(id));
+        if some_went {
             for partition in self.group_logs() {
                 partition.on_topics(self);
             }
@@ -438,114 +465,51 @@ impl Shard {
             self.groups.borrow_mut().remove(&slot.id);
             self.transactions.borrow_mut().remove(&slot.id);
             let _ = slot.close(self, false).await;
-            let home = slot.log.home();
-            if let Some(number) = self.homes.iter().position(|other| Rc::ptr_eq(other, home)) {
-                self.homed.borrow_mut()[number] -= 1;
-            }
-            let path = home.partition_path(slot.id);
-            if let Err(error) = runtime::fs::remove_dir_all(&path) {
-                result = Err(StorageError::of(&path, "remove", &error));
-            }
+            result = self.logs.remove(&slot.log).await.and(result);
+        }
+        if some_went {
+            result = self.logs.remove_refused(is_gone).await.and(result);
+            result = self.logs.sync_removed().await.and(result);
         }
         result
     }
 
-    async fn open(
-        &self,
-        id: TopicPartition,
-        topic: &TopicImage,
-        recovery: Option<&Recovery>,
-    ) -> Result<(Rc<Log>, ProducerState), StorageError> {
-        let settings = topic.log;
-        let found = recovery.and_then(|_| self.node.found.get(&id).copied());
-        if recovery.is_some() && found.is_none() && self.node.is_incomplete {
-            return Err(StorageError::Unusable(
-                "no directory of log.dirs that can be read holds it; bring the missing one back, or \
-                 delete the topic"
-                    .into(),
-            ));
-        }
-        let number = found.map_or_else(|| self.least_used_dir(), Ok)?;
-        let home = &self.homes[number];
-        self.homed.borrow_mut()[number] += 1;
-        let Some(recovery) = recovery else {
-            return Ok((Log::create(home, id, settings)?, ProducerState::default()));
-        };
-        let none = PartitionNotes::default();
-        let notes = recovery.replays[number].partitions.get(&id).unwrap_or(&none);
-        let opened = async {
-            let (log, recovered) = Log::open(home, id, settings, notes).await?;
-            let producers = ProducerState::recover(&log).await?;
-            Ok((log, recovered, producers))
-        };
-        match opened.await {
-            Ok((log, recovered, producers)) => {
-                if recovered.was_torn {
-                    crate::logging::info!(
-                        "partition {id}: a write torn by the last stop was cut off at offset {}; \
-                         nothing in it was acknowledged as durable",
-                        log.log_end()
-                    );
-                }
-                Ok((log, producers))
+    /// Tries again, for ever, what was refused for want of space or files, and takes back the reserves.
+    pub(crate) async fn mend_for_ever(self: Rc<Self>) {
+        loop {
+            runtime::timer::sleep(MEND_EVERY).await;
+            if self.stopping.get() {
+                return;
             }
-            Err(error) => {
-                if let Some(journal) = home.journal() {
-                    journal.carry(notes.carried(id));
+            let opened = self.logs.open_refused().await;
+            for opened in &opened {
+                crate::logging::info!("partition {} is served again", opened.id);
+            }
+            self.serve_opened(opened).await;
+            for home in
+                self.homes().iter().filter(|home| self.id() == 0 && !home.health().is_offline())
+            {
+                if let Err(error) = home.reserve().take().await {
+                    crate::logging::warning!("the reserve is not taken: {error}");
                 }
-                if matches!(error, StorageError::Io { .. }) {
-                    self.on_directory_failed(home, &error);
-                }
-                Err(error)
             }
         }
     }
 
     /// Its part of each data directory.
     pub(crate) fn homes(&self) -> &[Rc<LogDir>] {
-        &self.homes
+        self.logs.homes()
     }
 
-    /// The directory that a new partition goes to.
-    fn least_used_dir(&self) -> Result<usize, StorageError> {
-        let homed = self.homed.borrow();
-        let online = (0..self.homes.len()).filter(|n| !self.homes[*n].health().is_offline());
-        // Shards begin at different ones, so that few partitions spread too.
-        let turn = |number: usize| {
-            (number + self.homes.len() - self.id() % self.homes.len()) % self.homes.len()
-        };
-        online.min_by_key(|n| (homed[*n], turn(*n))).ok_or(StorageError::Offline)
+    /// The logs of all its partitions.
+    pub(crate) fn all_logs(&self) -> Vec<Rc<Log>> {
+        self.slots.borrow().values().map(|slot| Rc::clone(&slot.log)).collect()
     }
 
-    /// Begins the journals once every shard has opened its partitions.
-    pub(crate) async fn begin_journals(&self) {
-        for home in &self.homes {
-            let Some(journal) = home.journal() else { continue };
-            match journal.begin().await {
-                Ok(()) => {}
-                Err(error) if error.is_full() => crate::logging::warning!(
-                    "{error}; until there is room for the journal every partition syncs alone"
-                ),
-                Err(error) => self.on_directory_failed(home, &error),
-            }
-        }
+    /// Clients may come: every shard has opened its partitions and begun its journals.
+    pub(crate) fn on_begun(&self) {
         self.begun.set(true);
         self.changed.notify();
-    }
-
-    /// A write or sync failed: the directory is not used again before the next start. The process
-    /// ends when it was the last one.
-    pub(crate) fn on_directory_failed(&self, home: &LogDir, failure: &StorageError) {
-        home.health().set_offline();
-        crate::logging::error!(
-            "{}: the directory is offline: {failure}; its partitions are refused until the disk is \
-             mended and the broker restarted",
-            home.path().display()
-        );
-        if self.node.dirs.iter().all(|dir| dir.health.is_offline()) {
-            crate::logging::error!("no data directory is left: stopping");
-            std::process::exit(1);
-        }
     }
 
     /// Looks for records to delete, for ever.
@@ -578,7 +542,7 @@ impl Shard {
         };
         runtime::all((0..AT_A_TIME.min(slots.len())).map(|_| closer()).collect()).await;
         let mut clean = all_closed.get();
-        for home in &self.homes {
+        for home in self.homes() {
             let Some(journal) = home.journal() else { continue };
             if let Err(error) = if clean { journal.close().await } else { Ok(()) } {
                 crate::logging::error!("{}: journal not closed: {error}", home.path().display());

@@ -97,7 +97,7 @@ async fn repair_dir(
     seen: &mut Vec<String>,
 ) -> Result<bool, StorageError> {
     let (_lock, superblock) = DataDir::hold(dir).await?;
-    let (examined, found) = examine(dir).await?;
+    let (examined, found) = examine(dir, &superblock.journals).await?;
     say!(
         "{}: {} partitions, {} segments, {} bytes of batches read; {}",
         dir.display(),

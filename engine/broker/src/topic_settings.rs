@@ -4,7 +4,7 @@
 use crate::compaction::CompactionRules;
 use crate::config::Config;
 use model::Compression;
-use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SETTING_BYTES_MAX};
 use std::collections::BTreeMap;
 use storage::{LogSettings, Retention};
 
@@ -187,6 +187,10 @@ pub(crate) fn setting(name: &str) -> Result<&'static TopicSetting, String> {
 pub(crate) fn check(name: &str, value: Option<&str>) -> Result<(), String> {
     let value_is = setting(name)?;
     let value = value.ok_or_else(|| format!("{name} has no value"))?;
+    if value.len() > SETTING_BYTES_MAX {
+        let bytes = value.len();
+        return Err(format!("{name}: a value of {bytes} bytes; {SETTING_BYTES_MAX} at most"));
+    }
     value_is.kind.check(value).map_err(|why| format!("{name}={value}: {why}"))
 }
 

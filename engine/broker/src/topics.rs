@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use storage::StorageError;
 use storage::catalog::{Catalog, CatalogTopic};
+use storage::topic_changes::{CatalogStore, NotChanged, TopicChange};
 
 /// A topic to create; checked.
 pub(crate) struct NewTopic {
@@ -34,9 +35,8 @@ pub(crate) fn exists(name: &str) -> Refusal {
 }
 
 /// The catalogue, on shard 0. One change at a time.
-#[derive(Default)]
 pub(crate) struct Topics {
-    catalog: RefCell<Catalog>,
+    catalog: CatalogStore,
     busy: Cell<bool>,
     changed: Notify,
 }
@@ -47,8 +47,8 @@ thread_local! {
 }
 
 /// Gives shard 0 the catalogue read at the start.
-pub(crate) fn install(catalog: Catalog) {
-    let topics = Topics { catalog: RefCell::new(catalog), ..Topics::default() };
+pub(crate) fn install(catalog: CatalogStore) {
+    let topics = Topics { catalog, busy: Cell::default(), changed: Notify::default() };
     TOPICS.with(|place| *place.borrow_mut() = Some(Rc::new(topics)));
 }
 
@@ -149,44 +149,23 @@ impl Topics {
         shard: &Rc<Shard>,
         change: impl FnOnce(&mut Catalog) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let mut catalog = self.catalog.borrow().clone();
-        change(&mut catalog)?;
-        if catalog == *self.catalog.borrow() {
-            return Ok(());
-        }
-        catalog.generation += 1;
-        store(shard, &catalog).await.map_err(|error| storage_refusal(&error))?;
-        let image = MetadataImage::new(&catalog, &shard.node.config);
-        *self.catalog.borrow_mut() = catalog;
-        let mut result = Ok(());
-        for to in 0..shard.mailbox.shards() {
-            let image = Arc::clone(&image);
-            let adopted =
-                shard.call(to, move |shard| async move { shard.adopt(image, None).await }).await;
-            if let Err(error) = adopted {
-                result = Err(storage_refusal(&error));
-            }
-        }
-        result
-    }
-}
-
-/// Stores the catalogue in every directory that is online; one is enough.
-pub(crate) async fn store(shard: &Rc<Shard>, catalog: &Catalog) -> Result<(), StorageError> {
-    let mut result = Err(StorageError::Offline);
-    for home in shard.homes().iter().filter(|home| !home.health().is_offline()) {
-        match catalog.store(home.path()).await {
-            Ok(()) => result = Ok(()),
-            Err(error) if error.is_full() => return Err(error),
-            Err(error) => {
-                shard.on_directory_failed(home, &error);
-                if result.is_err() {
-                    result = Err(error);
-                }
-            }
+        let image = RefCell::new(None);
+        let on_shard = async |to, step, change: &Arc<TopicChange>| {
+            let new_image = || MetadataImage::new(&change.catalog, &shard.node.config);
+            let image = Arc::clone(image.borrow_mut().get_or_insert_with(new_image));
+            let change = Arc::clone(change);
+            let body = move |shard: Rc<Shard>| async move {
+                shard.change_topics(step, &change, image).await
+            };
+            shard.call(to, body).await
+        };
+        let shards = shard.mailbox.shards();
+        match self.catalog.change(change, shard.homes(), shards, on_shard).await {
+            Ok(done) => done.map_err(|error| storage_refusal(&error)),
+            Err(NotChanged::Refused(refusal)) => Err(refusal),
+            Err(NotChanged::Disk(error)) => Err(storage_refusal(&error)),
         }
     }
-    result
 }
 
 fn storage_refusal(error: &StorageError) -> Refusal {

@@ -14,6 +14,11 @@ pub const REQUEST_BYTES_MAX_DEFAULT: u32 = 100 * 1024 * 1024;
 pub const REQUEST_BYTES_MIN: usize = 8;
 /// Longest topic name, in bytes (Kafka's).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Longest string of the protocol, in bytes: older versions give its length in 16 bits (Kafka refuses longer ones in
+/// all versions).
+pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
+/// Longest value of a topic's setting, in bytes.
+pub const SETTING_BYTES_MAX: usize = 4096;
 /// Most partitions one topic may be created with here.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 /// Unit of direct I/O and of every position handed to the disk.
@@ -31,6 +36,8 @@ pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most producers a partition remembers the last batches of; about 250 bytes each.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
 
+const _: () =
+    assert!(SETTING_BYTES_MAX <= STRING_BYTES_MAX, "a setting can be told in every version");
 const _: () = assert!(SLAB_BYTES.is_multiple_of(DISK_BLOCK_BYTES), "slabs are whole blocks");
 const _: () = assert!(BATCH_LENGTH_PREFIX_BYTES < BATCH_HEADER_BYTES);
 const _: () = assert!(

@@ -365,6 +365,13 @@ impl Producers {
         self.on_log_start(log_start);
     }
 
+    /// Batches could not be read: what is known of producers may be older than what they wrote since.
+    pub fn on_unread(&mut self) {
+        self.entries.clear();
+        self.open.clear();
+        self.changes += 1;
+    }
+
     /// Records below were deleted.
     pub fn on_log_start(&mut self, log_start: Offset) {
         let gone = self.aborted.partition_point(|aborted| aborted.last < log_start);

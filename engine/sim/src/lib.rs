@@ -6,6 +6,7 @@
 pub mod compaction_rig;
 pub mod group_rig;
 pub mod history;
+pub mod node_rig;
 pub mod seeds;
 pub mod storage_rig;
 pub mod transaction_rig;

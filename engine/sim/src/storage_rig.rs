@@ -281,7 +281,7 @@ impl Life {
                     let known = machine.expected[number].borrow().lost;
                     assert!(may_rot || known, "damage where none was done: {error}");
                     machine.outcome.borrow_mut().reported += 1;
-                    journal.carry(notes.carried(id));
+                    journal.carry(id, notes.carried(id));
                     machine.expected[number].borrow_mut().lost |= notes.damage.is_some();
                     logs.push(None);
                 }
@@ -523,7 +523,7 @@ async fn read_all(log: &Log, start: Offset, end: Offset) -> Result<Vec<Batch>, S
         if log.read_cached(offset, 100_000, end, &mut out) == Read::Miss {
             log.read_disk(offset, 100_000, end, &mut out).await?;
         }
-        let bytes = out.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<u8>>();
+        let bytes = out.iter().map(|piece| &piece[..]).collect::<Vec<_>>().concat();
         let mut rest = &bytes[..];
         let before = offset;
         while let Ok((batch, tail)) = RecordBatch::split_first(rest) {

@@ -1,6 +1,7 @@
 //! A data directory: whose it is, whether it was left clean, and its lock.
 
 use crate::StorageError;
+use crate::journal_replay::{KnownJournal, KnownJournals};
 use model::{LeaderEpoch, TopicId, TopicPartition, crc32c};
 use runtime::file::{File, OpenOptions};
 use runtime::{fs, random};
@@ -9,10 +10,14 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"WEIRSUPR";
 /// The on-disk format this program writes.
-pub const FORMAT_VERSION: u32 = 3;
-/// The oldest that it reads: version 3 added compacted segments, `producers` and `cleaned`.
+pub const FORMAT_VERSION: u32 = 4;
+/// The oldest that it reads: version 3 added compacted segments, `producers` and `cleaned`; version 4 a superblock
+/// that is written in place and knows the journals, `start` and deleted topics in the catalog.
 const FORMAT_VERSION_MIN: u32 = 2;
-const SUPERBLOCK_BYTES: usize = 65;
+/// Of versions 2 and 3, without the checksum.
+const FIXED_BYTES: usize = 61;
+const BLOCK_BYTES: usize = model::limits::DISK_BLOCK_BYTES;
+const KNOWN_JOURNAL_BYTES: usize = 20;
 
 /// What a directory knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Superblock {
     pub incarnation: u32,
     /// Whether the last stop was clean.
     pub clean: bool,
+    /// Journals that must be there.
+    pub journals: KnownJournals,
 }
 
 /// An open, locked data directory.
@@ -87,21 +94,18 @@ impl DataDir {
                 stored.as_ref().is_some_and(|stored| stored.format_version < FORMAT_VERSION);
             let was_clean = stored.as_ref().is_some_and(|stored| stored.clean);
             let is_new = stored.is_none();
-            let (generation, directory_id) = stored.map_or_else(
-                || (0, random_id()),
-                |stored| (stored.generation, stored.directory_id),
-            );
             let superblock = Superblock {
                 format_version: FORMAT_VERSION,
-                generation,
+                generation: stored.as_ref().map_or(0, |stored| stored.generation),
                 cluster_id,
                 node_id,
-                directory_id,
+                directory_id: stored.as_ref().map_or_else(random_id, |stored| stored.directory_id),
                 incarnation,
                 clean: false,
+                journals: stored.map(|stored| stored.journals).unwrap_or_default(),
             };
             let mut dir = Self { path: path.clone(), superblock, was_clean, is_new, _lock: lock };
-            match dir.begin(is_damaged || is_upgrade).await {
+            match dir.begin(is_damaged || is_upgrade || is_new).await {
                 Ok(()) => opened.push(dir),
                 Err(error) => failed.push((path.clone(), error)),
             }
@@ -125,6 +129,22 @@ impl DataDir {
             return Err(unusable("in use by a running broker; stop it first".into()));
         }
         Ok((lock, superblock))
+    }
+
+    /// Notes, in a directory that is held, that a repair left these journals alone.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn note_repaired(
+        path: &Path,
+        journals: Vec<KnownJournal>,
+    ) -> Result<(), StorageError> {
+        let (Some(mut superblock), _) = Self::read_superblock(path).await? else { return Ok(()) };
+        superblock.journals = KnownJournals { start: superblock.incarnation, journals };
+        for _ in 0..2 {
+            Self::store_superblock(path, &mut superblock).await?;
+        }
+        Ok(())
     }
 
     async fn begin(&mut self, both_copies: bool) -> Result<(), StorageError> {
@@ -167,6 +187,9 @@ impl DataDir {
             ));
         }
         let (stored, is_damaged) = Self::read_superblock(path).await?;
+        if stored.is_none() {
+            Self::check_new(path)?;
+        }
         match &stored {
             Some(stored) if stored.node_id != node_id => Err(unusable(format!(
                 "belongs to node {}, and this is node {node_id}; start with --node.id {0} or choose another --data-dir",
@@ -176,9 +199,31 @@ impl DataDir {
         }
     }
 
-    /// The newest good copy, and whether the other one is damaged.
+    /// A directory without a superblock is new only if nothing else is in it either.
+    fn check_new(path: &Path) -> Result<(), StorageError> {
+        let partitions = path.join("partitions");
+        for dir in [&partitions, &path.join("journal")] {
+            let names = match fs::list(dir) {
+                Ok(names) => names,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(StorageError::of(dir, "list", &error)),
+            };
+            if !names.is_empty() {
+                return Err(StorageError::Corrupt {
+                    path: path.join("superblock.0"),
+                    position: 0,
+                    what: "both copies of the superblock are missing, and the directory holds partitions or journals; \
+                           restore one of them from a backup",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest good copy, and whether the other one is damaged or missing.
     async fn read_superblock(path: &Path) -> Result<(Option<Superblock>, bool), StorageError> {
         let (mut best, mut damaged): (Option<Superblock>, _) = (None, None);
+        let mut is_missing = false;
         for copy in 0..2 {
             let file = path.join(format!("superblock.{copy}"));
             match fs::read(&file).await {
@@ -192,7 +237,7 @@ impl DataDir {
                     }
                     Err(why) => damaged = Some((file, why)),
                 },
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => is_missing = true,
                 Err(error) => return Err(StorageError::of(&file, "read", &error)),
             }
         }
@@ -200,8 +245,8 @@ impl DataDir {
             (None, Some((file, why))) => {
                 Err(StorageError::Unusable(format!("{}: {why}", file.display())))
             }
-            (Some(mut best), Some(_)) => {
-                // The damaged copy may have been the newer one, of one start more. It is written next.
+            (Some(mut best), damaged) if damaged.is_some() || is_missing => {
+                // The other copy may have been the newer one, of one start more. It is written next.
                 best.incarnation += 1;
                 best.generation += 2;
                 best.clean = false;
@@ -212,10 +257,40 @@ impl DataDir {
     }
 
     async fn write_superblock(&mut self) -> Result<(), StorageError> {
-        self.superblock.generation += 1;
-        let file = self.path.join(format!("superblock.{}", self.superblock.generation % 2));
-        let written = fs::replace(&file, &self.superblock.encode()).await;
+        Self::store_superblock(&self.path, &mut self.superblock).await
+    }
+
+    async fn store_superblock(
+        path: &Path,
+        superblock: &mut Superblock,
+    ) -> Result<(), StorageError> {
+        superblock.generation += 1;
+        let file = path.join(format!("superblock.{}", superblock.generation % 2));
+        let bytes = superblock.encode();
+        let found = File::open(&file, OpenOptions::default()).and_then(|file| file.len());
+        // In place once it is there: a start must not need space. What is torn then is made up for by the other copy.
+        let written = if found.is_ok_and(|len| len >= bytes.len() as u64) {
+            fs::overwrite(&file, &bytes).await
+        } else {
+            fs::replace(&file, &bytes).await
+        };
         written.map_err(|error| StorageError::of(&file, "replace", &error))
+    }
+
+    /// Notes the journals that this start has begun, before anything in them counts: from then on they must be there.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn note_journals(&mut self, journals: Vec<KnownJournal>) -> Result<(), StorageError> {
+        let names = |journals: &[KnownJournal]| -> Vec<(u32, u64)> {
+            journals.iter().map(|journal| (journal.shard, journal.id)).collect()
+        };
+        // Others than before, or fewer: those that are not used any more are about to go, and neither copy may
+        // ask for them.
+        let are_others = names(&self.superblock.journals.journals) != names(&journals);
+        self.superblock.journals = KnownJournals { start: self.superblock.incarnation, journals };
+        self.write_superblock().await?;
+        if are_others { self.write_superblock().await } else { Ok(()) }
     }
 
     /// Where it is.
@@ -258,23 +333,14 @@ impl DataDir {
         Ok(names.iter().filter_map(|name| TopicPartition::parse(name)).collect())
     }
 
-    /// Removes directories of partitions that `keep` does not know: left by a deletion that a
-    /// crash interrupted. Returns their names.
+    /// Whether a partition's directory holds nothing: it was made, and its topic never was.
     ///
     /// # Errors
     /// The disk's.
-    pub fn remove_orphans(
-        &self,
-        keep: impl Fn(TopicPartition) -> bool,
-    ) -> Result<Vec<TopicPartition>, StorageError> {
-        let root = self.path.join("partitions");
-        let mut removed = Vec::new();
-        for partition in self.partitions()?.into_iter().filter(|partition| !keep(*partition)) {
-            let orphan = root.join(partition.to_string());
-            fs::remove_dir_all(&orphan).map_err(|e| StorageError::of(&orphan, "remove", &e))?;
-            removed.push(partition);
-        }
-        Ok(removed)
+    pub fn is_empty(&self, partition: TopicPartition) -> Result<bool, StorageError> {
+        let dir = self.path.join("partitions").join(partition.to_string());
+        let names = fs::list(&dir).map_err(|error| StorageError::of(&dir, "list", &error))?;
+        Ok(names.is_empty())
     }
 
     /// Notes a clean stop, once every log was closed.
@@ -295,8 +361,9 @@ fn random_id() -> TopicId {
 }
 
 impl Superblock {
+    /// Whole blocks, the checksum at their end.
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(SUPERBLOCK_BYTES);
+        let mut out = Vec::with_capacity(BLOCK_BYTES);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&self.format_version.to_be_bytes());
         out.extend_from_slice(&self.generation.to_be_bytes());
@@ -305,9 +372,17 @@ impl Superblock {
         out.extend_from_slice(&self.directory_id.0);
         out.extend_from_slice(&self.incarnation.to_be_bytes());
         out.push(u8::from(self.clean));
+        assert_eq!(out.len(), FIXED_BYTES);
+        out.extend_from_slice(&(self.journals.journals.len() as u32).to_be_bytes());
+        out.extend_from_slice(&self.journals.start.to_be_bytes());
+        for journal in &self.journals.journals {
+            out.extend_from_slice(&journal.shard.to_be_bytes());
+            out.extend_from_slice(&journal.id.to_be_bytes());
+            out.extend_from_slice(&journal.sequence.to_be_bytes());
+        }
+        out.resize((out.len() + 4).next_multiple_of(BLOCK_BYTES) - 4, 0);
         let crc = crc32c::checksum(&out);
         out.extend_from_slice(&crc.to_be_bytes());
-        assert_eq!(out.len(), SUPERBLOCK_BYTES);
         out
     }
 
@@ -331,8 +406,15 @@ impl Superblock {
             bytes.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().expect("4 bytes")))
         };
         let version = u32_at(8).unwrap_or(0);
-        let whole =
-            bytes.len() == SUPERBLOCK_BYTES && u32_at(61) == Some(crc32c::checksum(&bytes[..61]));
+        let fits = if version < 4 {
+            bytes.len() == FIXED_BYTES + 4
+        } else {
+            bytes.len() >= BLOCK_BYTES && bytes.len().is_multiple_of(BLOCK_BYTES)
+        };
+        let whole = fits
+            && bytes
+                .split_last_chunk::<4>()
+                .is_some_and(|(body, crc)| u32::from_be_bytes(*crc) == crc32c::checksum(body));
         if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
             return Err(format!(
                 "format version {version}, and this program reads versions {FORMAT_VERSION_MIN} to \
@@ -344,6 +426,23 @@ impl Superblock {
                         restore the directory from a backup"
                 .into());
         }
+        let (mut journals, mut at) = (Vec::new(), FIXED_BYTES + 8);
+        let start = if version < 4 { 0 } else { u32_at(FIXED_BYTES + 4).expect("length checked") };
+        let count = if version < 4 { 0 } else { u32_at(FIXED_BYTES).expect("length checked") };
+        for _ in 0..count {
+            let Some(entry) = bytes[..bytes.len() - 4].get(at..at + KNOWN_JOURNAL_BYTES) else {
+                return Err(
+                    "the superblock names more journals than it holds; restore it from a backup"
+                        .into(),
+                );
+            };
+            journals.push(KnownJournal {
+                shard: u32::from_be_bytes(entry[..4].try_into().expect("4 bytes")),
+                id: u64::from_be_bytes(entry[4..12].try_into().expect("8 bytes")),
+                sequence: u64::from_be_bytes(entry[12..20].try_into().expect("8 bytes")),
+            });
+            at += KNOWN_JOURNAL_BYTES;
+        }
         Ok(Self {
             format_version: version,
             generation: u64::from_be_bytes(bytes[12..20].try_into().expect("8 bytes")),
@@ -352,6 +451,7 @@ impl Superblock {
             directory_id: TopicId(bytes[40..56].try_into().expect("16 bytes")),
             incarnation: u32_at(56).expect("length checked"),
             clean: bytes[60] == 1,
+            journals: KnownJournals { start, journals },
         })
     }
 }

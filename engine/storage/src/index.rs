@@ -46,9 +46,11 @@ impl SegmentIndex {
         max_timestamp: i64,
     ) {
         let due = self.entries.last().is_none_or(|e| position - e.position >= INDEX_INTERVAL_BYTES);
-        if due {
+        // No segment that is written today goes so far; of one that does, the rest is walked.
+        let relative = u32::try_from(batch_base.since(base)).ok();
+        if let Some(relative_offset) = relative.filter(|_| due) {
             self.entries.push(IndexEntry {
-                relative_offset: batch_base.since(base) as u32,
+                relative_offset,
                 position,
                 max_timestamp_before: self.max_timestamp,
                 header_chain: self.chain.finish(),
@@ -59,10 +61,10 @@ impl SegmentIndex {
         self.max_timestamp = self.max_timestamp.max(max_timestamp);
     }
 
-    /// The last entry at or before an offset; the segment's start if there is none.
+    /// The last entry at or before an offset, less the segment's base; the segment's start if there is none.
     #[must_use]
-    pub fn floor(&self, relative_offset: u32) -> u32 {
-        let after = self.entries.partition_point(|e| e.relative_offset <= relative_offset);
+    pub fn floor(&self, relative: i64) -> u32 {
+        let after = self.entries.partition_point(|e| i64::from(e.relative_offset) <= relative);
         after.checked_sub(1).map_or(0, |index| self.entries[index].position)
     }
 
@@ -166,7 +168,7 @@ mod tests {
         assert_eq!(index.entries.len(), 25);
         assert_eq!(index.floor(0), 0);
         assert_eq!(index.floor(45), 40_000);
-        assert_eq!(index.floor(u32::MAX), 960_000);
+        assert_eq!(index.floor(i64::MAX), 960_000);
         assert_eq!(index.floor_timestamp(0), 0);
         assert_eq!(index.floor_timestamp(5), 40_000);
         let bytes = index.encode(1_000_000);

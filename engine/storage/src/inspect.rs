@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::data_dir::Superblock;
 use crate::index::SegmentIndex;
 use crate::journal_frame::EntryKind;
+use crate::journal_replay::KnownJournal;
 use crate::journal_replay::scan;
 use crate::leader_epochs::LeaderEpochs;
 use crate::recovery::{Walk, walk};
@@ -242,6 +243,10 @@ fn superblock(bytes: &[u8], out: &mut Inspected) {
                 "  {}",
                 if superblock.clean { "stopped cleanly" } else { "in use, or not stopped cleanly" }
             );
+            for journal in &superblock.journals.journals {
+                let KnownJournal { shard, id, sequence } = journal;
+                say!(out, "  journal {id:016x} of shard {shard} began file {sequence}");
+            }
         }
     }
 }
@@ -253,10 +258,11 @@ fn catalog(bytes: &[u8], details: bool, out: &mut Inspected) {
     };
     say!(
         out,
-        "catalog, generation {}: {} topics, {} directories",
+        "catalog, generation {}: {} topics, {} directories, {} deleted topics",
         catalog.generation,
         catalog.topics.len(),
-        catalog.directories.len()
+        catalog.directories.len(),
+        catalog.deleted.len()
     );
     for topic in &catalog.topics {
         say!(out, "  {} ({}), {} partitions", topic.name, topic.id, topic.partitions);

@@ -9,6 +9,7 @@ use crate::StorageError;
 use crate::journal_frame::{
     ENTRY_BYTES, Entry, EntryKind, FRAME_BYTES_MAX, FrameId, HEAD_BYTES, encode_head, frame_bytes,
 };
+use crate::journal_replay::{Carried, KnownJournal};
 use crate::log::Log;
 use model::limits::DISK_BLOCK_BYTES;
 use model::{TopicPartition, crc32c};
@@ -37,8 +38,10 @@ const ZERO_BYTES: u64 = 1024 * 1024;
 const CLEANERS: usize = 16;
 /// What is known durable is written down this long after it became so, if nothing else is written.
 const NOTE_DELAY: Duration = Duration::from_millis(20);
-/// Kept free at the end of a file for the mark that frees the file before it.
-const RESERVED_BYTES: u64 = DISK_BLOCK_BYTES as u64;
+/// Kept free at the end of a file for the mark that frees the file before it, and for the one that the next is begun.
+const MARK_BYTES: u64 = 2 * DISK_BLOCK_BYTES as u64;
+/// Frames that may say where logs begin although there is no room for anything else: deleting gives space back.
+const LOG_START_FRAMES_MAX: u64 = 14;
 /// After the disk was full, tried again this much later.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -55,8 +58,8 @@ pub struct JournalStart {
     pub id: u64,
     /// The file to begin; above every one found.
     pub sequence: u64,
-    /// What is known of partitions that could not be opened, to be kept.
-    pub carried: Vec<Entry>,
+    /// Which start of the broker it is; 0: journals of other shards do not count on it.
+    pub number: u32,
 }
 
 /// What became of bytes handed over.
@@ -88,6 +91,12 @@ pub struct Journal {
 
 struct State {
     start: JournalStart,
+    /// What is known of partitions that are not open: it goes into every snapshot.
+    carried: BTreeMap<TopicPartition, Vec<Carried>>,
+    /// A snapshot was not written to its end: it must be before an older file is given up.
+    snapshot_owed: bool,
+    /// What was begun may take appends.
+    is_begun: bool,
     logs: BTreeMap<TopicPartition, Weak<Log>>,
     /// Entries handed over, each with its slot, and their bytes in the same order.
     gathered: VecDeque<(Entry, usize)>,
@@ -162,6 +171,9 @@ impl Journal {
             zeroed: [const { Cell::new(u64::MAX) }; JOURNAL_FILES as usize],
             state: RefCell::new(State {
                 start,
+                carried: BTreeMap::new(),
+                snapshot_owed: false,
+                is_begun: false,
                 logs: BTreeMap::new(),
                 gathered: VecDeque::new(),
                 gathered_pieces: VecDeque::new(),
@@ -190,17 +202,23 @@ impl Journal {
     }
 
     pub(crate) fn register(&self, log: &Rc<Log>) {
-        self.state.borrow_mut().logs.insert(log.id(), Rc::downgrade(log));
+        let mut state = self.state.borrow_mut();
+        state.carried.remove(&log.id());
+        state.logs.insert(log.id(), Rc::downgrade(log));
     }
 
-    /// Keeps what is known of a partition that could not be opened.
-    pub fn carry(&self, entries: impl IntoIterator<Item = Entry>) {
-        self.state.borrow_mut().start.carried.extend(entries);
+    /// Keeps what is known of a partition that is not open, until its log is or it is forgotten.
+    pub fn carry(&self, partition: TopicPartition, known: Vec<Carried>) {
+        let mut state = self.state.borrow_mut();
+        state.logs.remove(&partition);
+        state.carried.insert(partition, known);
     }
 
     /// The partition is deleted: nothing needs to be known of it.
-    pub(crate) fn forget(&self, partition: TopicPartition) {
-        self.state.borrow_mut().logs.remove(&partition);
+    pub fn forget(&self, partition: TopicPartition) {
+        let mut state = self.state.borrow_mut();
+        state.logs.remove(&partition);
+        state.carried.remove(&partition);
     }
 
     /// Frames written so far.
@@ -209,21 +227,64 @@ impl Journal {
         self.state.borrow().frames
     }
 
+    /// Begins a new file, alone: `begin_start` and `commit_start`.
+    ///
+    /// # Errors
+    /// As these.
+    pub async fn begin(&self) -> Result<(), StorageError> {
+        let begun = self.begin_start().await;
+        begun.and(self.commit_start().await)
+    }
+
     /// Begins a new file with all that is known of the registered logs, which must hold everything
-    /// that older files held; those are not read again after this.
+    /// that older files held, and of those carried. The older files count until `commit_start`, which is for when
+    /// every shard's journal has come this far: what goes from one shard to another is then in both.
     ///
     /// # Errors
     /// The disk's. When it is full the journal takes nothing and tries again later.
-    pub async fn begin(&self) -> Result<(), StorageError> {
+    pub async fn begin_start(&self) -> Result<(), StorageError> {
         let begun = self.begin_anew().await;
         if let Err(error) = &begun {
+            self.fail(error);
+        }
+        begun
+    }
+
+    /// The older files do not count any more; from here on logs may hand over.
+    ///
+    /// # Errors
+    /// As `begin_start`.
+    pub async fn commit_start(&self) -> Result<(), StorageError> {
+        let number = self.state.borrow().start.number;
+        let is_begun = self.state.borrow().current.is_some();
+        let committed =
+            if is_begun { self.write_mark(EntryKind::PreviousDone, number).await } else { Ok(()) };
+        self.state.borrow_mut().is_begun = is_begun && committed.is_ok();
+        if let Err(error) = &committed {
+            self.state.borrow_mut().current = None;
             self.fail(error);
         }
         if !self.runs.replace(true) {
             let me = self.me.upgrade().expect("alive while used");
             runtime::spawn(me.run());
         }
-        begun
+        committed
+    }
+
+    /// Which file it is at, for the superblock; `None` if it could not be begun.
+    #[must_use]
+    pub fn known(&self) -> Option<KnownJournal> {
+        let state = self.state.borrow();
+        let sequence = state.current.as_ref().filter(|_| state.is_begun)?.sequence;
+        Some(KnownJournal { shard: self.shard as u32, id: state.start.id, sequence })
+    }
+
+    /// A frame of one note on the journal itself.
+    async fn write_mark(&self, kind: EntryKind, start: u32) -> Result<(), StorageError> {
+        self.state.borrow_mut().entries.push(Entry::of_journal(kind, start));
+        let written = self.write_frame(0).await;
+        self.state.borrow_mut().entries.clear();
+        written
     }
 
     /// Makes all files in full, so that no later frame needs space, and begins one.
@@ -232,58 +293,114 @@ impl Journal {
         fs::create_dir_all(&dir).map_err(|error| StorageError::of(&dir, "mkdir", &error))?;
         let sequence = self.state.borrow().start.sequence;
         for file in (0..JOURNAL_FILES).rev() {
-            self.open_file(sequence + file).await?;
+            let (file, _) = self.open_file(sequence + file).await?;
+            // A frame makes itself durable, not how long the file is, which a start holds against it. A stop may
+            // have come between making it and this.
+            let synced = file.sync(false).await;
+            synced.map_err(|error| StorageError::of(&dir, "fsync", &error))?;
         }
         for made in [&dir, &self.data_dir] {
             let synced = fs::sync_dir(made).await;
             synced.map_err(|error| StorageError::of(made, "sync", &error))?;
         }
-        self.begin_file(true).await
+        let begun = self.begin_file().await;
+        if begun.is_err() {
+            // Nothing was handed over yet: the next try begins the same file again.
+            let mut state = self.state.borrow_mut();
+            state.current = None;
+            state.entries.clear();
+            state.pieces.clear();
+        }
+        begun
     }
 
     fn fail(&self, error: &StorageError) {
         let mut state = self.state.borrow_mut();
-        if error.is_full() {
+        if error.is_passing() {
             state.retry_at = clock::now() + RETRY_DELAY;
         } else {
             state.failed = Some(error.clone());
         }
     }
 
-    /// Switches to the next file and writes the snapshot into it. With `alone` the file before it
-    /// is not needed any more.
-    async fn begin_file(&self, alone: bool) -> Result<(), StorageError> {
-        let (sequence, previous, mut snapshot) = {
+    /// Switches to the next file and writes the snapshot into it.
+    async fn begin_file(&self) -> Result<(), StorageError> {
+        let (sequence, previous) = {
+            let state = self.state.borrow();
+            match &state.current {
+                Some(current) => (current.sequence + 1, current.previous),
+                None => (state.start.sequence, 0),
+            }
+        };
+        let (file, zeroed) = self.open_file(sequence).await?;
+        let current = Current { file, sequence, number: 0, previous, position: 0, zeroed };
+        {
+            let mut state = self.state.borrow_mut();
+            state.current = Some(current);
+            state.snapshot_owed = true;
+        }
+        self.write_snapshot().await
+    }
+
+    /// Writes down all that is known, and that this is all of it.
+    async fn write_snapshot(&self) -> Result<(), StorageError> {
+        let snapshot = {
             let state = self.state.borrow();
             // What the snapshot leaves out is not known durable any more.
             let all_here = state.logs.values().all(|log| log.strong_count() > 0);
             assert!(all_here, "a log lives until its journal is closed, or is forgotten");
-            let (sequence, previous) = match &state.current {
-                Some(current) => (current.sequence + 1, current.previous),
-                None => (state.start.sequence, 0),
-            };
-            let mut snapshot = state.start.carried.clone();
+            let mut notes = Vec::new();
             let logs = state.logs.values().filter_map(Weak::upgrade);
-            logs.for_each(|log| log.describe(&mut snapshot));
-            (sequence, previous, snapshot)
+            logs.for_each(|log| log.describe(&mut notes));
+            let notes = notes.into_iter().map(|entry| Carried { entry, bytes: None });
+            let mark = Entry::of_journal(EntryKind::SnapshotWhole, state.start.number);
+            let carried = state.carried.values().flatten().cloned();
+            let mark = Carried { entry: mark, bytes: None };
+            carried.chain(notes).chain([mark]).collect::<VecDeque<Carried>>()
         };
-        let (file, zeroed) = self.open_file(sequence).await?;
-        let current = Current { file, sequence, number: 0, previous, position: 0, zeroed };
-        self.state.borrow_mut().current = Some(current);
-        if alone {
-            snapshot.push(Entry::previous_done());
-        }
-        let mut rest = &snapshot[..];
-        loop {
-            let (now, later) =
-                rest.split_at(rest.len().min(self.frame_bytes_max / ENTRY_BYTES / 2));
-            self.state.borrow_mut().entries.extend_from_slice(now);
-            self.write_frame(0).await?;
-            rest = later;
-            if rest.is_empty() {
-                return Ok(());
+        let mut rest = snapshot;
+        while !rest.is_empty() {
+            let mut data = 0;
+            let position = {
+                let mut state = self.state.borrow_mut();
+                // Half of what a frame can hold: small ones are written sooner.
+                while let Some(next) = rest.front() {
+                    let len = next.entry.len as usize;
+                    let count = state.entries.len() + 1;
+                    let fits = frame_bytes(count, data + len) <= self.frame_bytes_max
+                        && count <= (self.frame_bytes_max / ENTRY_BYTES / 2).max(1);
+                    if !fits && count > 1 {
+                        break;
+                    }
+                    let Carried { entry, bytes } = rest.pop_front().expect("looked at above");
+                    data += len;
+                    state.entries.push(entry);
+                    state.pieces.extend(bytes);
+                }
+                let current = state.current.as_ref().expect("begun");
+                current.position + frame_bytes(state.entries.len(), data) as u64
+            };
+            let too_large =
+                data + HEAD_BYTES + 2 * ENTRY_BYTES > self.frame_bytes_max.max(64 * 1024);
+            if too_large || position > self.file_bytes - self.reserved_bytes() {
+                let path = journal_path(&self.data_dir, self.shard, 0);
+                return Err(StorageError::Unusable(format!(
+                    "{}: a journal of {} bytes is too small for what it must keep of partitions that are not served; \
+                     raise weir.journal.bytes",
+                    path.display(),
+                    self.file_bytes * JOURNAL_FILES
+                )));
             }
+            self.write_frame(data).await?;
         }
+        self.state.borrow_mut().snapshot_owed = false;
+        Ok(())
+    }
+
+    /// Kept free of records at the end of each file.
+    fn reserved_bytes(&self) -> u64 {
+        let blocks = self.file_bytes / DISK_BLOCK_BYTES as u64;
+        MARK_BYTES + LOG_START_FRAMES_MAX.min(blocks / 8) * DISK_BLOCK_BYTES as u64
     }
 
     /// A journal file, as long as it will ever be, and how far its space was written before.
@@ -310,8 +427,8 @@ impl Journal {
                 return Journaled::Failed(error.clone());
             }
             let too_large = frame_bytes(2, entry.len as usize) > self.frame_bytes_max;
-            let never_begun = state.current.is_none() && clock::now() < state.retry_at;
-            if state.closing || too_large || never_begun {
+            let not_begun = !state.is_begun && clock::now() < state.retry_at;
+            if state.closing || too_large || not_begun || !self.runs.get() {
                 pieces.clear();
                 return Journaled::NoRoom;
             }
@@ -360,14 +477,14 @@ impl Journal {
             let lazy = {
                 let state = self.state.borrow();
                 let owed = !state.noted.is_empty() || state.unconfirmed;
-                (owed && state.failed.is_none() && state.current.is_some())
+                (owed && state.failed.is_none() && state.is_begun)
                     .then(|| state.last_frame_at + NOTE_DELAY)
             };
             let work = self.work.until(|| {
                 let state = self.state.borrow();
                 let notes = lazy.is_none()
                     && state.failed.is_none()
-                    && state.current.is_some()
+                    && state.is_begun
                     && !state.noted.is_empty();
                 let wakes = notes || state.previous_cleaned || !state.gathered.is_empty();
                 (wakes || state.closing).then_some(())
@@ -398,23 +515,20 @@ impl Journal {
             self.refuse_all(&error);
             return;
         }
-        if self.state.borrow().current.is_none() {
-            let too_early = clock::now() < self.state.borrow().retry_at;
-            let begun = if too_early {
-                Err(StorageError::Full { path: self.data_dir.clone() })
-            } else {
-                self.begin_anew().await
-            };
-            if let Err(error) = begun {
-                self.state.borrow_mut().current = None;
-                self.refuse_all(&error);
-                return;
-            }
+        if let Err(error) = self.begin_late().await {
+            self.refuse_all(&error);
+            return;
         }
         if std::mem::take(&mut self.state.borrow_mut().previous_cleaned) {
-            self.state.borrow_mut().entries.push(Entry::previous_done());
-            if let Err(error) = self.write_frame(0).await {
+            if let Err(error) = self.give_up_previous().await {
                 self.refuse_all(&error);
+                // Still to be written down.
+                let me = self.me.upgrade().expect("alive while used");
+                runtime::spawn(async move {
+                    timer::sleep(RETRY_DELAY).await;
+                    me.state.borrow_mut().previous_cleaned = true;
+                    me.work.notify();
+                });
                 return;
             }
             self.state.borrow_mut().previous_busy = false;
@@ -425,10 +539,14 @@ impl Journal {
             state.last_frame_at = clock::now();
             let current = state.current.as_ref().expect("begun above");
             let bytes = frame_bytes(state.entries.len(), data) as u64;
-            current.position + bytes <= self.file_bytes - RESERVED_BYTES
+            current.position + bytes <= self.file_bytes - self.reserved_bytes()
         };
         let outcome = match if room { Ok(()) } else { self.turn_over().await } {
             Ok(()) => match self.write_frame(data).await {
+                Ok(()) => Journaled::Durable,
+                Err(error) => self.outcome_of(error),
+            },
+            Err(Journaled::NoRoom) if self.keeps_log_starts() => match self.write_frame(0).await {
                 Ok(()) => Journaled::Durable,
                 Err(error) => self.outcome_of(error),
             },
@@ -437,9 +555,82 @@ impl Journal {
         self.settle(&outcome);
     }
 
+    /// Begins the journal if a full disk did not let it begin at the start.
+    async fn begin_late(&self) -> Result<(), StorageError> {
+        if self.state.borrow().is_begun {
+            return Ok(());
+        }
+        if clock::now() < self.state.borrow().retry_at {
+            return Err(StorageError::Full { path: self.data_dir.clone() });
+        }
+        // Other shards' journals were begun long ago, with all that they knew.
+        self.begin_anew().await?;
+        let number = self.state.borrow().start.number;
+        let committed = self.write_mark(EntryKind::PreviousDone, number).await;
+        let mut state = self.state.borrow_mut();
+        match &committed {
+            Ok(()) => state.is_begun = true,
+            Err(_) => state.current = None,
+        }
+        committed
+    }
+
+    /// Writes down that the file before this one is not needed any more.
+    async fn give_up_previous(&self) -> Result<(), StorageError> {
+        if self.state.borrow().snapshot_owed {
+            self.write_snapshot().await?;
+        }
+        self.write_mark(EntryKind::PreviousDone, 0).await
+    }
+
+    /// Leaves of the frame being made only where logs begin, if there is a place for that; the rest is told
+    /// that there is no room.
+    fn keeps_log_starts(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let kinds: Vec<EntryKind> = state.entries.iter().map(|entry| entry.kind).collect();
+        let keeps = |index: usize| kinds[index] == EntryKind::LogStart;
+        let kept = (0..state.taken_slots.len()).filter(|index| keeps(*index)).count();
+        let bytes = frame_bytes(2 * kept, 0) as u64;
+        let position = state.current.as_ref().expect("begun").position;
+        if kept == 0 || position + bytes > self.file_bytes - MARK_BYTES {
+            return false;
+        }
+        let (mut entries, mut slots) = (Vec::new(), Vec::new());
+        for (index, entry) in state.entries.drain(..).enumerate() {
+            let slot = state.taken_slots.get(index).copied();
+            match slot {
+                Some(slot) if keeps(index) => {
+                    entries.push(entry);
+                    slots.push(slot);
+                }
+                Some(slot) => {
+                    state.slots[slot].outcome = Some(Journaled::NoRoom);
+                    state.slots[slot].waker.take().into_iter().for_each(Waker::wake);
+                }
+                // A log's note: it stays owed.
+                None => {
+                    if let Some(log) = state.logs.get(&entry.partition)
+                        && log.upgrade().is_some_and(|log| !log.noted.replace(true))
+                    {
+                        state.noted.push(Weak::clone(log));
+                    }
+                }
+            }
+        }
+        state.pieces.clear();
+        // Together with how far each is synced: what is deleted must not be looked for.
+        let synced =
+            |entry: &Entry| Some(state.logs.get(&entry.partition)?.upgrade()?.synced_entry());
+        let synced: Vec<Entry> = entries.iter().filter_map(synced).collect();
+        entries.extend(synced);
+        (state.entries, state.taken_slots) = (entries, slots);
+        true
+    }
+
     fn outcome_of(&self, error: StorageError) -> Journaled {
         self.fail(&error);
-        if error.is_full() { Journaled::NoRoom } else { Journaled::Failed(error) }
+        if error.is_passing() { Journaled::NoRoom } else { Journaled::Failed(error) }
     }
 
     /// Moves what has gathered into the next frame, as much as fits; returns its bytes.
@@ -533,6 +724,7 @@ impl Journal {
                 sequence: current.sequence,
                 number: current.number,
                 previous: current.previous,
+                file_bytes: self.file_bytes,
             };
             let crc = encode_head(id, &state.entries, &mut state.head);
             let mut writer = state.pool.take_or_grow();
@@ -605,7 +797,7 @@ impl Journal {
     async fn turn_over(&self) -> Result<(), Journaled> {
         let (entries, pieces, users) = {
             let mut state = self.state.borrow_mut();
-            if state.previous_busy {
+            if state.previous_busy || clock::now() < state.retry_at {
                 return Err(Journaled::NoRoom);
             }
             state.previous_busy = true;
@@ -615,13 +807,39 @@ impl Journal {
             let pieces = std::mem::take(&mut state.pieces);
             (entries, pieces, std::mem::take(&mut state.users))
         };
-        let begun = self.begin_file(false).await;
+        let left = self.state.borrow().current.as_ref().map(Current::again);
+        let sequence = left.as_ref().map(|left| left.sequence);
+        let begun = match self.begin_file().await {
+            Ok(()) => self.mark_continued(left).await,
+            failed => failed,
+        };
+        let moved = {
+            let mut state = self.state.borrow_mut();
+            (state.entries, state.pieces) = (entries, pieces);
+            let moved = state.current.as_ref().map(|current| current.sequence) != sequence;
+            if !moved {
+                (state.users, state.previous_busy) = (users.clone(), false);
+            }
+            moved
+        };
+        if moved {
+            // Also after a failure half-way: what the file before this one holds is then freed all the same,
+            // and the rest of the snapshot written first.
+            runtime::spawn(self.me.upgrade().expect("alive while used").clean_previous(users));
+        }
+        begun.map_err(|error| self.outcome_of(error))
+    }
+
+    /// Notes in the file that was left that the next one was begun, before anything counts on that one: if it is
+    /// gone at a start, something is missing.
+    async fn mark_continued(&self, left: Option<Current>) -> Result<(), StorageError> {
+        let Some(left) = left else { return Ok(()) };
+        let next = self.state.borrow_mut().current.replace(left);
+        let frames = self.state.borrow().frames;
+        let written = self.write_mark(EntryKind::Continued, 0).await;
         let mut state = self.state.borrow_mut();
-        (state.entries, state.pieces) = (entries, pieces);
-        drop(state);
-        begun.map_err(|error| self.outcome_of(error))?;
-        runtime::spawn(self.me.upgrade().expect("alive while used").clean_previous(users));
-        Ok(())
+        (state.current, state.frames) = (next, frames);
+        written
     }
 
     /// Syncs the segments of every log with bytes in the previous file, then frees that file.
@@ -640,7 +858,7 @@ impl Journal {
                     while let Some(log) = log.upgrade() {
                         match log.sync_segments().await {
                             Ok(()) => break,
-                            Err(error) if error.is_full() => timer::sleep(RETRY_DELAY).await,
+                            Err(error) if error.is_passing() => timer::sleep(RETRY_DELAY).await,
                             Err(_) => {
                                 failed.set(true);
                                 break;
@@ -672,9 +890,19 @@ impl Journal {
         if let Some(error) = &self.state.borrow().failed {
             return Err(error.clone());
         }
-        if self.state.borrow().current.is_none() {
+        if !self.state.borrow().is_begun {
             return Ok(());
         }
-        self.begin_file(true).await
+        let left = self.state.borrow().current.as_ref().map(Current::again);
+        self.begin_file().await?;
+        self.mark_continued(left).await?;
+        self.write_mark(EntryKind::PreviousDone, 0).await
+    }
+}
+
+impl Current {
+    /// The same place of the same file.
+    fn again(&self) -> Self {
+        Self { file: Rc::clone(&self.file), ..*self }
     }
 }

@@ -37,6 +37,10 @@ pub enum EntryKind {
     Missed,
     /// A journal lost acknowledged bytes of it, nobody knows which.
     Damaged,
+    /// All that a start knew stands in front of this, in this file; its offset says which start.
+    SnapshotWhole,
+    /// The next file was begun, and what follows is there.
+    Continued,
 }
 
 /// One entry of a frame's table.
@@ -46,7 +50,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Of which partition.
     pub partition: TopicPartition,
-    /// Where; for `LogStart` and `Missed` only the offset counts, for the last two nothing.
+    /// Where; for `LogStart` and `Missed` only the offset counts, for `PreviousDone` and `SnapshotWhole` it is the
+    /// number of the start that wrote it (0: none), for `Damaged` and `Continued` nothing counts.
     pub at: LogPosition,
     /// For `Append`: the offset behind its last record.
     pub end: Offset,
@@ -57,14 +62,22 @@ pub struct Entry {
 }
 
 impl EntryKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Append,
         Self::Synced,
         Self::LogStart,
         Self::PreviousDone,
         Self::Missed,
         Self::Damaged,
+        Self::SnapshotWhole,
+        Self::Continued,
     ];
+
+    /// Whether it speaks of the journal, not of a partition.
+    #[must_use]
+    pub fn is_of_journal(self) -> bool {
+        matches!(self, Self::PreviousDone | Self::SnapshotWhole | Self::Continued)
+    }
 
     fn number(self) -> u32 {
         Self::ALL.iter().position(|kind| *kind == self).expect("listed") as u32 + 1
@@ -78,12 +91,20 @@ impl Entry {
         Self { kind, partition, at, end: at.offset, len: 0, crc: 0 }
     }
 
+    /// A note on the journal itself, of start number `start`.
+    #[must_use]
+    pub fn of_journal(kind: EntryKind, start: u32) -> Self {
+        assert!(kind.is_of_journal(), "of the journal");
+        let partition =
+            TopicPartition { topic_id: TopicId::ZERO, partition: PartitionIndex::default() };
+        let at = LogPosition { offset: Offset(i64::from(start)), ..LogPosition::default() };
+        Self::note(kind, partition, at)
+    }
+
     /// The note that closes the file before this one.
     #[must_use]
     pub fn previous_done() -> Self {
-        let partition =
-            TopicPartition { topic_id: TopicId::ZERO, partition: PartitionIndex::default() };
-        Self::note(EntryKind::PreviousDone, partition, LogPosition::default())
+        Self::of_journal(EntryKind::PreviousDone, 0)
     }
 
     fn encode(&self) -> [u8; ENTRY_BYTES] {
@@ -139,6 +160,8 @@ pub struct FrameId {
     pub number: u32,
     /// Checksum of the head of the frame before it, also across files.
     pub previous: u32,
+    /// Length of the file: a shorter one was cut. 0: not known.
+    pub file_bytes: u64,
 }
 
 /// Bytes on disk of a frame with so many entries and bytes.
@@ -160,6 +183,7 @@ pub fn encode_head(id: FrameId, entries: &[Entry], out: &mut Vec<u8>) -> u32 {
     out.extend_from_slice(&id.previous.to_be_bytes());
     out.extend_from_slice(&(entries.len() as u32).to_be_bytes());
     out.extend_from_slice(&(data as u32).to_be_bytes());
+    out.extend_from_slice(&id.file_bytes.to_be_bytes());
     out.resize(HEAD_BYTES, 0);
     entries.iter().for_each(|entry| out.extend_from_slice(&entry.encode()));
     let crc = crc32c::checksum(out);
@@ -218,6 +242,7 @@ impl Frame {
             sequence: u64_at(head, 16),
             number: u32_at(head, 24),
             previous: u32_at(head, 28),
+            file_bytes: u64_at(head, 40),
         };
         Some(Self { id, crc, entries, bytes: total })
     }
@@ -249,7 +274,7 @@ mod tests {
         let mut entries: Vec<_> = data.iter().map(entry).collect();
         entries.push(Entry::previous_done());
         let mut out = Vec::new();
-        let id = FrameId { journal: 1, sequence: 2, number: 3, previous: 4 };
+        let id = FrameId { journal: 1, sequence: 2, number: 3, previous: 4, file_bytes: 5 };
         encode_head(id, &entries, &mut out);
         data.iter().for_each(|bytes| out.extend_from_slice(bytes));
         out.resize(out.len().next_multiple_of(DISK_BLOCK_BYTES), 0);
@@ -262,7 +287,10 @@ mod tests {
         let read = Frame::decode(&bytes).unwrap();
         assert_eq!((read.bytes, read.entries.len()), (bytes.len(), 4));
         assert!((0..4).all(|index| read.is_whole(index, &bytes)));
-        assert_eq!(read.id, FrameId { journal: 1, sequence: 2, number: 3, previous: 4 });
+        assert_eq!(
+            read.id,
+            FrameId { journal: 1, sequence: 2, number: 3, previous: 4, file_bytes: 5 }
+        );
         let head = HEAD_BYTES + 4 * ENTRY_BYTES;
         for at in 0..head + 5 + 5000 {
             let mut damaged = bytes.clone();

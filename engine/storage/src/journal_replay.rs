@@ -49,21 +49,40 @@ impl PartitionNotes {
         synced.max(journaled).max(self.missed_below.unwrap_or_default())
     }
 
-    /// What the journal that follows must say of a partition that could not be opened. Its bytes
-    /// are not carried: opening put them into the segments before it failed.
+    /// What the journal that follows must say of a partition that is not open: all of this, its bytes too, for
+    /// nobody knows how far they were put in place.
     #[must_use]
-    pub fn carried(&self, partition: TopicPartition) -> Vec<Entry> {
+    pub fn carried(&self, partition: TopicPartition) -> Vec<Carried> {
         let offset_note = |kind, offset| {
             let at = LogPosition { offset, ..LogPosition::default() };
-            Entry::note(kind, partition, at)
+            Carried { entry: Entry::note(kind, partition, at), bytes: None }
         };
-        let mut out = vec![offset_note(EntryKind::Missed, self.durable())];
-        out.extend(self.synced.map(|at| Entry::note(EntryKind::Synced, partition, at)));
+        let mut out = Vec::new();
+        if self.durable() > Offset::ZERO {
+            out.push(offset_note(EntryKind::Missed, self.durable()));
+        }
+        let synced = self.synced.map(|at| Entry::note(EntryKind::Synced, partition, at));
+        out.extend(synced.map(|entry| Carried { entry, bytes: None }));
         out.extend(self.log_start.map(|offset| offset_note(EntryKind::LogStart, offset)));
         let damaged = offset_note(EntryKind::Damaged, Offset::ZERO);
         out.extend(self.damage.as_ref().map(|_| damaged));
+        let synced = self.synced.map_or(Offset::ZERO, |at| at.offset);
+        for append in self.appends.iter().filter(|append| append.end > synced) {
+            let (kind, len) = (EntryKind::Append, append.bytes.len() as u32);
+            let entry = Entry { kind, partition, at: append.at, end: append.end, len, crc: 0 };
+            out.push(Carried { entry, bytes: Some(append.bytes.clone()) });
+        }
         out
     }
+}
+
+/// What a journal says of a partition that is not open.
+#[derive(Clone)]
+pub struct Carried {
+    /// What it says.
+    pub entry: Entry,
+    /// The bytes of an `Append`.
+    pub bytes: Option<SharedBytes>,
 }
 
 /// What the journals of a directory say.
@@ -75,6 +94,9 @@ pub struct Replay {
     pub shards: BTreeMap<usize, JournalStart>,
     /// Bytes of all journal files read.
     pub bytes: u64,
+    /// A journal that must be there is not, or not all of it: acknowledged bytes of any partition of the
+    /// directory may have been in it.
+    pub lost: Option<StorageError>,
 }
 
 impl Replay {
@@ -84,9 +106,40 @@ impl Replay {
         self.shards.get(&shard).cloned().unwrap_or_else(|| JournalStart {
             id: random::seed(),
             sequence: 1,
-            carried: Vec::new(),
+            number: 0,
         })
     }
+
+    /// What is known of a partition whose log is in this directory.
+    #[must_use]
+    pub fn notes_of(&self, partition: TopicPartition) -> PartitionNotes {
+        let mut notes = self.partitions.get(&partition).cloned().unwrap_or_default();
+        if let Some(lost) = &self.lost {
+            notes.damage.get_or_insert_with(|| lost.clone());
+        }
+        notes
+    }
+}
+
+/// The journals that a directory's superblock knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownJournals {
+    /// The start that noted them; 0: none did. What is left of journals of earlier starts that are not among these
+    /// says nothing: they were about to be removed.
+    pub start: u32,
+    /// Those that must be there.
+    pub journals: Vec<KnownJournal>,
+}
+
+/// A journal that a directory's superblock knows: a file of it with this sequence, or a later one, is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownJournal {
+    /// Whose.
+    pub shard: u32,
+    /// Its id.
+    pub id: u64,
+    /// A file that was begun.
+    pub sequence: u64,
 }
 
 /// The frames of one file.
@@ -102,12 +155,38 @@ pub struct Scan {
     pub rotten: Vec<usize>,
     /// Where the frames end.
     pub end: usize,
+    /// How long the file was when its first good frame was written; 0: not known.
+    pub file_bytes: u64,
+    /// An older file is not needed, for a reason that does not stand in this one.
+    is_committed: bool,
 }
 
 impl Scan {
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.frames.iter().flat_map(|(_, frame)| &frame.entries).map(|(entry, _)| entry)
+    }
+
     fn has_done_mark(&self) -> bool {
-        let entries = self.frames.iter().flat_map(|(_, frame)| &frame.entries);
-        entries.into_iter().any(|(entry, _)| entry.kind == EntryKind::PreviousDone)
+        self.is_committed || self.entries().any(|entry| entry.kind == EntryKind::PreviousDone)
+    }
+
+    /// The newest start that says here, by a note of this kind, how far it came; 0 if none does.
+    fn start_noted(&self, kind: EntryKind) -> i64 {
+        let starts = self.entries().filter(|entry| entry.kind == kind);
+        starts.map(|entry| entry.at.offset.0).max().unwrap_or(0)
+    }
+
+    fn is_continued(&self) -> bool {
+        self.entries().any(|entry| entry.kind == EntryKind::Continued)
+    }
+
+    /// Checksum of the last frame that the next file can name.
+    fn last_crc(&self) -> Option<u32> {
+        let is_mark = |frame: &Frame| {
+            frame.entries.iter().any(|(entry, _)| entry.kind == EntryKind::Continued)
+        };
+        let frames = self.frames.iter().rev().map(|(_, frame)| frame);
+        frames.into_iter().find(|frame| !is_mark(frame)).map(|frame| frame.crc)
     }
 
     /// Whether it is the first file of a start, which names no frame before it.
@@ -128,7 +207,12 @@ pub fn scan(bytes: &[u8]) -> Scan {
     let Some(file) = Frame::decode(bytes).map(|frame| frame.id).or_else(newest) else {
         return Scan::default();
     };
-    let mut scan = Scan { journal: file.journal, sequence: file.sequence, ..Scan::default() };
+    let mut scan = Scan {
+        journal: file.journal,
+        sequence: file.sequence,
+        file_bytes: file.file_bytes,
+        ..Scan::default()
+    };
     let mut number = 0;
     let mut at = 0;
     while at < bytes.len() {
@@ -161,12 +245,20 @@ pub fn scan(bytes: &[u8]) -> Scan {
 /// Reads every journal under `data_dir`.
 ///
 /// # Errors
-/// The disk's. Damage is no error: it is told per partition.
+/// As `replay_known`.
 pub async fn replay(data_dir: &Path) -> Result<Replay, StorageError> {
+    replay_known(data_dir, &KnownJournals::default()).await
+}
+
+/// Reads every journal under `data_dir`; those in `known` must be there.
+///
+/// # Errors
+/// The disk's. Damage is no error: it is told per partition, or of the whole directory in `lost`.
+pub async fn replay_known(data_dir: &Path, known: &KnownJournals) -> Result<Replay, StorageError> {
     let dir = data_dir.join("journal");
     let names = match fs::list(&dir) {
         Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Replay::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(StorageError::of(&dir, "list", &error)),
     };
     let mut replay = Replay::default();
@@ -175,37 +267,97 @@ pub async fn replay(data_dir: &Path) -> Result<Replay, StorageError> {
         file.parse().is_ok_and(|file: u64| file < JOURNAL_FILES).then(|| shard.parse().ok())?
     };
     let mut shards: Vec<usize> = names.iter().filter_map(shard_of).collect();
+    shards.sort_unstable();
     shards.dedup();
-    for shard in shards {
+    let mut found = BTreeMap::new();
+    for &shard in &shards {
         let mut files = Vec::new();
         for file in 0..JOURNAL_FILES {
             let path = dir.join(format!("{shard}.{file}"));
             if names.contains(&format!("{shard}.{file}")) {
                 let bytes = read_whole(&path).await?;
                 replay.bytes += bytes.len() as u64;
-                files.push((path, scan(&bytes), bytes));
+                let scan = scan(&bytes);
+                let is_of = |known: &KnownJournal| known.shard as usize == shard;
+                let counts = known.start == 0 || known.journals.iter().any(is_of);
+                if counts && (bytes.len() as u64) < scan.file_bytes {
+                    let what = "the journal file was cut short, and records that were acknowledged may have been \
+                                behind";
+                    let position = bytes.len() as u64;
+                    replay.lost.get_or_insert(StorageError::Corrupt {
+                        path: path.clone(),
+                        position,
+                        what,
+                    });
+                }
+                files.push((path, scan, bytes));
             }
         }
         files.retain(|(_, scan, _)| !scan.frames.is_empty());
         files.sort_by_key(|(_, scan, _)| scan.sequence);
-        if let Some((_, newest, _)) = files.last() {
+        found.insert(shard, files);
+    }
+    // A start whose end one shard noted had a whole snapshot in all of them.
+    let scans = || found.values().flatten().map(|(_, scan, _)| scan);
+    let committed =
+        scans().map(|scan| scan.start_noted(EntryKind::PreviousDone)).max().unwrap_or(0);
+    for (shard, mut files) in found {
+        let starts = files.iter().map(|(_, scan, _)| scan.start_noted(EntryKind::SnapshotWhole));
+        let is_known = known.journals.iter().any(|known| known.shard as usize == shard);
+        if !is_known && starts.max().unwrap_or(0) < i64::from(known.start) {
+            let (id, sequence) = files
+                .last()
+                .map_or((random::seed(), 0), |(_, scan, _)| (scan.journal, scan.sequence));
+            replay.shards.insert(shard, JournalStart { id, sequence: sequence + 1, number: 0 });
+            continue;
+        }
+        if let Some((_, newest, _)) = files.last_mut() {
+            newest.is_committed = committed > 0
+                && newest.start_noted(EntryKind::SnapshotWhole) == committed
+                && newest.begins_anew();
             // A snapshot that was never finished says nothing that its sources do not: it is
-            // written over, and the files before it still count.
-            let unfinished = newest.begins_anew() && !newest.has_done_mark();
+            // written over, and the files before it still count. Behind a rotten frame anything may follow.
+            let unfinished =
+                newest.begins_anew() && !newest.has_done_mark() && newest.rotten.is_empty();
             let step = if unfinished { JOURNAL_FILES } else { 1 };
-            let start = JournalStart {
-                id: newest.journal,
-                sequence: newest.sequence + step,
-                carried: Vec::new(),
-            };
-            replay.shards.insert(shard, start);
+            let (id, sequence) = (newest.journal, newest.sequence + step);
+            replay.shards.insert(shard, JournalStart { id, sequence, number: 0 });
             if unfinished {
                 files.pop();
             }
         }
+        if let Some((path, newest, _)) = files.last()
+            && newest.is_continued()
+        {
+            replay.lost.get_or_insert(missing(path));
+        }
         replay_shard(&files, &mut replay.partitions);
+        let is_there = |known: &&KnownJournal| {
+            let newest = files.last().map_or((0, 0), |(_, scan, _)| (scan.journal, scan.sequence));
+            known.shard as usize != shard || newest.0 == known.id && newest.1 >= known.sequence
+        };
+        if let Some(known) = known.journals.iter().find(|known| !is_there(known)) {
+            let path = dir.join(format!("{shard}.{}", known.sequence % JOURNAL_FILES));
+            replay.lost.get_or_insert(missing(&path));
+        }
+    }
+    if let Some(known) =
+        known.journals.iter().find(|known| !shards.contains(&(known.shard as usize)))
+    {
+        let path = dir.join(format!("{}.{}", known.shard, known.sequence % JOURNAL_FILES));
+        replay.lost.get_or_insert(missing(&path));
     }
     Ok(replay)
+}
+
+/// What is said of every partition of the directory then.
+fn missing(path: &Path) -> StorageError {
+    StorageError::Corrupt {
+        path: path.to_owned(),
+        position: 0,
+        what: "a journal file is missing or was replaced by an older one, and records that were acknowledged may \
+               have been in it",
+    }
 }
 
 async fn read_whole(path: &Path) -> Result<SharedBytes, StorageError> {
@@ -239,7 +391,7 @@ fn replay_shard(
         lost.get_or_insert(rot(path, 0));
     }
     for pair in used.windows(2) {
-        let last = pair[0].1.frames.last().map(|(_, frame)| frame.crc);
+        let last = pair[0].1.last_crc();
         let (_, next) = &pair[1].1.frames[0];
         if next.id.number == 0 && last != Some(next.id.previous) {
             lost.get_or_insert(rot(&pair[0].0, pair[0].1.end));
@@ -258,7 +410,7 @@ fn replay_shard(
                 break;
             }
             for (index, (entry, data)) in frame.entries.iter().enumerate() {
-                if entry.kind == EntryKind::PreviousDone {
+                if entry.kind.is_of_journal() {
                     continue;
                 }
                 seen.push(entry.partition);
@@ -284,7 +436,9 @@ fn replay_shard(
                         notes.missed_below = notes.missed_below.max(Some(entry.at.offset));
                     }
                     EntryKind::Damaged => notes.damage = Some(rot(path, *at)),
-                    EntryKind::PreviousDone => unreachable!("skipped above"),
+                    EntryKind::PreviousDone | EntryKind::SnapshotWhole | EntryKind::Continued => {
+                        unreachable!("skipped above")
+                    }
                 }
             }
         }

@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod data_dir;
+pub mod data_dirs;
 pub mod error;
 pub mod index;
 pub mod inspect;
@@ -18,21 +19,28 @@ pub mod log;
 mod log_compact;
 pub mod log_dir;
 mod log_flush;
+pub mod log_manager;
 pub mod log_open;
 mod log_read;
 pub mod log_retain;
 mod log_segment;
 mod recovery;
 pub mod repair;
+pub mod reserve;
 mod segment_files;
 pub mod tail_cache;
+pub mod topic_changes;
 
-pub use error::StorageError;
+pub use error::{Concern, StorageError};
 pub use journal::{Journal, JournalStart};
-pub use journal_replay::{PartitionNotes, Replay, replay};
+pub use journal_replay::{
+    KnownJournal, KnownJournals, PartitionNotes, Replay, replay, replay_known,
+};
 pub use log::{Flushed, Log, LogSettings, Read, TimestampOffset};
 pub use log_compact::{AbortedSpan, CompactionDone, CompactionPlan, Dirt};
 pub use log_dir::{Health, LogDir};
+pub use log_manager::LogManager;
 pub use log_open::Recovered;
 pub use log_retain::Retention;
+pub use reserve::Reserve;
 pub use tail_cache::TailCache;

@@ -85,6 +85,10 @@ pub struct Log {
     pub(crate) is_kept_open: Cell<bool>,
     /// Up to where it was compacted, once known.
     pub(crate) cleaned_to: Cell<Option<Offset>>,
+    /// Its partition is deleted: whatever still works on it may fail, and that concerns nobody.
+    deleted: Cell<bool>,
+    /// What took it offline, until someone was told.
+    pub(crate) failure: RefCell<Option<StorageError>>,
 }
 
 pub(crate) struct State {
@@ -137,7 +141,7 @@ impl Log {
     /// Makes the log of a new partition. Its directory lasts once `LogDir::sync_names` has run.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's; or its directory holds something: a log is never made over another.
     pub fn create(
         home: &Rc<LogDir>,
         id: TopicPartition,
@@ -145,6 +149,14 @@ impl Log {
     ) -> Result<Rc<Self>, StorageError> {
         let dir = home.partition_path(id);
         fs::create_dir_all(&dir).map_err(|error| StorageError::of(&dir, "mkdir", &error))?;
+        let names = fs::list(&dir).map_err(|error| StorageError::of(&dir, "list", &error))?;
+        if !names.is_empty() {
+            return Err(StorageError::Unusable(format!(
+                "{}: holds files of a partition that was to be made; move them away, or restore the catalog that \
+                 knows it",
+                dir.display()
+            )));
+        }
         let segments = vec![LogSegment::new(Offset::ZERO)];
         let epochs = LeaderEpochs::default();
         Ok(Self::new(home, id, settings, segments, Offset::ZERO, Offset::ZERO, epochs))
@@ -194,6 +206,8 @@ impl Log {
             holds_slabs: Cell::new(false),
             is_kept_open: Cell::new(false),
             cleaned_to: Cell::new(None),
+            deleted: Cell::new(false),
+            failure: RefCell::new(None),
         });
         if let Some(journal) = &home.journal {
             journal.register(&log);
@@ -207,11 +221,29 @@ impl Log {
         self.id
     }
 
-    /// The partition is deleted: the journal need not know of it.
+    /// The partition is deleted: the journal need not know of it, and whatever still works on it may fail.
     pub fn forget(&self) {
+        self.deleted.set(true);
+        self.drop_from_journal();
+    }
+
+    /// Waits, once it is forgotten, until nobody reads or writes its files but compaction, which gives up: its
+    /// directory may go then.
+    pub async fn until_unused(&self) {
+        self.begin_removing().await;
+        self.state.borrow_mut().removing -= 1;
+        let _ = self.end_flush(Ok(()));
+    }
+
+    /// The journal need not know of it.
+    pub(crate) fn drop_from_journal(&self) {
         if let Some(journal) = &self.home.journal {
             journal.forget(self.id);
         }
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.get()
     }
 
     /// The directory it lies in, and what it shares with others there.
@@ -263,10 +295,16 @@ impl Log {
         Flushed { written: state.safe().offset, durable: state.durable().offset }
     }
 
-    /// Whether a disk error took it offline: it then takes no appends.
+    /// Whether a disk error took it offline, or it is deleted: it then takes no appends.
     #[must_use]
     pub fn is_offline(&self) -> bool {
-        self.state.borrow().offline || self.home.health.is_offline()
+        self.state.borrow().offline || self.is_deleted() || self.home.health.is_offline()
+    }
+
+    /// The epoch of the newest records, if there are any.
+    #[must_use]
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.state.borrow().epochs.latest()
     }
 
     /// The epochs that appended here.
@@ -340,7 +378,7 @@ impl Log {
         // which changes how many are needed.
         let mut fresh = FreshSlabs::default();
         loop {
-            let needed = self.state.borrow().bytes_needed(bytes.len(), settings, now_ms);
+            let needed = self.state.borrow().bytes_needed(batch, settings, now_ms);
             let Some(missing) = needed.checked_sub(fresh.bytes()).filter(|bytes| *bytes > 0) else {
                 break;
             };
@@ -349,7 +387,7 @@ impl Log {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         assert_eq!(base, state.log_end, "appends continue the log");
-        if state.rolls_for(bytes.len(), settings, now_ms) {
+        if state.rolls_for(batch, settings, now_ms) {
             state.segments.push(LogSegment::new(base));
         }
         if state.epochs.on_append(epoch, base) {
@@ -388,7 +426,7 @@ impl Log {
             let slab = active.slabs.pop_back().expect("looked at above");
             if slab.position < position {
                 let kept = (position - slab.position) as usize;
-                let mut copy = ChunkWriter::with_capacity(slab.writer.capacity());
+                let mut copy = self.home.cache.take_as(&slab.writer);
                 copy.append(&slab.writer.bytes()[..kept]);
                 active.slabs.push_back(Slab { position: slab.position, writer: copy });
             }
@@ -511,19 +549,23 @@ impl State {
             && clock::now() >= self.lag_retry_at
     }
 
-    /// Whether a batch of `bytes` begins a new segment.
-    fn rolls_for(&self, bytes: usize, settings: LogSettings, now_ms: i64) -> bool {
+    /// Whether a batch begins a new segment.
+    fn rolls_for(&self, batch: RecordBatch<'_>, settings: LogSettings, now_ms: i64) -> bool {
         let active = self.segments.last().expect("a log has a segment");
-        let end = u64::from(active.end) + bytes as u64;
+        let end = u64::from(active.end) + batch.bytes().len() as u64;
         let old = now_ms.saturating_sub(active.began_ms) >= settings.segment_ms;
-        active.end > 0 && (old || end > u64::from(settings.segment_bytes))
+        // As in Kafka: offsets within a segment, relative to its base, fit 31 bits.
+        let last = self.log_end.plus(i64::from(batch.last_offset_delta()));
+        let far = last.since(active.base) > i64::from(i32::MAX);
+        active.end > 0 && (old || far || end > u64::from(settings.segment_bytes))
     }
 
-    /// How many bytes of new slabs an append of `bytes` takes.
-    fn bytes_needed(&self, bytes: usize, settings: LogSettings, now_ms: i64) -> usize {
+    /// How many bytes of new slabs an append of a batch takes.
+    fn bytes_needed(&self, batch: RecordBatch<'_>, settings: LogSettings, now_ms: i64) -> usize {
         let active = self.segments.last().expect("a log has a segment");
+        let bytes = batch.bytes().len();
         let (room, head) = match active.slabs.back() {
-            _ if self.rolls_for(bytes, settings, now_ms) => (0, 0),
+            _ if self.rolls_for(batch, settings, now_ms) => (0, 0),
             Some(slab) => (slab.writer.remaining(), 0),
             None => (0, active.last_block.len()),
         };
@@ -538,8 +580,7 @@ impl State {
     /// nearest batch before it that is known: the index's or the first one in memory.
     fn locate_cached(&self, index: usize, offset: Offset) -> Option<(u32, u32)> {
         let segment = &self.segments[index];
-        let floor =
-            segment.index.as_ref().map_or(0, |i| i.floor(offset.since(segment.base) as u32));
+        let floor = segment.index.as_ref().map_or(0, |i| i.floor(offset.since(segment.base)));
         let mut position = floor;
         if floor < segment.cached_from() {
             position = segment.boundary;

@@ -378,6 +378,7 @@ impl Log {
         match self.compact_sources(plan, &sources, &forget, &mut done).await {
             Ok(()) => {}
             Err(Stop::GivenUp) => done.stopped = true,
+            Err(Stop::Failed(_)) if self.is_deleted() => done.stopped = true,
             Err(Stop::Failed(error)) => return Err(error),
         }
         Ok(done)
@@ -696,10 +697,13 @@ impl Log {
         let path = segment.log_path(&self.dir);
         fs::rename(&out.path, &path).map_err(failed("rename"))?;
         if let Err(error) = fs::sync_dir(&self.dir).await {
-            // Which of them counts after a stop is not known any more.
-            self.state.borrow_mut().offline = true;
-            self.home.health.set_offline();
-            return Err(StorageError::of(&self.dir, "sync", &error).into());
+            let failure = StorageError::of(&self.dir, "sync", &error);
+            if !self.is_deleted() {
+                // Which of them counts after a stop is not known any more.
+                self.state.borrow_mut().offline = true;
+                self.home.health.set_offline(&failure);
+            }
+            return Err(failure.into());
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::StorageError;
 use crate::journal::Journal;
 use crate::log::Log;
+use crate::reserve::Reserve;
 use crate::tail_cache::TailCache;
 use model::TopicPartition;
 use model::limits::DISK_BLOCK_BYTES;
@@ -12,11 +13,12 @@ use runtime::file::File;
 use runtime::fs;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Files that the logs of one shard keep open in one directory, unless told otherwise.
 const OPEN_FILES_MAX: usize = 2_000;
@@ -24,22 +26,50 @@ const OPEN_FILES_MAX: usize = 2_000;
 const KEPT_OPEN_MAX: usize = 64;
 
 /// Whether a directory still takes writes; shared by all shards.
-#[derive(Debug, Default)]
 pub struct Health {
     offline: AtomicBool,
+    failure: OnceLock<StorageError>,
+    on_failure: Box<dyn Fn(&StorageError) + Send + Sync>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new(|_| ())
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("failure", &self.failure).finish()
+    }
 }
 
 impl Health {
+    /// Of a directory that works. `on_failure` is told the first failure, once, by whoever met it.
+    #[must_use]
+    pub fn new(on_failure: impl Fn(&StorageError) + Send + Sync + 'static) -> Self {
+        let offline = AtomicBool::default();
+        Self { offline, failure: OnceLock::new(), on_failure: Box::new(on_failure) }
+    }
+
     /// Whether a write or sync failed in it.
     #[must_use]
     pub fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Relaxed)
     }
 
-    /// A write or sync failed: nothing in the directory is trusted until the next start. True if
-    /// this is the first failure.
-    pub fn set_offline(&self) -> bool {
-        !self.offline.swap(true, Ordering::SeqCst)
+    /// The first failure, if there was one.
+    #[must_use]
+    pub fn failure(&self) -> Option<&StorageError> {
+        self.failure.get()
+    }
+
+    /// A write or sync failed: nothing in the directory is trusted until the next start.
+    pub fn set_offline(&self, failure: &StorageError) {
+        if !self.offline.swap(true, Ordering::SeqCst) {
+            let _ = self.failure.set(failure.clone());
+            (self.on_failure)(failure);
+        }
     }
 }
 
@@ -70,6 +100,7 @@ pub struct LogDir {
     pub(crate) cache: Rc<TailCache>,
     pub(crate) journal: Option<Rc<Journal>>,
     pub(crate) health: Arc<Health>,
+    reserve: Arc<Reserve>,
     /// Blocks in which the last bytes of segments go to disk.
     pub(crate) blocks: RefCell<ChunkPool>,
     /// Lists of what an operation writes, and of what goes to the journal: as many as were ever in use at once,
@@ -96,12 +127,26 @@ impl LogDir {
         journal: Option<Rc<Journal>>,
         health: Arc<Health>,
     ) -> Rc<Self> {
+        Self::with_reserve(path, direct, cache, journal, health, Arc::default())
+    }
+
+    /// As `new`, with a reserve for what deletes.
+    #[must_use]
+    pub fn with_reserve(
+        path: &Path,
+        direct: bool,
+        cache: &Rc<TailCache>,
+        journal: Option<Rc<Journal>>,
+        health: Arc<Health>,
+        reserve: Arc<Reserve>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             path: path.to_owned(),
             direct,
             cache: Rc::clone(cache),
             journal,
             health,
+            reserve,
             blocks: RefCell::new(ChunkPool::new(DISK_BLOCK_BYTES, 64, 0)),
             piece_lists: RefCell::default(),
             shared_lists: RefCell::default(),
@@ -128,6 +173,28 @@ impl LogDir {
     #[must_use]
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// What is kept back for what frees space.
+    #[must_use]
+    pub fn reserve(&self) -> &Reserve {
+        &self.reserve
+    }
+
+    /// Makes the directory of a new partition. It lasts once `sync_names` has run.
+    ///
+    /// # Errors
+    /// The disk's; or there is one, and it holds something.
+    pub fn make_partition(&self, partition: TopicPartition) -> Result<(), StorageError> {
+        let dir = self.partition_path(partition);
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let names =
+                    fs::list(&dir).map_err(|error| StorageError::of(&dir, "list", &error))?;
+                if names.is_empty() { Ok(()) } else { Err(StorageError::of(&dir, "mkdir", &error)) }
+            }
+            made => made.map_err(|error| StorageError::of(&dir, "mkdir", &error)),
+        }
     }
 
     /// Whether the slabs of this shard's logs take more memory than they are meant to.
@@ -202,6 +269,48 @@ impl LogDir {
         let partitions = self.path.join("partitions");
         let synced = fs::sync_dir(&partitions).await;
         synced.map_err(|error| StorageError::of(&partitions, "sync", &error))
+    }
+}
+
+/// Where partitions go that are deleted, until their files are gone.
+fn deleted_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("deleted")
+}
+
+/// Takes a partition out of a data directory: one rename, whatever its size. Nothing looks for it any more once
+/// `LogDir::sync_names` has run; `sweep_deleted` gives its space back. One that is not there is gone already.
+///
+/// # Errors
+/// The disk's.
+pub(crate) async fn remove_partition(
+    data_dir: &Path,
+    partition: TopicPartition,
+) -> Result<(), StorageError> {
+    let from = data_dir.join("partitions").join(partition.to_string());
+    let deleted = deleted_path(data_dir);
+    let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    // On a full disk there may be no place for a name: then it goes here and now.
+    let moved = fs::create_dir_all(&deleted)
+        .and_then(|()| fs::rename(&from, &deleted.join(partition.to_string())));
+    match moved {
+        Err(error) if !is_gone(&error) => match fs::remove_dir_all(&from) {
+            Err(error) if !is_gone(&error) => Err(StorageError::of(&from, "unlink", &error)),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Removes the files of partitions that were deleted, one at a time, without holding up the thread.
+/// What it cannot remove is left for the next start.
+pub async fn sweep_deleted(data_dir: &Path) {
+    let deleted = deleted_path(data_dir);
+    for name in fs::list(&deleted).unwrap_or_default() {
+        let dir = deleted.join(name);
+        for file in fs::list(&dir).unwrap_or_default() {
+            let _ = fs::remove_large_file(&dir.join(file)).await;
+        }
+        let _ = fs::remove_dir(&dir);
     }
 }
 

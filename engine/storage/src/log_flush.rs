@@ -1,6 +1,6 @@
 //! How a log gets to disk: small amounts through the journal, large ones and seals in the segment.
 
-use crate::StorageError;
+use crate::error::{Concern, StorageError};
 use crate::journal::{BULK_BYTES, Journal, Journaled};
 use crate::journal_frame::{Entry, EntryKind, LogPosition};
 use crate::log::{Flushed, Log, Reached, State, block_floor, open_file};
@@ -28,13 +28,21 @@ impl Log {
     /// cut. May stop at the end of a segment: go on while `is_dirty`.
     ///
     /// # Errors
-    /// `Full`: everything that was not safe yet was dropped and the log goes on from there. Any
-    /// other: the log and its directory are offline from now on.
+    /// One that passes, as `Full`: everything that was not safe yet was dropped and the log goes on from
+    /// there. Any other: the log, or all of its directory, is offline from now on.
     pub async fn flush(&self, durable: bool) -> Result<Flushed, StorageError> {
         self.begin_flush().await;
-        let result = self.flush_group(durable).await;
-        if result.as_ref().is_err_and(StorageError::is_full) {
-            self.drop_unwritten(&mut self.state.borrow_mut());
+        let mut result = self.flush_group(durable).await;
+        if result.as_ref().is_err_and(StorageError::is_passing) {
+            let mut state = self.state.borrow_mut();
+            let reached = if durable { state.durable() } else { state.safe() };
+            if reached.offset == state.log_end {
+                // Only journaled bytes were to be moved on: nobody waits for that, and nothing is lost.
+                state.lag_retry_at = clock::now() + LAG_RETRY;
+                result = Ok(());
+            } else {
+                self.drop_unwritten(&mut state);
+            }
         }
         self.end_flush(result).map(|()| self.flushed())
     }
@@ -59,17 +67,33 @@ impl Log {
         let mut state = self.state.borrow_mut();
         state.flushing = false;
         state.flush_serving += 1;
-        if let Err(error) = &result {
-            if error.is_full() {
-                state.lag_retry_at = clock::now() + LAG_RETRY;
-            } else {
-                state.offline = true;
-                self.home.health.set_offline();
+        let mut failed = None;
+        if let Err(error) = &result
+            && !self.is_deleted()
+        {
+            let concern = error.concern();
+            match concern {
+                Concern::Nobody => state.lag_retry_at = clock::now() + LAG_RETRY,
+                Concern::Partition | Concern::Directory => {
+                    state.offline = true;
+                    if !matches!(error, StorageError::Offline) {
+                        self.failure.borrow_mut().get_or_insert_with(|| error.clone());
+                    }
+                    failed = (concern == Concern::Directory).then_some(error);
+                }
             }
         }
         drop(state);
+        if let Some(error) = failed {
+            self.home.health.set_offline(error);
+        }
         self.idle.notify();
         result
+    }
+
+    /// What took this log offline, told once.
+    pub fn take_failure(&self) -> Option<StorageError> {
+        self.failure.borrow_mut().take()
     }
 
     async fn flush_group(&self, durable: bool) -> Result<(), StorageError> {
@@ -179,7 +203,11 @@ impl Log {
                     Ok(true)
                 }
                 Journaled::NoRoom => Ok(false),
-                Journaled::Failed(error) => Err(error),
+                Journaled::Failed(error) => {
+                    // All partitions of the directory depend on it.
+                    self.home.health.set_offline(&error);
+                    Err(error)
+                }
             }
         };
         let Some(behind) = behind else { return handed.await };
@@ -193,7 +221,7 @@ impl Log {
         });
         let (handed, moved_on) = runtime::both(handed, moved_on).await;
         match moved_on {
-            Err(error) if error.is_full() => {
+            Err(error) if error.is_passing() => {
                 self.state.borrow_mut().lag_retry_at = clock::now() + LAG_RETRY;
             }
             other => other?,
@@ -254,7 +282,7 @@ impl Log {
         let wanted = self.state.borrow().durable().offset;
         loop {
             self.begin_flush().await;
-            if self.state.borrow().synced.offset >= wanted {
+            if self.state.borrow().synced.offset >= wanted || self.is_deleted() {
                 return self.end_flush(Ok(()));
             }
             if self.is_offline() {
@@ -262,7 +290,10 @@ impl Log {
                 return self.end_flush(Err(StorageError::Offline));
             }
             let result = self.flush_segment(true).await;
-            self.end_flush(result)?;
+            let ended = self.end_flush(result);
+            if !self.is_deleted() {
+                ended?;
+            }
         }
     }
 
@@ -289,7 +320,7 @@ impl Log {
                 Ok(())
             };
             let result = result.await;
-            // A failure is told by the directory's health.
+            // A failure is told by the directory's health, or by the log's next flush.
             let _ = self.end_flush(result);
             self.writes_behind.set(false);
         });
@@ -399,14 +430,14 @@ impl Log {
             let path = self.state.borrow().segments[index].log_path(&self.dir);
             StorageError::of(&path, "write", &error)
         })?;
-        if durable && !dsync {
-            Box::pin(self.sync_file(index, file)).await?;
-        }
         let reached = Reached { segment: index, position: end, offset: ends_at };
         {
             let mut state = self.state.borrow_mut();
             state.segments[index].index_written(from, end);
             state.written = reached;
+        }
+        if durable && !dsync {
+            Box::pin(self.sync_file(index, file)).await?;
         }
         if durable {
             self.on_synced(reached);

@@ -11,6 +11,7 @@ use crate::journal_replay::{JournaledAppend, PartitionNotes};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Log, LogSettings, block_floor, open_file};
 use crate::log_dir::LogDir;
+use crate::log_retain::{START_FILE, decode_start};
 use crate::log_segment::LogSegment;
 use crate::recovery::{Walk, Walked, walk_into};
 use crate::segment_files::SegmentFiles;
@@ -71,6 +72,29 @@ impl Log {
             fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;
         }
         let mut bases = files.bases.clone();
+        let start_path = dir.join(START_FILE);
+        let (stored_start, mut deleted_all) = (load_start(&start_path, &names).await?, None);
+        match stored_start {
+            Stored::Whole(start) if bases.is_empty() && start >= notes.durable() => {
+                deleted_all = Some(PartitionNotes {
+                    synced: Some(LogPosition { segment: start, position: 0, offset: start }),
+                    log_start: Some(start),
+                    missed_below: notes.missed_below,
+                    appends: Vec::new(),
+                    damage: notes.damage.clone(),
+                });
+            }
+            Stored::Damaged if bases.is_empty() && notes.durable() == Offset::ZERO => {
+                let what = "where the log begins is not known, and no record says it";
+                return Err(StorageError::Corrupt { path: start_path, position: 0, what });
+            }
+            _ => {}
+        }
+        let notes = deleted_all.as_ref().unwrap_or(notes);
+        let log_start = match stored_start {
+            Stored::Whole(start) => notes.log_start.max(Some(start)),
+            _ => notes.log_start,
+        };
         let replayed_bytes = apply(home, &dir, notes, &mut bases).await?;
         let mut recovered = Recovered { replayed_bytes, ..Recovered::default() };
         if let Some(damage) = &notes.damage {
@@ -90,7 +114,14 @@ impl Log {
             // Only closed segments are compacted: what follows has no file yet.
             bases.push(end.end);
         }
-        remove_deleted(&dir, notes.log_start, &files, &mut bases)?;
+        let begins_at = log_start.unwrap_or_default();
+        let is_known = notes.synced.is_some();
+        if is_known && bases.first().is_some_and(|first| *first > begins_at) {
+            let path = LogSegment::new(begins_at).log_path(&dir);
+            let what = "the first segment is missing, and its records were not deleted";
+            return Err(StorageError::Corrupt { path, position: 0, what });
+        }
+        remove_deleted(&dir, log_start, &files, &mut bases)?;
         let mut segments: Vec<LogSegment> =
             bases.into_iter().map(|base| files.segment(base)).collect();
         let (active, sealed) = segments.split_last_mut().expect("there is one");
@@ -119,18 +150,43 @@ impl Log {
         };
         epochs.truncate(from.offset);
         let active = segments.last_mut().expect("there is one");
-        let log_end =
+        let mut log_end =
             recover_active(home, &dir, active, from, notes, &mut epochs, &mut recovered).await?;
+        if let Stored::Whole(start) = stored_start
+            && log_end < start
+        {
+            // Of segments that were all deleted some came back: the log goes on where it was.
+            let bases: Vec<Offset> = segments.iter().map(|segment| segment.base).collect();
+            remove_segments(&dir, &files, &bases)?;
+            segments = vec![LogSegment::new(start)];
+            log_end = start;
+        }
         if stored.unwrap_or_default() != epochs {
             // The journal begins with a note that all of this is synced: no start reads it again.
             store_found(&epochs_path, &epochs).await?;
             home.owes_sync.set(true);
         }
         let first = segments[0].base;
-        let log_start = notes.log_start.unwrap_or(first).max(first).min(log_end);
+        let log_start = log_start.unwrap_or(first).max(first).min(log_end);
         let log = Self::new(home, id, settings, segments, log_start, log_end, epochs);
         Ok((log, recovered))
     }
+}
+
+/// What a small file beside the segments says.
+#[derive(Clone, Copy)]
+enum Stored {
+    Nothing,
+    Whole(Offset),
+    Damaged,
+}
+
+async fn load_start(path: &Path, names: &[String]) -> Result<Stored, StorageError> {
+    if !names.iter().any(|name| name == START_FILE) {
+        return Ok(Stored::Nothing);
+    }
+    let bytes = fs::read(path).await.map_err(|error| StorageError::of(path, "read", &error))?;
+    Ok(decode_start(&bytes).map_or(Stored::Damaged, Stored::Whole))
 }
 
 /// Puts the epochs that were found in the place of those that were known. On a full disk those go: a start
@@ -224,8 +280,13 @@ fn remove_deleted(
 ) -> Result<(), StorageError> {
     let Some(log_start) = log_start else { return Ok(()) };
     let kept = bases.partition_point(|base| *base <= log_start).saturating_sub(1);
-    for base in bases.drain(..kept) {
-        let segment = files.segment(base);
+    let deleted: Vec<Offset> = bases.drain(..kept).collect();
+    remove_segments(dir, files, &deleted)
+}
+
+fn remove_segments(dir: &Path, files: &SegmentFiles, bases: &[Offset]) -> Result<(), StorageError> {
+    for base in bases {
+        let segment = files.segment(*base);
         for path in [segment.index_path(dir), segment.log_path(dir)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -92,7 +92,7 @@ impl Log {
             let state = self.state.borrow();
             let segment = &state.segments[index];
             let end = state.written_end(index);
-            let relative = offset.since(segment.base) as u32;
+            let relative = offset.since(segment.base);
             (segment.index.as_ref().map_or(0, |i| i.floor(relative)), end)
         };
         let mut window = bytes_max.min(DISK_READ_BYTES) + INDEX_INTERVAL_BYTES as usize;
@@ -142,6 +142,21 @@ impl Log {
             out.push(bytes.slice(first_at..first_at + len));
             return Ok(ReadOnce { bytes: len, has_records, next });
         }
+    }
+
+    /// Where reading may go on behind a batch at or after `offset` that cannot be read: never before `offset`, at most
+    /// an index entry's interval further than it must be.
+    pub async fn behind_damage(&self, offset: Offset) -> Offset {
+        let _reading = Reading::begin(self).await;
+        let index = self.state.borrow().segment_of(offset);
+        let is_loaded = self.load_index(index).await.is_ok();
+        let state = self.state.borrow();
+        let segment = &state.segments[index];
+        let next = state.segments.get(index + 1).map_or(state.log_end, |next| next.base);
+        let entries =
+            segment.index.as_ref().filter(|_| is_loaded).map_or(&[][..], SegmentIndex::entries);
+        let offsets = entries.iter().map(|e| segment.base.plus(i64::from(e.relative_offset)));
+        offsets.into_iter().find(|at| *at > offset).unwrap_or(next).max(offset.plus(1))
     }
 
     fn damaged(&self, index: usize, position: u64) -> StorageError {

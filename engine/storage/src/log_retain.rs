@@ -8,8 +8,28 @@ use crate::journal::Journaled;
 use crate::log::{Log, Reached};
 use crate::log_read::Reading;
 use crate::log_segment::LogSegment;
-use model::Offset;
+use crate::reserve::with_reserve;
+use model::{Offset, crc32c};
 use runtime::fs;
+
+/// Beside the segments: where the log begins, if the journal does not say so.
+pub(crate) const START_FILE: &str = "start";
+const START_MAGIC: &[u8; 8] = b"WEIRSTRT";
+
+fn encode_start(start: Offset) -> Vec<u8> {
+    let mut out = START_MAGIC.to_vec();
+    out.extend_from_slice(&start.0.to_be_bytes());
+    let crc = crc32c::checksum(&out);
+    out.extend_from_slice(&crc.to_be_bytes());
+    out
+}
+
+/// Reads the file's bytes; any bytes are allowed.
+pub(crate) fn decode_start(bytes: &[u8]) -> Option<Offset> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    let start = i64::from_be_bytes(body.strip_prefix(START_MAGIC)?.try_into().ok()?);
+    (u32::from_be_bytes(*crc) == crc32c::checksum(body) && start >= 0).then_some(Offset(start))
+}
 
 /// How much of a log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +131,11 @@ impl Log {
         if start <= self.log_start() {
             return Ok(());
         }
+        let home = &self.home;
         if start == self.log_end() {
-            self.roll().await?;
+            with_reserve(home.reserve(), async || self.roll().await).await?;
         }
-        self.note_log_start(start).await?;
+        with_reserve(home.reserve(), async || self.note_log_start(start).await).await?;
         // From here on nobody reads below: not a new read, and once idle not one under way.
         {
             let mut state = self.state.borrow_mut();
@@ -174,12 +195,20 @@ impl Log {
     }
 
     async fn note_log_start(&self, start: Offset) -> Result<(), StorageError> {
-        let Some(journal) = &self.home.journal else { return Ok(()) };
+        let Some(journal) = &self.home.journal else { return self.store_start(start).await };
         match journal.append(self.log_start_entry(start), &mut Vec::new()).await {
             Journaled::Durable => Ok(()),
-            Journaled::NoRoom => Err(StorageError::Full { path: self.dir.clone() }),
+            Journaled::NoRoom => self.store_start(start).await,
             Journaled::Failed(error) => Err(error),
         }
+    }
+
+    /// Writes down beside the segments where the log begins: for when no journal can say so.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn store_start(&self, start: Offset) -> Result<(), StorageError> {
+        self.store_beside(START_FILE, &encode_start(start)).await
     }
 
     /// Takes the segments out whose records are all deleted.

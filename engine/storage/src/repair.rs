@@ -3,8 +3,9 @@
 //! The broker must be stopped: the caller holds the directory's lock.
 
 use crate::StorageError;
+use crate::data_dir::DataDir;
 use crate::journal::{JOURNAL_FILES, Journal, journal_path};
-use crate::journal_replay::{PartitionNotes, Replay, replay};
+use crate::journal_replay::{KnownJournals, PartitionNotes, Replay, replay_known};
 use crate::log::{Log, LogSettings, open_file};
 use crate::log_dir::LogDir;
 use crate::log_open::apply;
@@ -53,21 +54,24 @@ pub struct Examined {
     pub bytes: u64,
 }
 
-/// Reads every batch of every partition under `data_dir` and compares with what the journals know.
+/// Reads every batch of every partition under `data_dir` and compares with what the journals know, of which
+/// `known` must be there.
 ///
 /// # Errors
 /// The disk's.
-pub async fn examine(data_dir: &Path) -> Result<(Examined, Replay), StorageError> {
-    let found = replay(data_dir).await?;
+pub async fn examine(
+    data_dir: &Path,
+    known: &KnownJournals,
+) -> Result<(Examined, Replay), StorageError> {
+    let found = replay_known(data_dir, known).await?;
     let root = data_dir.join("partitions");
     let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
     let mut examined = Examined::default();
     for partition in names.iter().filter_map(|name| TopicPartition::parse(name)) {
-        let none = PartitionNotes::default();
-        let notes = found.partitions.get(&partition).unwrap_or(&none);
+        let notes = found.notes_of(partition);
         let dir = root.join(partition.to_string());
         examined.partitions += 1;
-        if let Some(finding) = examine_partition(partition, &dir, notes, &mut examined).await? {
+        if let Some(finding) = examine_partition(partition, &dir, &notes, &mut examined).await? {
             examined.findings.push(finding);
         }
     }
@@ -187,8 +191,7 @@ pub async fn cut(
     let root = data_dir.join("partitions");
     let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
     for partition in names.iter().filter_map(|name| TopicPartition::parse(name)) {
-        let none = PartitionNotes::default();
-        let notes = found.partitions.get(&partition).unwrap_or(&none);
+        let notes = &found.notes_of(partition);
         let trimmed;
         let notes = if given_up.contains_key(&partition) {
             let dir = home.partition_path(partition);
@@ -208,7 +211,7 @@ pub async fn cut(
         };
         match Log::open(&home, partition, LogSettings::default(), notes).await {
             Ok((log, _)) => logs.push(log),
-            Err(StorageError::Corrupt { .. }) => journal.carry(notes.carried(partition)),
+            Err(StorageError::Corrupt { .. }) => journal.carry(partition, notes.carried(partition)),
             Err(error) => return Err(error),
         }
     }
@@ -219,7 +222,8 @@ pub async fn cut(
         log.close().await?;
     }
     journal.close().await?;
-    // All that the journals knew is in this one now.
+    // All that the journals knew is in this one now, and no start is to look for another.
+    DataDir::note_repaired(data_dir, journal.known().into_iter().collect()).await?;
     for shard in found.shards.keys().filter(|shard| **shard != 0) {
         for file in 0..JOURNAL_FILES {
             let _ = fs::remove_file(&journal_path(data_dir, *shard, file));

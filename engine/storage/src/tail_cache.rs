@@ -19,6 +19,8 @@ pub struct TailCache {
     pools: RefCell<[ChunkPool; 3]>,
     /// Logs in the order in which they took slabs, one entry a slab.
     oldest: RefCell<VecDeque<Weak<Log>>>,
+    /// When there are so many it is looked which logs are gone.
+    oldest_max: Cell<usize>,
     /// Logs that hold slabs.
     holders: Cell<usize>,
 }
@@ -38,6 +40,7 @@ impl TailCache {
             budget_bytes: slabs * SLAB_BYTES,
             pools: RefCell::new(CLASSES.map(pool)),
             oldest: RefCell::new(VecDeque::with_capacity(slabs * 2)),
+            oldest_max: Cell::new(slabs * 2),
             holders: Cell::new(0),
         })
     }
@@ -81,8 +84,21 @@ impl TailCache {
             }
             self.pools.borrow_mut()[class].make()
         });
-        self.oldest.borrow_mut().push_back(log);
+        let mut oldest = self.oldest.borrow_mut();
+        if oldest.len() >= self.oldest_max.get() {
+            oldest.retain(|log| log.strong_count() > 0);
+            self.oldest_max.set((self.budget_bytes / SLAB_BYTES * 2).max(2 * oldest.len()));
+        }
+        oldest.push_back(log);
         slab
+    }
+
+    /// An empty slab like another one, which is about to be retired: within the budget once it is.
+    pub(crate) fn take_as(&self, other: &ChunkWriter) -> ChunkWriter {
+        let class = CLASSES.iter().position(|class| *class == other.capacity());
+        let Some(class) = class else { return ChunkWriter::with_capacity(other.capacity()) };
+        let mut pools = self.pools.borrow_mut();
+        pools[class].take_retired().unwrap_or_else(|| pools[class].make())
     }
 
     fn take_within_budget(&self, class: usize) -> Option<ChunkWriter> {

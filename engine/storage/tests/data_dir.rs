@@ -17,6 +17,10 @@ fn copies() -> [std::path::PathBuf; 2] {
 async fn set_version(copies: &[std::path::PathBuf], version: u32) {
     for copy in copies {
         let mut bytes = runtime::fs::read(copy).await.unwrap();
+        if version < 4 {
+            // Those before did not know journals, and were no longer than they had to be.
+            bytes.truncate(65);
+        }
         bytes[VERSION_AT..VERSION_AT + 4].copy_from_slice(&version.to_be_bytes());
         let end = bytes.len() - 4;
         let crc = crc32c::checksum(&bytes[..end]);

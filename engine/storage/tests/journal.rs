@@ -41,7 +41,7 @@ fn file(sequence: u64, mut previous: u32, offsets: std::ops::Range<i64>, is_done
             entries.push(Entry::previous_done());
         }
         let mut head = Vec::new();
-        let id = FrameId { journal: 9, sequence, number: number as u32, previous };
+        let id = FrameId { journal: 9, sequence, number: number as u32, previous, file_bytes: 0 };
         previous = encode_head(id, &entries, &mut head);
         made.starts.push(made.bytes.len());
         made.bytes.extend_from_slice(&head);
@@ -105,7 +105,8 @@ fn a_rotten_snapshot_does_not_hide_what_older_files_know() {
     let first = file(1, 0, 0..3, true);
     let mut second = file(2, first.last, 3..5, false);
     let done = {
-        let id = FrameId { journal: 9, sequence: 2, number: 2, previous: second.last };
+        let id =
+            FrameId { journal: 9, sequence: 2, number: 2, previous: second.last, file_bytes: 0 };
         let mut head = Vec::new();
         encode_head(id, &[Entry::previous_done()], &mut head);
         head.resize(DISK_BLOCK_BYTES, 0);

@@ -261,7 +261,7 @@ fn a_file_shorter_than_what_was_synced_is_refused_and_left_as_it_is() {
             let refused = refused.expect("refused").to_string();
             assert!(refused.contains("shorter than what was synced"), "{refused}");
             let journal = home.journal().unwrap();
-            journal.carry(notes.carried(partition(0)));
+            journal.carry(partition(0), notes.carried(partition(0)));
             journal.begin().await.unwrap();
         });
         disk.kill();
@@ -480,7 +480,7 @@ fn a_log_that_ends_before_what_is_known_durable_is_refused() {
         assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
         // It stays refused, because the next journal says the same.
         let carried = notes.carried(partition(0));
-        assert!(carried.iter().any(|entry| entry.at.offset == end.plus(1)));
+        assert!(carried.iter().any(|known| known.entry.at.offset == end.plus(1)));
         notes.missed_below = Some(end);
         assert_eq!(
             Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap().0.log_end(),

@@ -2,6 +2,7 @@
 
 use crate::WireError;
 use model::TopicId;
+use model::limits::STRING_BYTES_MAX;
 use model::varint::{put_unsigned, take_unsigned};
 
 /// Which encoding a message uses.
@@ -107,11 +108,14 @@ impl<'a> Reader<'a> {
     /// A string (int16 or compact length); `None` is null.
     ///
     /// # Errors
-    /// `Count`, `Utf8`.
+    /// `Count`, also above 32,767 bytes, which could not be written again in every version; `Utf8`.
     pub fn string(&mut self, flexible: bool) -> Result<Option<&'a str>, WireError> {
         let length =
             if flexible { i64::from(self.unsigned()?) - 1 } else { i64::from(self.i16()?) };
         let Some(length) = self.bounded(length)? else { return Ok(None) };
+        if length > STRING_BYTES_MAX {
+            return Err(WireError::Count);
+        }
         std::str::from_utf8(self.take(length)?).map(Some).map_err(|_| WireError::Utf8)
     }
 
