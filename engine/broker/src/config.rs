@@ -320,6 +320,15 @@ pub const SETTINGS: &[Setting] = &[
                 are, instead of being refused: for programs written for a larger cluster",
     },
     Setting {
+        name: "weir.record.validation",
+        alias: None,
+        default: "uncompressed",
+        kind: "BATCHES",
+        about: "Which batches are looked at record by record before they are stored: uncompressed (and what must be \
+                decompressed anyway: compacted topics, another compression.type), or all, which costs the \
+                decompression; topics may set weir.record.validation",
+    },
+    Setting {
         name: "weir.shards",
         alias: Some("shards"),
         default: "0",

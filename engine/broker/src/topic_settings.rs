@@ -148,6 +148,10 @@ topic_settings! {
     "weir.durability", Some("weir.durability"), "acks",
         Kind::Word(&["acks", "memory", "os", "disk"]),
         "What is answered when: acks (0 and 1: os, all: disk), or always memory, os or disk";
+    "weir.record.validation", Some("weir.record.validation"), "uncompressed",
+        Kind::Word(&["uncompressed", "all"]),
+        "Which batches are looked at record by record before they are stored: those that are not compressed or must \
+         be decompressed anyway, or all";
 }
 
 /// How safe a batch is made before it is answered.
@@ -257,6 +261,9 @@ pub(crate) struct WriteRules {
     pub(crate) stamps: bool,
     /// `cleanup.policy` has compact: every record needs a key.
     pub(crate) needs_keys: bool,
+    /// Compressed batches are decompressed too, to look at their records: for their keys, or because
+    /// `weir.record.validation` is all.
+    pub(crate) unpacks: bool,
     /// `message.timestamp.before.max.ms` and `after.max.ms`.
     pub(crate) behind_ms_max: i64,
     pub(crate) ahead_ms_max: i64,
@@ -278,6 +285,8 @@ pub(crate) fn write_rules_of(set: &BTreeMap<String, String>, config: &Config) ->
         },
         stamps: text_of("message.timestamp.type", set, config) == "LogAppendTime",
         needs_keys: has_policy("compact", set, config),
+        unpacks: has_policy("compact", set, config)
+            || text_of("weir.record.validation", set, config) == "all",
         behind_ms_max: number("message.timestamp.before.max.ms"),
         ahead_ms_max: number("message.timestamp.after.max.ms"),
     }

@@ -119,7 +119,8 @@ fn each_bad_batch_has_its_error_and_the_connection_goes_on() {
     for (what, bytes, code) in [
         ("flipped bit", flipped, 2),
         ("cut", good[..good.len() - 1].to_vec(), 2),
-        ("empty", Vec::new(), 2),
+        ("empty", Vec::new(), 87),
+        ("two batches", [good.clone(), good.clone()].concat(), 87),
         ("count", edit(60, 9), 87),
         ("codec", edit(22, 7), 87),
         ("base offset", edit(7, 1), 87),

@@ -5,6 +5,27 @@ use crate::limits::BATCH_HEADER_BYTES;
 use crate::record_batch::{BatchError, CRC_COVERS_FROM, RecordBatch, TIMESTAMP_TYPE_BIT};
 use crate::{Compression, crc32c};
 
+/// What is changed of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchChanges {
+    /// The codec its records are kept in.
+    pub codec: Option<Compression>,
+    /// The broker's time of the append, for all its records; ms since the Unix epoch.
+    pub append_time: Option<i64>,
+    /// The largest timestamp of its records, where its header says another.
+    pub max_timestamp: Option<i64>,
+    /// `BatchRewriter::unpack` was called for it just now.
+    pub is_unpacked: bool,
+}
+
+impl BatchChanges {
+    /// Whether nothing is.
+    #[must_use]
+    pub fn are_none(self) -> bool {
+        self.codec.is_none() && self.append_time.is_none() && self.max_timestamp.is_none()
+    }
+}
+
 /// Memory that rewriting uses again and again.
 #[derive(Default)]
 pub struct BatchRewriter {
@@ -13,41 +34,47 @@ pub struct BatchRewriter {
 }
 
 impl BatchRewriter {
-    /// `batch` with its records in `codec` and, if `append_time` is given (ms since the Unix
-    /// epoch), with that as the time of all its records.
+    /// The records of a batch, decompressed; `rewrite` can use them again.
     ///
     /// # Errors
-    /// `Codec` when the records do not decompress.
+    /// As `RecordBatch::records`.
+    pub fn unpack(&mut self, batch: RecordBatch<'_>) -> Result<&[u8], BatchError> {
+        self.plain.clear();
+        let codec = batch.compression().ok_or(BatchError::Codec)?;
+        codec.decompress(batch.body(), &mut self.plain)?;
+        Ok(&self.plain)
+    }
+
+    /// `batch` with these changes.
+    ///
+    /// # Errors
+    /// As `unpack`.
     pub fn rewrite(
         &mut self,
         batch: RecordBatch<'_>,
-        codec: Option<Compression>,
-        append_time: Option<i64>,
+        changes: BatchChanges,
     ) -> Result<RecordBatch<'_>, BatchError> {
         let from = batch.compression().ok_or(BatchError::Codec)?;
-        let to = codec.unwrap_or(from);
+        let to = changes.codec.unwrap_or(from);
+        if to != from && from != Compression::None && !changes.is_unpacked {
+            self.unpack(batch)?;
+        }
         self.out.clear();
         self.out.extend_from_slice(&batch.bytes()[..BATCH_HEADER_BYTES]);
+        let plain = if from == Compression::None { batch.body() } else { &self.plain };
         if to == from {
             self.out.extend_from_slice(batch.body());
+        } else if to == Compression::None {
+            self.out.extend_from_slice(plain);
         } else {
-            let plain = if from == Compression::None {
-                batch.body()
-            } else {
-                self.plain.clear();
-                from.decompress(batch.body(), &mut self.plain).map_err(|_| BatchError::Codec)?;
-                &self.plain
-            };
-            if to == Compression::None {
-                self.out.extend_from_slice(plain);
-            } else {
-                to.compress(plain, &mut self.out);
-            }
+            to.compress(plain, &mut self.out);
         }
         let length = (self.out.len() - crate::limits::BATCH_LENGTH_PREFIX_BYTES) as i32;
         let mut attributes = batch.attributes() & !7 | to as u16;
-        if let Some(time) = append_time {
+        if changes.append_time.is_some() {
             attributes |= TIMESTAMP_TYPE_BIT;
+        }
+        if let Some(time) = changes.append_time.or(changes.max_timestamp) {
             self.out[35..43].copy_from_slice(&time.to_be_bytes());
         }
         self.out[8..12].copy_from_slice(&length.to_be_bytes());
@@ -76,7 +103,9 @@ mod tests {
                 }
                 builder.finish(from);
                 let (before, _) = RecordBatch::split_first(builder.bytes()).unwrap();
-                let after = rewriter.rewrite(before, Some(to), None).unwrap();
+                let after = rewriter
+                    .rewrite(before, BatchChanges { codec: Some(to), ..BatchChanges::default() })
+                    .unwrap();
                 assert!(after.crc_matches());
                 assert_eq!(after.compression(), Some(to));
                 assert_eq!((after.base_timestamp(), after.max_timestamp()), (1_000, 1_049));
@@ -86,7 +115,10 @@ mod tests {
                     b.records(scratch).unwrap().map(|r| of(r.unwrap())).collect::<Vec<_>>()
                 };
                 assert_eq!(records(before, &mut one), records(after, &mut two));
-                let stamped = rewriter.rewrite(before, None, Some(77)).unwrap();
+                let stamped = {
+                    let changes = BatchChanges { append_time: Some(77), ..BatchChanges::default() };
+                    rewriter.rewrite(before, changes).unwrap()
+                };
                 assert!(stamped.crc_matches() && stamped.is_log_append_time());
                 assert_eq!((stamped.max_timestamp(), stamped.record_count()), (77, 50));
                 assert_eq!(stamped.compression(), Some(from));

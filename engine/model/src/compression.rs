@@ -106,12 +106,17 @@ impl Compression {
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(input)
                     .map_err(|_| CompressionError::Malformed)?;
-                decoder.window_log_max(23).map_err(|_| CompressionError::Malformed)?;
+                decoder
+                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                    .map_err(|_| CompressionError::Malformed)?;
                 read_bounded(decoder, out)
             }
         }
     }
 }
+
+/// Windows of up to 128 MiB, as Kafka reads them: levels 20 to 22 make windows above 8 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 fn read_bounded(reader: impl Read, out: &mut Vec<u8>) -> Result<(), CompressionError> {
     let before = out.len();

@@ -15,6 +15,7 @@ pub mod marker;
 pub mod offset;
 pub mod record;
 pub mod record_batch;
+pub mod record_walk;
 pub mod varint;
 
 pub use batch_filter::{BatchFilter, Filtered};
@@ -26,3 +27,4 @@ pub use marker::Marker;
 pub use offset::{LeaderEpoch, Offset};
 pub use record::Record;
 pub use record_batch::{BatchBuilder, BatchError, RecordBatch};
+pub use record_walk::{RecordsFound, walk_records};

@@ -83,7 +83,9 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    pub(crate) fn new(bytes: &'a [u8], count: usize) -> Self {
+    /// The first `count` records of a body that is not compressed.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], count: usize) -> Self {
         Self { bytes, left: count }
     }
 

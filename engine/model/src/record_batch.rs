@@ -1,6 +1,9 @@
 //! A v2 record batch: header view, the checks of a produced batch, and the 12 bytes a broker sets.
 
-use crate::limits::{BATCH_HEADER_BYTES, BATCH_LENGTH_PREFIX_BYTES, RECORD_BYTES_MIN};
+use crate::compression::CompressionError;
+use crate::limits::{
+    BATCH_HEADER_BYTES, BATCH_LENGTH_PREFIX_BYTES, DECOMPRESSED_BYTES_MAX, RECORD_BYTES_MIN,
+};
 use crate::record::Records;
 use crate::{Compression, ErrorCode, LeaderEpoch, Offset, Producer, ProducerId, crc32c};
 
@@ -26,6 +29,10 @@ pub enum BatchError {
     Codec,
     /// The record count, last offset delta and size cannot all be true (`INVALID_RECORD`).
     Count,
+    /// Not one batch for the partition, but none or several (`INVALID_RECORD`).
+    NotOne,
+    /// The records are not what the header says, or do not decompress (`INVALID_RECORD`).
+    Records,
     /// A client set what only a broker may: base offset, control or horizon bit (`INVALID_RECORD`).
     ReservedField,
     /// A client claimed log-append time (`INVALID_TIMESTAMP`).
@@ -43,9 +50,12 @@ impl BatchError {
         match self {
             Self::Length | Self::Magic | Self::Crc => ErrorCode::CorruptMessage,
             Self::OldMagic => ErrorCode::UnsupportedForMessageFormat,
-            Self::Codec | Self::Count | Self::ReservedField | Self::Producer => {
-                ErrorCode::InvalidRecord
-            }
+            Self::Codec
+            | Self::Count
+            | Self::NotOne
+            | Self::Records
+            | Self::ReservedField
+            | Self::Producer => ErrorCode::InvalidRecord,
             Self::TimestampType => ErrorCode::InvalidTimestamp,
             Self::TooLarge => ErrorCode::MessageTooLarge,
         }
@@ -61,10 +71,21 @@ impl BatchError {
             Self::Crc => "the batch's CRC-32C does not match its bytes",
             Self::Codec => "unknown compression codec",
             Self::Count => "record count, last offset delta and size contradict each other",
+            Self::NotOne => "one batch for each partition is expected",
+            Self::Records => "the records are not what the batch's header says",
             Self::ReservedField => "a field that only a broker may set was set",
             Self::TimestampType => "a producer may not claim LogAppendTime",
             Self::Producer => "producer id, epoch and sequence contradict each other",
             Self::TooLarge => "the batch is larger than max.message.bytes",
+        }
+    }
+}
+
+impl From<CompressionError> for BatchError {
+    fn from(error: CompressionError) -> Self {
+        match error {
+            CompressionError::TooLarge => Self::TooLarge,
+            CompressionError::Malformed => Self::Records,
         }
     }
 }
@@ -106,6 +127,9 @@ impl<'a> RecordBatch<'a> {
     /// # Errors
     /// The first rule it breaks.
     pub fn validate_produced(bytes: &'a [u8], bytes_max: usize) -> Result<Self, BatchError> {
+        if bytes.is_empty() {
+            return Err(BatchError::NotOne);
+        }
         if bytes.len() < BATCH_HEADER_BYTES {
             // Formats 0 and 1 have their magic at the same place, and can be shorter.
             let old = bytes.get(16).is_some_and(|&magic| magic < 2);
@@ -116,7 +140,8 @@ impl<'a> RecordBatch<'a> {
         }
         let (batch, rest) = Self::split_first(bytes)?;
         if !rest.is_empty() {
-            return Err(BatchError::Length);
+            let is_another = Self::split_first(rest).is_ok();
+            return Err(if is_another { BatchError::NotOne } else { BatchError::Length });
         }
         if bytes.len() > bytes_max {
             return Err(BatchError::TooLarge);
@@ -146,7 +171,9 @@ impl<'a> RecordBatch<'a> {
             return Err(BatchError::Count);
         }
         let body = self.bytes.len() - BATCH_HEADER_BYTES;
-        if codec == Compression::None && (count as usize).saturating_mul(RECORD_BYTES_MIN) > body {
+        // What is compressed may be unpacked up to a bound: it holds no more records than fit there.
+        let room = if codec == Compression::None { body } else { DECOMPRESSED_BYTES_MAX };
+        if (count as usize).saturating_mul(RECORD_BYTES_MIN) > room {
             return Err(BatchError::Count);
         }
         let idempotent = self.producer_id() >= 0;
@@ -289,7 +316,7 @@ impl<'a> RecordBatch<'a> {
     /// The records, decompressed into `scratch` when they must be.
     ///
     /// # Errors
-    /// `Codec` for an unknown codec or bytes that do not decompress.
+    /// `Codec` for an unknown codec, `Records` for bytes that do not decompress, `TooLarge` if they become too many.
     pub fn records<'s>(self, scratch: &'s mut Vec<u8>) -> Result<Records<'s>, BatchError>
     where
         'a: 's,
@@ -299,10 +326,19 @@ impl<'a> RecordBatch<'a> {
             Compression::None => Ok(Records::new(self.body(), count)),
             codec => {
                 scratch.clear();
-                codec.decompress(self.body(), scratch).map_err(|_| BatchError::Codec)?;
+                codec.decompress(self.body(), scratch)?;
                 Ok(Records::new(scratch, count))
             }
         }
+    }
+
+    /// Whether all its records can be read; `scratch` is used to decompress.
+    pub fn is_readable(self, scratch: &mut Vec<u8>) -> bool {
+        let last = self.last_offset_delta();
+        let fits = |record: Result<crate::Record<'_>, BatchError>| {
+            record.is_ok_and(|record| (0..=last).contains(&record.offset_delta))
+        };
+        self.records(scratch).is_ok_and(|mut records| records.all(fits))
     }
 
     fn i64_at(self, at: usize) -> i64 {

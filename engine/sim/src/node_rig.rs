@@ -538,6 +538,11 @@ impl Life {
 
     /// Every partition is served with all that was promised, or refused for a reason.
     async fn check_logs(&self, node: &Node, is_start: bool) {
+        if self.spoilt.as_ref().is_some_and(|path| path.to_string_lossy().contains("journal")) {
+            for refusal in node.managers.iter().flat_map(LogManager::refusals) {
+                self.with(refusal.id, |expected| expected.lost = true);
+            }
+        }
         let alive: Vec<(TopicPartition, Option<PathBuf>)> = {
             let oracle = self.machine.oracle.borrow();
             let mut alive = Vec::new();

@@ -202,23 +202,29 @@ struct Cleaning<'p> {
     /// Everything below was looked at for its keys.
     end: Offset,
     filter: BatchFilter,
+    scratch: Vec<u8>,
     /// Producers with records left since their last marker.
     with_data: BTreeSet<ProducerId>,
 }
 
 impl Cleaning<'_> {
-    /// Puts what is left of a batch into the output.
-    fn clean(&mut self, batch: RecordBatch<'_>, out: &mut Output) -> Result<(), ()> {
+    /// Puts what is left of a batch into the output; one that cannot be read, as its client sent it, whole.
+    fn clean(&mut self, batch: RecordBatch<'_>, out: &mut Output) {
         out.tail = None;
         if batch.base_offset() >= self.end {
             if batch.is_transactional() && !batch.is_control() {
                 self.with_data.extend(batch.producer().map(|producer| producer.id));
             }
             out.push(batch);
-            return Ok(());
+            return;
         }
         if batch.is_control() {
-            return self.clean_marker(batch, out);
+            self.clean_marker(batch, out);
+            return;
+        }
+        if !batch.is_readable(&mut self.scratch) {
+            out.push(batch);
+            return;
         }
         let (now_ms, horizon) =
             (self.plan.now_ms, self.plan.now_ms.saturating_add(self.plan.delete_retention_ms));
@@ -231,7 +237,11 @@ impl Cleaning<'_> {
             let is_newest = map.get(key).is_none_or(|newest| newest <= offset);
             !is_aborted && is_newest && !(old && record.value.is_none())
         });
-        match filtered.map_err(drop)? {
+        let Ok(filtered) = filtered else {
+            out.push(batch);
+            return;
+        };
+        match filtered {
             Filtered::Whole => out.push(batch),
             Filtered::Part(part) => out.push(part),
             Filtered::Nothing => {
@@ -245,33 +255,31 @@ impl Cleaning<'_> {
                 } else {
                     out.tail = Some((empty.bytes().to_vec(), None));
                 }
-                return Ok(());
+                return;
             }
         }
         if batch.is_transactional() {
             self.with_data.extend(batch.producer().map(|producer| producer.id));
         }
-        Ok(())
     }
 
     /// A marker stays while records of its transaction are left, and a while longer, so that whoever
     /// has read some of them finds it.
-    fn clean_marker(&mut self, batch: RecordBatch<'_>, out: &mut Output) -> Result<(), ()> {
+    fn clean_marker(&mut self, batch: RecordBatch<'_>, out: &mut Output) {
         let Some(marker) = Marker::read(batch) else {
             out.push(batch);
-            return Ok(());
+            return;
         };
         let has_data = self.with_data.remove(&marker.producer.id);
         match batch.delete_horizon() {
             _ if has_data => out.push(batch),
             None => {
                 let horizon = self.plan.now_ms.saturating_add(self.plan.delete_retention_ms);
-                out.push(self.filter.with_horizon(batch, horizon).map_err(drop)?);
+                out.push(self.filter.with_horizon(batch, horizon).unwrap_or(batch));
             }
             Some(at) if at > self.plan.now_ms => out.push(batch),
             Some(_) => out.tail = Some((batch.bytes().to_vec(), Some(batch.last_offset()))),
         }
-        Ok(())
     }
 }
 
@@ -395,7 +403,8 @@ impl Log {
         let from = done.cleaned_to.max(sources[0].base);
         let (map, end) = self.map_keys(plan, sources, from).await?;
         let filter = BatchFilter::default();
-        let mut cleaning = Cleaning { plan, map, end, filter, with_data: BTreeSet::new() };
+        let scratch = Vec::new();
+        let mut cleaning = Cleaning { plan, map, end, filter, scratch, with_data: BTreeSet::new() };
         let mut output: Option<Output> = None;
         let segment_bytes = u64::from(self.settings().segment_bytes);
         for source in sources {
@@ -456,17 +465,15 @@ impl Log {
                 let mut rest = &bytes[..];
                 while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
                     self.check(batch, &mut scan)?;
+                    // What cannot be read, as its client sent it, has no keys and stays as it is.
                     let counts = batch.last_offset() >= from
                         && !batch.is_control()
-                        && !plan.is_aborted(batch);
+                        && !plan.is_aborted(batch)
+                        && batch.is_readable(&mut scratch);
                     if counts {
-                        let damaged = || Stop::Failed(self.damaged_source(&scan));
-                        for record in batch.records(&mut scratch).map_err(|_| damaged())? {
-                            let record = record.map_err(|_| damaged())?;
+                        let records = batch.records(&mut scratch).into_iter().flatten();
+                        for record in records.map_while(Result::ok) {
                             let offset = batch.base_offset().plus(i64::from(record.offset_delta));
-                            if !(0..=batch.last_offset_delta()).contains(&record.offset_delta) {
-                                return Err(damaged());
-                            }
                             let Some(key) = record.key.filter(|_| offset >= from) else { continue };
                             if map.room() == 0 {
                                 // This batch is for the next time; that its first keys are noted
@@ -505,8 +512,7 @@ impl Log {
                 if let Some((_, Some(marker))) = &out.tail {
                     out.markers.push(*marker);
                 }
-                let cleaned = cleaning.clean(batch, out);
-                cleaned.map_err(|()| Stop::Failed(self.damaged_source(&scan)))?;
+                cleaning.clean(batch, out);
                 scan.position += batch.bytes().len() as u32;
                 self.take_turns(&mut scan, cleaning.plan).await;
                 rest = tail;

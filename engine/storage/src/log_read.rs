@@ -257,10 +257,10 @@ impl Log {
     }
 
     /// The first record at or after `timestamp` (ms) below offset `below`: exact, looking inside
-    /// the batch.
+    /// the batch, unless its records cannot be read.
     ///
     /// # Errors
-    /// The disk's, or a batch that does not decompress.
+    /// The disk's.
     pub async fn find_timestamp(
         &self,
         timestamp: i64,
@@ -294,9 +294,8 @@ impl Log {
                         return Ok(None);
                     }
                     if batch.max_timestamp() >= timestamp && batch.last_offset() >= log_start {
-                        let at = u64::from(position) + (bytes.len() - rest.len()) as u64;
                         let found = find_in_batch(batch, timestamp, log_start, &mut scratch);
-                        if let Some(found) = found.ok_or_else(|| self.damaged(index, at))? {
+                        if let Some(found) = found {
                             return Ok((found.offset < below).then_some(found));
                         }
                     }
@@ -377,22 +376,27 @@ impl State {
     }
 }
 
-/// The first record of a batch at or after `timestamp`; the outer `None` is a malformed batch.
+/// The first record of a batch at or after `timestamp`. Of a batch whose records cannot be read, as its client sent
+/// it, the header says what there is to say.
 fn find_in_batch(
     batch: RecordBatch<'_>,
     timestamp: i64,
     log_start: Offset,
     scratch: &mut Vec<u8>,
-) -> Option<Option<TimestampOffset>> {
+) -> Option<TimestampOffset> {
     let base = batch.base_offset();
+    let unreadable =
+        Some(TimestampOffset { offset: base.max(log_start), timestamp: batch.max_timestamp() });
     let stamped = batch.is_log_append_time().then(|| batch.max_timestamp());
-    for record in batch.records(scratch).ok()? {
-        let record = record.ok()?;
-        let at = stamped.unwrap_or(batch.base_timestamp() + record.timestamp_delta);
+    let Ok(records) = batch.records(scratch) else { return unreadable };
+    for record in records {
+        let Ok(record) = record else { return unreadable };
+        let at = batch.base_timestamp().saturating_add(record.timestamp_delta);
+        let at = stamped.unwrap_or(at);
         let offset = base.plus(i64::from(record.offset_delta));
         if at >= timestamp && offset >= log_start {
-            return Some(Some(TimestampOffset { offset, timestamp: at }));
+            return Some(TimestampOffset { offset, timestamp: at });
         }
     }
-    Some(None)
+    None
 }

@@ -11,7 +11,12 @@ use crate::shard::{Message, Request, Shard};
 use crate::stages::Stage;
 use crate::transactions::{Proofs, Target, prove};
 use coordinator::ClientVersion;
-use model::{Compression, ErrorCode, RecordBatch, TopicPartition};
+use model::batch_rewrite::BatchChanges;
+use model::record::Records;
+use model::{
+    BatchError, BatchRewriter, Compression, ErrorCode, Record, RecordBatch, TopicPartition,
+    walk_records,
+};
 use runtime::clock;
 use std::rc::Rc;
 use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_response};
@@ -162,20 +167,36 @@ fn append_one(
     let Some(slot) = shard.slot(id) else {
         return Some(ProduceResult::refused(shard.why_absent(id), None));
     };
-    let batch = match validate(topic, partition, produce.acks, version) {
-        Ok(batch) => batch,
+    let mut rewriter = shard.rewriter.borrow_mut();
+    let validated = validate(topic, partition, produce.acks, version).and_then(|batch| {
+        let changes = check_records(topic, batch, &mut rewriter)?;
+        Ok((batch, changes))
+    });
+    let (batch, changes) = match validated {
+        Ok(validated) => validated,
         Err(refused) => return Some(refused),
     };
-    let rules = &topic.rules;
-    let codec = rules.codec.filter(|codec| batch.compression() != Some(*codec));
-    if codec.is_none() && !rules.stamps {
-        return PartitionSlot::append(&slot, shard, batch, produce.acks, proof, token, index);
+    let batch = if changes.are_none() {
+        batch
+    } else {
+        match rewriter.rewrite(batch, changes) {
+            Ok(batch) => batch,
+            Err(error) => return Some(refused(error)),
+        }
+    };
+    let bytes = batch.bytes().len();
+    if bytes > topic.rules.batch_bytes_max {
+        return Some(refused(BatchError::TooLarge));
     }
-    let mut rewriter = shard.rewriter.borrow_mut();
-    match rewriter.rewrite(batch, codec, rules.stamps.then(clock::unix_ms)) {
-        Ok(batch) => PartitionSlot::append(&slot, shard, batch, produce.acks, proof, token, index),
-        Err(error) => Some(ProduceResult::refused(error.error_code(), Some(error.meaning()))),
+    if bytes > topic.log.segment_bytes as usize {
+        let why = Some("the batch is larger than segment.bytes");
+        return Some(ProduceResult::refused(ErrorCode::RecordListTooLarge, why));
     }
+    PartitionSlot::append(&slot, shard, batch, produce.acks, proof, token, index)
+}
+
+fn refused(error: BatchError) -> ProduceResult {
+    ProduceResult::refused(error.error_code(), Some(error.meaning()))
 }
 
 /// The coordinator's word on the partitions of a transactional request that need it. What is wrong
@@ -220,7 +241,7 @@ fn validate<'a>(
     }
     let bytes = partition.records.unwrap_or_default();
     let batch = RecordBatch::validate_produced(bytes, rules.batch_bytes_max).map_err(|error| {
-        let peer_is_wrong = error != model::BatchError::TooLarge;
+        let peer_is_wrong = error != BatchError::TooLarge;
         if peer_is_wrong {
             crate::logging::warning!(
                 "batch for {}-{} refused: {}",
@@ -235,38 +256,77 @@ fn validate<'a>(
         let why = Some("zstd needs Produce version 7");
         return Err(ProduceResult::refused(ErrorCode::UnsupportedCompressionType, why));
     }
-    if !rules.stamps {
-        let now = clock::unix_ms();
-        let (first, last) = (batch.base_timestamp(), batch.max_timestamp());
-        if last > now.saturating_add(rules.ahead_ms_max)
-            || first < now.saturating_sub(rules.behind_ms_max)
-        {
-            let why = Some("its time is further from the broker's clock than the topic allows");
-            return Err(ProduceResult::refused(ErrorCode::InvalidTimestamp, why));
-        }
-    }
-    if rules.needs_keys {
-        let why = Some("a compacted topic takes only records with a key");
-        let refused = ProduceResult::refused(ErrorCode::InvalidRecord, why);
-        match without_key(batch) {
-            Some(bad) if bad.is_empty() => {}
-            Some(bad) => {
-                return Err(ProduceResult { bad_records: Some(bad.into()), ..refused });
-            }
-            None => return Err(ProduceResult::refused(ErrorCode::CorruptMessage, None)),
-        }
-    }
     Ok(batch)
 }
 
-/// The records that have no key, by their place in the batch; `None` if it cannot be read.
-fn without_key(batch: RecordBatch<'_>) -> Option<Vec<i32>> {
-    let (mut scratch, mut bad) = (Vec::new(), Vec::new());
-    for record in batch.records(&mut scratch).ok()? {
-        let record = record.ok()?;
-        if record.key.is_none() {
-            bad.push(record.offset_delta);
+/// Looks at the records, if they are not compressed, if they must be decompressed anyway, or if the topic wants it:
+/// whatever is stored is what its header says. Returns what is to be changed of the batch.
+fn check_records(
+    topic: &TopicImage,
+    batch: RecordBatch<'_>,
+    rewriter: &mut BatchRewriter,
+) -> Result<BatchChanges, ProduceResult> {
+    let rules = &topic.rules;
+    let codec = rules.codec.filter(|codec| batch.compression() != Some(*codec));
+    let append_time = rules.stamps.then(clock::unix_ms);
+    let mut changes = BatchChanges { codec, append_time, ..BatchChanges::default() };
+    let is_packed = batch.compression() != Some(Compression::None);
+    let (first, last) = if is_packed && !rules.unpacks && codec.is_none() {
+        (batch.base_timestamp(), batch.max_timestamp())
+    } else {
+        changes.is_unpacked = is_packed;
+        let body = if is_packed { rewriter.unpack(batch).map_err(refused)? } else { batch.body() };
+        let found = walk_records(body, batch.record_count(), batch.base_timestamp());
+        let found = found.map_err(|error| {
+            tell_refused(topic, error);
+            refused(error)
+        })?;
+        let says_other = found.max_timestamp != batch.max_timestamp();
+        changes.max_timestamp = (says_other && !rules.stamps).then_some(found.max_timestamp);
+        if rules.needs_keys && found.without_key > 0 {
+            let why = Some("a compacted topic takes only records with a key");
+            let bad = records_that(body, batch, |record| record.key.is_none());
+            let refused = ProduceResult::refused(ErrorCode::InvalidRecord, why);
+            return Err(ProduceResult { bad_records: Some(bad.into()), ..refused });
         }
+        (found.min_timestamp, found.max_timestamp)
+    };
+    if rules.stamps {
+        return Ok(changes);
     }
-    Some(bad)
+    let now = clock::unix_ms();
+    let (latest, earliest) =
+        (now.saturating_add(rules.ahead_ms_max), now.saturating_sub(rules.behind_ms_max));
+    // -1 is no time.
+    let is_far = |time: i64| time > latest || time < earliest && time != -1;
+    if !is_far(first) && !is_far(last) {
+        return Ok(changes);
+    }
+    let why = Some("its time is further from the broker's clock than the topic allows");
+    let mut refusal = ProduceResult::refused(ErrorCode::InvalidTimestamp, why);
+    if !is_packed {
+        let base = batch.base_timestamp();
+        let far = |record: Record<'_>| is_far(base.saturating_add(record.timestamp_delta));
+        refusal.bad_records = Some(records_that(batch.body(), batch, far).into());
+    }
+    Err(refusal)
+}
+
+/// Records of a refused batch that are told one by one; of more the first ones.
+const BAD_RECORDS_MAX: usize = 500;
+
+/// The records for which `is_bad`, by their place in the batch.
+fn records_that(
+    body: &[u8],
+    batch: RecordBatch<'_>,
+    is_bad: impl Fn(Record<'_>) -> bool,
+) -> Vec<i32> {
+    let count = usize::try_from(batch.record_count()).unwrap_or(0);
+    let records = Records::new(body, count).map_while(Result::ok);
+    let bad = records.filter(|record| is_bad(*record)).map(|record| record.offset_delta);
+    bad.take(BAD_RECORDS_MAX).collect()
+}
+
+fn tell_refused(topic: &TopicImage, error: BatchError) {
+    crate::logging::warning!("batch for {} refused: {}", topic.name, error.meaning());
 }
