@@ -29,7 +29,7 @@ fn run_clippy() -> Done {
 }
 
 /// The rigs of `sim`.
-pub(crate) const RIGS: [&str; 4] = ["storage", "groups", "transactions", "compaction"];
+pub(crate) const RIGS: [&str; 5] = ["storage", "node", "groups", "transactions", "compaction"];
 
 /// A simulated rig: one seed again, or so many.
 pub(crate) fn sim(rig: &str, seed: Option<u64>, runs: u64) -> Done {

@@ -81,7 +81,7 @@ enum Verb {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Power cuts under ext4, on a device that remembers every write (needs root)
+    /// Power cuts under ext4, XFS and btrfs, on a device that remembers every write (needs root)
     PowerCut {
         /// Crash images to build, mount and check
         #[arg(long, default_value_t = 200)]

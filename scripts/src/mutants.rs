@@ -128,10 +128,11 @@ fn with_seed(text: &str, name: &str, seed: i64) -> String {
     out
 }
 
-/// Whether a package's tests fail.
+/// Whether a package's tests fail; `package` may go on with which of them, as `--test name`.
 fn fails(copy: &Path, package: &str) -> Result<bool, String> {
     let output = Command::new("cargo")
-        .args(["test", "--quiet", "-p", package])
+        .args(["test", "--quiet", "-p"])
+        .args(package.split_whitespace())
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", top().join("target/mutants/target"))
         .env("RUSTFLAGS", "-A warnings")

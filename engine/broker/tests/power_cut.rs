@@ -1,10 +1,10 @@
-//! Power cuts under a real file system: ext4 on a device that remembers every write and every flush.
+//! Power cuts under real file systems: ext4, XFS, btrfs on a device that remembers every write and every flush.
 //!
 //! The device is a FUSE file behind a loop device. While a broker serves a load from it, every block
 //! write and flush is kept in order; each acknowledgement notes how many flushes were done. A crash
 //! image is what a flush had made safe plus any part of what came later: dropped, torn at 512 bytes,
 //! kept. Each is mounted and served again: what was acknowledged before that flush must be there.
-//! Needs root, FUSE, loop devices and mkfs.ext4; says so and passes where they are not to be had.
+//! Needs root, FUSE, loop devices and mkfs; says so and passes where they are not to be had.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod common;
@@ -29,7 +29,8 @@ use wire::messages::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
 
-const DEVICE_BYTES: u64 = 256 << 20;
+/// XFS makes none smaller than 300 MiB.
+const DEVICE_BYTES: u64 = 320 << 20;
 /// The load ends there, before the device is full.
 const LOAD_BYTES: usize = 60 << 20;
 const PARTITIONS: i32 = 6;
@@ -299,7 +300,17 @@ fn mount_device(dir: &Path) -> Option<(BackgroundSession, Arc<Mutex<Device>>)> {
     Some((session, device))
 }
 
-/// ext4 on a device that remembers, until dropped.
+/// A file system that is tried.
+struct FileSystem {
+    mkfs: &'static str,
+    quietly: &'static [&'static str],
+}
+
+const EXT4: FileSystem = FileSystem { mkfs: "mkfs.ext4", quietly: &["-q", "-F"] };
+const XFS: FileSystem = FileSystem { mkfs: "mkfs.xfs", quietly: &["-q", "-f"] };
+const BTRFS: FileSystem = FileSystem { mkfs: "mkfs.btrfs", quietly: &["-q", "-f"] };
+
+/// A file system on a device that remembers, until dropped.
 struct Disk {
     mounted: Mounted,
     session: BackgroundSession,
@@ -309,15 +320,17 @@ struct Disk {
 
 impl Disk {
     /// `None`, and a line that says why, where this machine does not allow it.
-    fn mount() -> Option<Self> {
+    fn mount(file_system: &FileSystem) -> Option<Self> {
         let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-power").unwrap();
         let Some((session, device)) = mount_device(dir.path()) else {
             println!("skipped: FUSE cannot be mounted here");
             return None;
         };
         let disk = dir.path().join("fuse/disk");
-        if !run("mkfs.ext4", &[OsStr::new("-q"), OsStr::new("-F"), disk.as_os_str()]) {
-            println!("skipped: mkfs.ext4 does not work here");
+        let quietly = file_system.quietly.iter().map(OsStr::new);
+        let args: Vec<&OsStr> = quietly.chain([disk.as_os_str()]).collect();
+        if !run(file_system.mkfs, &args) {
+            println!("skipped: {} does not work here", file_system.mkfs);
             return None;
         }
         let Some(mounted) = Mounted::new(&disk, dir.path().join("mnt")) else {
@@ -330,7 +343,7 @@ impl Disk {
 
 #[test]
 fn a_failing_disk_takes_its_directory_offline_and_the_other_goes_on() {
-    let Some(Disk { mounted, session, device, dir }) = Disk::mount() else { return };
+    let Some(Disk { mounted, session, device, dir }) = Disk::mount(&EXT4) else { return };
     let sound = dir.path().join("sound");
     let dirs = format!("{},{}", mounted.0.join("data").display(), sound.display());
     let broker = Broker::start_in(OsStr::new(&dirs));
@@ -381,7 +394,7 @@ fn a_failing_disk_takes_its_directory_offline_and_the_other_goes_on() {
 /// with weir.durability=disk; without them it is not.
 #[test]
 fn flush_settings_sync_written_records() {
-    let Some(Disk { mounted, session, device, .. }) = Disk::mount() else { return };
+    let Some(Disk { mounted, session, device, .. }) = Disk::mount(&EXT4) else { return };
     let broker = Broker::start(&mounted.0);
     let mut client = Client::connect(&broker.1);
     let bytes = batch(3, 500);
@@ -426,9 +439,25 @@ fn flush_settings_sync_written_records() {
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_under_ext4() {
+    survives_power_cuts(&EXT4, 12);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_under_xfs() {
+    survives_power_cuts(&XFS, 4);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_under_btrfs() {
+    survives_power_cuts(&BTRFS, 4);
+}
+
+/// Cuts the power at so many moments, unless `WEIR_IMAGES` says how many.
+fn survives_power_cuts(file_system: &FileSystem, images: u64) {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
-    let (images, seed) = (number("WEIR_IMAGES").unwrap_or(12), number("WEIR_SEED").unwrap_or(1));
-    let Some(Disk { mounted, session, device, dir }) = Disk::mount() else { return };
+    let (images, seed) =
+        (number("WEIR_IMAGES").unwrap_or(images), number("WEIR_SEED").unwrap_or(1));
+    let Some(Disk { mounted, session, device, dir }) = Disk::mount(file_system) else { return };
     let broker = Broker::start(&mounted.0);
     let before = device.lock().unwrap().flushes.len();
     let acked = load(&broker.1, &device, seed);
@@ -441,7 +470,8 @@ fn what_was_acknowledged_survives_a_power_cut_under_ext4() {
     for number in 0..images {
         let flush = before + random.below((device.flushes.len() - before) as u64) as usize;
         write_image(&device, flush, &mut random, &image);
-        let mounted = Mounted::new(&image, dir.path().join("crash")).expect("ext4 recovers");
+        let mounted = Mounted::new(&image, dir.path().join("crash"));
+        let mounted = mounted.expect("the file system recovers");
         let broker = Broker::start(&mounted.0);
         let mut client = Client::connect(&broker.1);
         let found: Vec<_> = (0..PARTITIONS).map(|p| fetch_all(&mut client, p)).collect();
@@ -458,7 +488,8 @@ fn what_was_acknowledged_survives_a_power_cut_under_ext4() {
         drop(broker);
     }
     println!(
-        "{images} crash images of {} writes and {} flushes: {checked} acknowledged batches found; seed {seed}",
+        "{}: {images} crash images of {} writes and {} flushes: {checked} acknowledged batches found; seed {seed}",
+        file_system.mkfs,
         device.writes.len(),
         device.flushes.len()
     );

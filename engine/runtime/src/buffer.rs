@@ -476,7 +476,8 @@ impl ChunkPool {
     }
 
     /// Chunks that came back and are not in use again.
-    pub(crate) fn spare(&self) -> usize {
+    #[must_use]
+    pub fn spare(&self) -> usize {
         self.retired.len()
     }
 

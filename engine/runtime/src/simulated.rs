@@ -587,11 +587,12 @@ impl SimulatedBackend {
         let fault = opened.filter(|_| may_fail).and_then(|(verb, fd)| {
             let (node, path) = state.open[fd as usize].clone();
             let fault = state.fault(verb, &path)?;
-            if verb == Verb::Sync {
+            let errno = fault.raw_os_error();
+            if verb == Verb::Sync && matches!(errno, Some(libc::EIO | libc::ENOSPC)) {
                 // As real kernels do: the pages count as clean now, a later sync skips them.
                 state.nodes[node].completed.clear();
             }
-            fault.raw_os_error()
+            errno
         });
         let node = opened.map_or(0, |(_, fd)| state.open[fd as usize].0);
         let node_of = |_: i32| node;

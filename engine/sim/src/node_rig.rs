@@ -5,10 +5,7 @@
 //! stops between any two steps. The oracle knows what was promised: records, where logs begin, which topics there are.
 //! Nothing promised is ever gone or made anew; what cannot be served is refused and comes back.
 
-use model::record_batch::BatchBuilder;
-use model::{
-    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
-};
+use model::{LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition};
 use runtime::notify::Notify;
 use runtime::random::Random;
 use runtime::simulated::{Disk, Fault, SavedFile, Simulation, Verb};
@@ -24,7 +21,12 @@ use storage::data_dir::DataDir;
 use storage::data_dirs::find;
 use storage::log_manager::{LogManagerConfig, SharedDir, begin_journals, remove_stale_journals};
 use storage::topic_changes::{CatalogStore, NotChanged, TopicChange, TopicStep};
-use storage::{Health, KnownJournals, Log, LogManager, LogSettings, Read, StorageError, TailCache};
+use storage::{Health, KnownJournals, Log, LogManager, LogSettings, StorageError, TailCache};
+
+mod oracle;
+
+pub use oracle::Outcome;
+use oracle::{Batch, Expected, Fate, Oracle, Topic, batch, read_all};
 
 const LIVES: u64 = 7;
 const DIRS: [&str; 2] = ["/a", "/b"];
@@ -32,101 +34,6 @@ const EIO: i32 = 5;
 const EACCES: i32 = 13;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
-
-/// What a run did, to show that it did something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Starts that came to their end.
-    pub starts: u64,
-    /// Starts that the machine stopped in.
-    pub stopped_starts: u64,
-    /// Partitions refused.
-    pub refused: u64,
-    /// Of those, served again in the same life.
-    pub mended: u64,
-    /// Batches found again after a start.
-    pub verified: u64,
-    /// Topics made, grown and deleted.
-    pub changes: u64,
-    /// Changes that the disk did not let happen.
-    pub unchanged: u64,
-    /// Faults that were met.
-    pub faults: u64,
-    /// Lives with a directory missing.
-    pub missing: u64,
-    /// Lives on a disk that was full at some time.
-    pub full: u64,
-    /// Files that were spoilt: bytes, blocks, cut, removed, older copies.
-    pub spoilt: u64,
-    /// Of those, told: a refusal, or a read that failed.
-    pub told: u64,
-}
-
-impl Outcome {
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Self) {
-        self.starts += other.starts;
-        self.stopped_starts += other.stopped_starts;
-        self.refused += other.refused;
-        self.mended += other.mended;
-        self.verified += other.verified;
-        self.changes += other.changes;
-        self.unchanged += other.unchanged;
-        self.faults += other.faults;
-        self.missing += other.missing;
-        self.full += other.full;
-        self.spoilt += other.spoilt;
-        self.told += other.told;
-    }
-}
-
-#[derive(Clone)]
-struct Batch {
-    base: i64,
-    records: i64,
-    /// The bytes behind the 16 that the log sets.
-    bytes: Vec<u8>,
-}
-
-/// What one partition was given and what was promised of it.
-#[derive(Clone, Default)]
-struct Expected {
-    batches: Vec<Batch>,
-    written: i64,
-    durable: i64,
-    deleted: i64,
-    deleting: i64,
-    /// The directory it was last seen in.
-    home: Option<PathBuf>,
-    /// A journal said that bytes of it are lost: it stays refused.
-    lost: bool,
-    /// Bytes of it are spoilt and stay so.
-    rotten: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Alive,
-    /// Made or deleted when the machine stopped: nobody knows.
-    Unknown,
-    Deleted,
-}
-
-#[derive(Clone)]
-struct Topic {
-    fate: Fate,
-    partitions: i32,
-    /// More were asked for when the machine stopped.
-    partitions_max: i32,
-    /// The directories that know it, and how many partitions it has.
-    known_in: BTreeSet<PathBuf>,
-}
-
-#[derive(Default)]
-struct Oracle {
-    topics: BTreeMap<TopicId, Topic>,
-    partitions: BTreeMap<TopicPartition, Expected>,
-}
 
 struct Machine {
     disk: Disk,
@@ -379,19 +286,6 @@ impl Machine {
     }
 }
 
-fn batch(random: &mut Random, large: bool) -> Vec<u8> {
-    let mut builder = BatchBuilder::default();
-    builder.begin(random.below(1_000_000) as i64);
-    for _ in 0..1 + random.below(3) {
-        let bytes = if large && random.one_in(4) { 90_000 } else { 2_500 };
-        let mut value = vec![0; random.below(bytes) as usize];
-        let ends = value.len().min(64);
-        random.fill(&mut value[..ends]);
-        builder.push(random.below(1_000_000) as i64, None, Some(&value), &[]);
-    }
-    builder.finish(Compression::None).to_vec()
-}
-
 impl Life {
     fn random(&self, salt: u64) -> Random {
         Random::new(self.seed ^ salt.wrapping_mul(0x9e37_79b9))
@@ -421,7 +315,7 @@ impl Life {
         assert!(self.is_troubled || dirs.len() == self.dirs().len(), "a directory without trouble");
         *self.dirs.borrow_mut() = dirs.iter().map(|dir| dir.path().to_owned()).collect();
         let epoch = dirs[0].leader_epoch();
-        if self.dirs().len() == DIRS.len() && !self.is_spoilt && dirs.len() == DIRS.len() {
+        if self.dirs().len() == DIRS.len() {
             let start = dirs[0].superblock().incarnation;
             assert!(machine.incarnation.get() < start, "epochs never repeat");
         }
@@ -760,6 +654,10 @@ impl Life {
         let mut random = self.random(11);
         for _ in 0..self.steps {
             timer::sleep(Duration::from_micros(random.below(30_000))).await;
+            if node.managers[0].homes().iter().all(|home| home.health().is_offline()) {
+                // A broker ends then.
+                return;
+            }
             let known: Vec<(TopicId, i32)> = {
                 let oracle = self.machine.oracle.borrow();
                 let usable = |t: &Topic| {
@@ -999,30 +897,4 @@ impl Life {
             self.with(id, |expected| expected.deleted = expected.deleted.max(at));
         }
     }
-}
-
-async fn read_all(log: &Log, start: Offset, end: Offset) -> Result<Vec<Batch>, StorageError> {
-    let (mut offset, mut batches, mut out) = (start, Vec::new(), Vec::new());
-    while offset < end {
-        out.clear();
-        if log.read_cached(offset, 100_000, end, &mut out) == Read::Miss {
-            log.read_disk(offset, 100_000, end, &mut out).await?;
-        }
-        let bytes = out.iter().map(|piece| &piece[..]).collect::<Vec<_>>().concat();
-        let mut rest = &bytes[..];
-        let before = offset;
-        while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
-            assert!(batch.crc_matches(), "what is read is whole");
-            assert!(batch.base_offset() <= offset && offset <= batch.last_offset(), "no gap");
-            batches.push(Batch {
-                base: batch.base_offset().0,
-                records: i64::from(batch.record_count()),
-                bytes: batch.bytes()[16..].to_vec(),
-            });
-            offset = batch.last_offset().plus(1);
-            rest = tail;
-        }
-        assert!(before < offset, "every read makes progress");
-    }
-    Ok(batches)
 }

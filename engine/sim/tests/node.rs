@@ -4,7 +4,7 @@ use sim::node_rig::{Outcome, run};
 use sim::seeds::run_seeds;
 
 #[test]
-fn starts_and_changes_of_topics_lose_nothing() {
+fn node_guarantees_hold() {
     let (total, enough) = run_seeds("node", 150, run, Outcome::add);
     if enough {
         assert!(

@@ -365,6 +365,10 @@ async fn read_whole(path: &Path) -> Result<SharedBytes, StorageError> {
     let file = File::open(path, options).map_err(|error| StorageError::of(path, "open", &error))?;
     let len = file.len().map_err(|error| StorageError::of(path, "stat", &error))?;
     let len = usize::try_from(len).unwrap_or(usize::MAX).min(u32::MAX as usize);
+    // The last frame of a process that was killed may be there and not last. A start removes files because of what it
+    // says: what is read must be durable.
+    let synced = file.sync(true).await;
+    synced.map_err(|error| StorageError::of(path, "fdatasync", &error))?;
     let (read, writer) = file.read_at(ChunkWriter::with_capacity(len.max(1)), 0, len).await;
     read.map_err(|error| StorageError::of(path, "read", &error))?;
     Ok(writer.share(0..writer.filled().min(len)))

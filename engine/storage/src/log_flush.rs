@@ -635,4 +635,51 @@ mod tests {
         };
         machine.block_on(body).unwrap();
     }
+
+    #[test]
+    fn a_sync_that_finds_no_space_is_not_tried_again() {
+        let disk = Disk::default();
+        let machine = Runtime::new(Io::Simulated(Simulation::new(disk.clone(), 1))).unwrap();
+        let body = async {
+            let data = Path::new("/d");
+            fs::create_dir_all(&data.join("partitions")).unwrap();
+            let start = Replay::default().start_of(0);
+            let journal = Journal::new(data, 0, 1 << 20, true, start);
+            let cache = TailCache::new(8 << 20);
+            let home = LogDir::new(data, true, &cache, Some(Rc::clone(&journal)), Arc::default());
+            let partition =
+                TopicPartition { topic_id: TopicId([1; 16]), partition: PartitionIndex(0) };
+            let log = Log::create(&home, partition, LogSettings::default()).unwrap();
+            journal.begin().await.unwrap();
+            let mut builder = BatchBuilder::default();
+            builder.begin(0);
+            builder.push(0, None, Some(b"journaled"), &[]);
+            let bytes = builder.finish(Compression::None).to_vec();
+            let batch = RecordBatch::validate_produced(&bytes, 1 << 20).unwrap();
+            for _ in 0..2 {
+                log.append(batch, log.log_end(), LeaderEpoch(1)).unwrap();
+                log.flush(true).await.unwrap();
+                // Names and epochs are on the disk before the disk says that it is full.
+                if log.log_end() == Offset(1) {
+                    log.sync_segments().await.unwrap();
+                }
+            }
+            Rc::clone(&log).write_behind();
+            runtime::timer::sleep(Duration::from_millis(5)).await;
+            let (written, synced) = {
+                let state = log.state.borrow();
+                (state.written.offset, state.synced.offset)
+            };
+            assert_eq!((written, synced), (Offset(2), Offset(1)));
+            const ENOSPC: i32 = 28;
+            disk.set_failing(Some(ENOSPC));
+            assert!(log.sync_segments().await.is_err());
+            disk.set_failing(None);
+            // As the journal's cleaner would: it must not forget what the kernel has dropped.
+            assert!(log.sync_segments().await.is_err());
+            assert_eq!(log.state.borrow().synced.offset, Offset(1));
+            assert!(home.health().failure().is_some());
+        };
+        machine.block_on(body).unwrap();
+    }
 }

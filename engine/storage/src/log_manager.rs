@@ -322,14 +322,19 @@ impl LogManager {
     /// # Errors
     /// The disk's: none was made.
     pub async fn make(&self, ids: &[TopicPartition]) -> Result<(), StorageError> {
-        let made = self.make_all(ids).await;
+        let mut made_now = Vec::new();
+        let made = self.make_all(ids, &mut made_now).await;
         if made.is_err() {
-            self.unmake(ids);
+            self.unmake(&made_now);
         }
         made
     }
 
-    async fn make_all(&self, ids: &[TopicPartition]) -> Result<(), StorageError> {
+    async fn make_all(
+        &self,
+        ids: &[TopicPartition],
+        made_now: &mut Vec<TopicPartition>,
+    ) -> Result<(), StorageError> {
         for (count, &id) in ids.iter().enumerate() {
             if count % BETWEEN_TURNS == BETWEEN_TURNS - 1 {
                 timer::next_turn().await;
@@ -339,6 +344,7 @@ impl LogManager {
             with_reserve(home.reserve(), async || home.make_partition(id)).await?;
             self.homed.borrow_mut()[number] += 1;
             self.made.borrow_mut().insert(id, number);
+            made_now.push(id);
         }
         for home in self.homes.iter().filter(|home| !home.health().is_offline()) {
             if let Err(error) = with_reserve(home.reserve(), async || home.sync_names().await).await

@@ -147,3 +147,59 @@ impl TailCache {
         self.holders.set(if holds { holders + 1 } else { holders - 1 });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LogDir, LogSettings};
+    use model::record_batch::BatchBuilder;
+    use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId, TopicPartition};
+    use runtime::simulated::{Disk, Simulation};
+    use runtime::{Io, Runtime, fs};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// Within the budget nothing asks for the oldest slabs: those of logs that are gone go all the same. And what is
+    /// dropped again and again takes no memory.
+    #[test]
+    fn logs_and_refusals_that_come_and_go_leave_nothing_behind() {
+        let disk = Disk::default();
+        let machine = Runtime::new(Io::Simulated(Simulation::new(disk.clone(), 1))).unwrap();
+        let body = async {
+            let data = Path::new("/d");
+            fs::create_dir_all(&data.join("partitions")).unwrap();
+            let cache = TailCache::new(8 << 20);
+            let home = LogDir::new(data, true, &cache, None, Arc::default());
+            let mut builder = BatchBuilder::default();
+            builder.begin(0);
+            builder.push(0, None, Some(&[7; 2_000]), &[]);
+            let bytes = builder.finish(Compression::None).to_vec();
+            let batch = RecordBatch::validate_produced(&bytes, 1 << 20).unwrap();
+            let id = |number| TopicPartition {
+                topic_id: TopicId([1; 16]),
+                partition: PartitionIndex(number),
+            };
+            for number in 0..1_000 {
+                let log = Log::create(&home, id(number), LogSettings::default()).unwrap();
+                log.append(batch, log.log_end(), LeaderEpoch(1)).unwrap();
+            }
+            let slabs = (8 << 20) / SLAB_BYTES;
+            assert!(cache.oldest.borrow().len() <= 2 * slabs + 1);
+            let log = Log::create(&home, id(1_000), LogSettings::default()).unwrap();
+            log.append(batch, log.log_end(), LeaderEpoch(1)).unwrap();
+            log.flush(false).await.unwrap();
+            disk.set_capacity(Some(1));
+            while log.append(batch, log.log_end(), LeaderEpoch(1)).is_ok()
+                && log.flush(false).await.is_ok()
+            {}
+            for _ in 0..1_000 {
+                log.append(batch, log.log_end(), LeaderEpoch(1)).unwrap();
+                assert!(log.flush(false).await.is_err());
+                let pools = cache.pools.borrow();
+                let spare: usize = pools.iter().map(ChunkPool::spare).sum();
+                assert!(cache.bytes_made() <= 8 << 20 && spare <= slabs, "{spare} spare slabs");
+            }
+        };
+        machine.block_on(body).unwrap();
+    }
+}

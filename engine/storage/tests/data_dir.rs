@@ -68,3 +68,27 @@ fn another_version_is_refused_by_its_number_even_beside_a_copy_that_could_be_rea
         assert!(matches!(DataDir::open(Path::new("/d"), 1).await, Err(StorageError::Unusable(_))));
     });
 }
+
+#[test]
+fn a_directory_without_superblocks_that_holds_something_is_not_taken_for_new() {
+    on_a_disk(async {
+        let first = DataDir::open(Path::new("/d"), 1).await.unwrap().superblock().incarnation;
+        for copy in copies() {
+            runtime::fs::remove_file(&copy).unwrap();
+            // One copy is enough; and the other may have known of one start more.
+            let next = DataDir::open(Path::new("/d"), 1).await.unwrap().superblock().incarnation;
+            assert!(next > first + 1, "{next}");
+        }
+        copies().iter().for_each(|copy| runtime::fs::remove_file(copy).unwrap());
+        let id = model::TopicPartition {
+            topic_id: model::TopicId([1; 16]),
+            partition: model::PartitionIndex(0),
+        };
+        let partition = Path::new("/d/partitions").join(id.to_string());
+        runtime::fs::create_dir_all(&partition).unwrap();
+        let refused = DataDir::open(Path::new("/d"), 1).await.err().expect("refused");
+        assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
+        runtime::fs::remove_dir(&partition).unwrap();
+        assert!(DataDir::open(Path::new("/d"), 1).await.unwrap().is_new());
+    });
+}

@@ -158,3 +158,33 @@ fn any_bytes_are_read_without_panic_or_much_memory() {
         let _ = Frame::decode(&bytes);
     }
 }
+
+/// The mark that ends a start's snapshot has rotted, and acknowledged records lie behind it: that is no snapshot that
+/// was never finished.
+#[test]
+fn a_rotten_end_of_a_snapshot_is_told() {
+    let first = file(1, 0, 0..3, true);
+    let second = file(2, first.last, 3..5, false);
+    let at = LogPosition { segment: Offset(0), position: 1500, offset: Offset(5) };
+    let data = vec![5u8; 300];
+    let note = Entry::note(EntryKind::Synced, PARTITION, at);
+    let (kind, partition, end, crc) =
+        (EntryKind::Append, PARTITION, Offset(6), crc32c::checksum(&data));
+    let append = Entry { kind, partition, at, end, len: 300, crc };
+    let (mut third, mut previous, mut starts) = (Vec::new(), 0, Vec::new());
+    for (number, entry) in [note, Entry::previous_done(), append].into_iter().enumerate() {
+        let mut head = Vec::new();
+        let number = number as u32;
+        let id = FrameId { journal: 9, sequence: 3, number, previous, file_bytes: 0 };
+        previous = encode_head(id, &[entry], &mut head);
+        starts.push(third.len());
+        third.extend_from_slice(&head);
+        third.extend_from_slice(&data[..entry.len as usize]);
+        third.resize(third.len().next_multiple_of(DISK_BLOCK_BYTES), 0);
+    }
+    let read =
+        |third: &[u8]| durable(&replayed(&[(1, &first.bytes), (2, &second.bytes), (3, third)]));
+    assert_eq!(read(&third), (6, false));
+    third[starts[1] + 70] ^= 1;
+    assert!(read(&third).1, "the record behind it was durable: the damage is told");
+}
