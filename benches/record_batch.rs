@@ -1,8 +1,8 @@
-//! What does it cost to check a produced batch, and to build one?
+//! What does it cost to check a produced batch, to look at its records, and to build one?
 
 use benches::batch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use model::RecordBatch;
+use model::{Compression, RecordBatch, walk_records};
 use std::hint::black_box;
 
 fn record_batch(c: &mut Criterion) {
@@ -24,5 +24,35 @@ fn record_batch(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, record_batch);
+/// What looking at each record adds to the checksum of a batch of 16 KiB, the default of clients.
+fn walk(c: &mut Criterion) {
+    for (name, value_bytes) in [("100B", 100), ("1KiB", 1024)] {
+        let records = (16 * 1024 / (value_bytes + 10)) as u32;
+        let bytes = batch(records, value_bytes);
+        let mut group = c.benchmark_group(format!("record_batch/16KiB of {name}"));
+        group.throughput(Throughput::Elements(u64::from(records)));
+        group.bench_function("validate", |b| {
+            b.iter(|| RecordBatch::validate_produced(black_box(&bytes), 1 << 24).is_ok());
+        });
+        let (found, _) = RecordBatch::split_first(&bytes).expect("built");
+        group.bench_function("walk", |b| {
+            let count = found.record_count();
+            b.iter(|| walk_records(black_box(found.body()), count, 0).is_ok());
+        });
+        for codec in [Compression::Lz4, Compression::Zstd] {
+            let mut packed = Vec::new();
+            codec.compress(found.body(), &mut packed);
+            let mut scratch = Vec::new();
+            group.bench_function(format!("unpack {codec:?}"), |b| {
+                b.iter(|| {
+                    scratch.clear();
+                    codec.decompress(black_box(&packed), &mut scratch).is_ok()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, record_batch, walk);
 criterion_main!(benches);

@@ -20,6 +20,7 @@ pub(crate) fn steps() -> Vec<(&'static str, Step)> {
         ("checksum of 64 KiB", checksum()),
         ("validate a produced batch of 63 x 1 KiB", validate(63, 1024)),
         ("validate a produced batch of 100 x 100 B", validate(100, 100)),
+        ("walk the records of a batch of 100 x 100 B", walk()),
         ("build a batch of 100 x 100 B", build()),
         ("read the records of a batch of 100 x 100 B", read_records(Compression::None)),
         ("read the records of an lz4 batch of 100 x 100 B", read_records(Compression::Lz4)),
@@ -40,6 +41,15 @@ fn validate(records: u32, value_bytes: usize) -> Step {
     Box::new(move || {
         let found = RecordBatch::validate_produced(black_box(&bytes), 1 << 24).expect("good");
         found.last_offset().0 as u64
+    })
+}
+
+fn walk() -> Step {
+    let bytes = batch(100, 100);
+    Box::new(move || {
+        let (batch, _) = RecordBatch::split_first(black_box(&bytes)).expect("built");
+        let found = model::walk_records(batch.body(), batch.record_count(), 0).expect("good");
+        found.max_timestamp as u64
     })
 }
 

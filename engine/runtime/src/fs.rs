@@ -5,7 +5,6 @@
 use crate::buffer::ChunkWriter;
 use crate::file::{File, OpenOptions, result_of, with_twin};
 use crate::op::{Op, submit};
-use crate::simulated::SimulatedBackend;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -124,7 +123,7 @@ pub fn modified_ms(path: &Path) -> io::Result<i64> {
 /// # Errors
 /// As syncfs(2), which tells of failed writes since Linux 5.8.
 pub async fn sync_file_system(path: &Path) -> io::Result<()> {
-    if let Some(result) = with_twin(SimulatedBackend::sync_everything) {
+    if let Some(result) = with_twin(|twin| twin.sync_everything(path)) {
         match result {
             Some(result) => return result,
             // The machine has stopped: this never returns.

@@ -900,12 +900,16 @@ impl SimulatedBackend {
     }
 
     /// `None` once the machine has stopped.
-    pub(crate) fn sync_everything(&mut self) -> Option<io::Result<()>> {
+    pub(crate) fn sync_everything(&mut self, path: &Path) -> Option<io::Result<()>> {
         if !self.count_step() {
             return None;
         }
         let mut state = self.disk.state.borrow_mut();
         let state = &mut *state;
+        if let Some(fault) = state.fault(Verb::Sync, path) {
+            state.nodes.iter_mut().for_each(|node| node.completed.clear());
+            return Some(Err(fault));
+        }
         if let Some(errno) = state.failing {
             state.nodes.iter_mut().for_each(|node| node.completed.clear());
             return Some(Err(io::Error::from_raw_os_error(errno)));

@@ -194,8 +194,8 @@ impl Machine {
         for _ in 0..=random.below(2) {
             let verb = Verb::ALL[random.below(Verb::ALL.len() as u64) as usize];
             let paths = [
-                "/a/",
-                "/b/",
+                "/a",
+                "/b",
                 "journal",
                 "catalog",
                 "superblock",

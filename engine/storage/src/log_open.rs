@@ -74,8 +74,11 @@ impl Log {
         let mut bases = files.bases.clone();
         let start_path = dir.join(START_FILE);
         let (stored_start, mut deleted_all) = (load_start(&start_path, &names).await?, None);
+        // The file in which it was last known to be synced went with others, of which some may have come back.
+        let synced_in = notes.synced.unwrap_or_default().segment;
+        let is_gone = bases.last().is_none_or(|last| *last < synced_in);
         match stored_start {
-            Stored::Whole(start) if bases.is_empty() && start >= notes.durable() => {
+            Stored::Whole(start) if is_gone && start >= notes.durable() => {
                 deleted_all = Some(PartitionNotes {
                     synced: Some(LogPosition { segment: start, position: 0, offset: start }),
                     log_start: Some(start),
