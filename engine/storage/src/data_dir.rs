@@ -2,6 +2,7 @@
 
 use crate::StorageError;
 use crate::journal_replay::{KnownJournal, KnownJournals};
+use crate::reserve::{Reserve, with_reserve};
 use model::{LeaderEpoch, TopicId, TopicPartition, crc32c};
 use runtime::file::{File, OpenOptions};
 use runtime::{fs, random};
@@ -269,12 +270,17 @@ impl DataDir {
         let bytes = superblock.encode();
         let found = File::open(&file, OpenOptions::default()).and_then(|file| file.len());
         // In place once it is there: a start must not need space. What is torn then is made up for by the other copy.
-        let written = if found.is_ok_and(|len| len >= bytes.len() as u64) {
-            fs::overwrite(&file, &bytes).await
-        } else {
-            fs::replace(&file, &bytes).await
+        let is_there = found.is_ok_and(|len| len >= bytes.len() as u64);
+        let write = async || {
+            let written = if is_there {
+                fs::overwrite(&file, &bytes).await
+            } else {
+                fs::replace(&file, &bytes).await
+            };
+            written.map_err(|error| StorageError::of(&file, "replace", &error))
         };
-        written.map_err(|error| StorageError::of(&file, "replace", &error))
+        // Some file systems write in place nowhere.
+        with_reserve(&Reserve::of(path), write).await
     }
 
     /// Notes the journals that this start has begun, before anything in them counts: from then on they must be there.

@@ -383,13 +383,9 @@ impl Journal {
             let too_large =
                 data + HEAD_BYTES + 2 * ENTRY_BYTES > self.frame_bytes_max.max(64 * 1024);
             if too_large || position > self.file_bytes - self.reserved_bytes() {
+                // Once what is refused is served again there is less to keep.
                 let path = journal_path(&self.data_dir, self.shard, 0);
-                return Err(StorageError::Unusable(format!(
-                    "{}: a journal of {} bytes is too small for what it must keep of partitions that are not served; \
-                     raise weir.journal.bytes",
-                    path.display(),
-                    self.file_bytes * JOURNAL_FILES
-                )));
+                return Err(StorageError::Full { path });
             }
             self.write_frame(data).await?;
         }

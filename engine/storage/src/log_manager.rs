@@ -12,7 +12,7 @@ use crate::journal_replay::{KnownJournal, PartitionNotes, Replay};
 use crate::log::{Log, LogSettings};
 use crate::log_dir::{Health, LogDir, remove_partition, sweep_deleted};
 use crate::log_open::Recovered;
-use crate::reserve::{Reserve, with_reserve};
+use crate::reserve::{Reserve, Use, with_reserve, with_reserve_for};
 use crate::tail_cache::TailCache;
 use model::TopicPartition;
 use runtime::{fs, timer};
@@ -256,8 +256,8 @@ impl LogManager {
         if home.health().is_offline() {
             return Err(StorageError::Offline);
         }
-        let opened =
-            with_reserve(home.reserve(), async || Log::open(home, id, settings, notes).await).await;
+        let open = async || Log::open(home, id, settings, notes).await;
+        let opened = with_reserve_for(home.reserve(), Use::Start, open).await;
         if let Err(error) = &opened
             && error.concern() == Concern::Directory
         {

@@ -374,9 +374,12 @@ async fn patch(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), St
     let block = DISK_BLOCK_BYTES as u64;
     let (start, end) = (at / block * block, (at + bytes.len() as u64).next_multiple_of(block));
     let length = length_of(file, path)?;
-    if length < end {
-        let allocated = file.allocate(length, end - length).await;
-        allocated.map_err(|error| StorageError::of(path, "fallocate", &error))?;
+    if length < end
+        && let Err(error) = file.allocate(length, end - length).await
+    {
+        // What it got before there was no more goes back.
+        let _ = file.set_len(length);
+        return Err(StorageError::of(path, "fallocate", &error));
     }
     let mut around = vec![0; (end - start) as usize];
     let edges = [start, end - block];

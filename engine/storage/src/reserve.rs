@@ -1,7 +1,8 @@
 //! Space kept back in a data directory: given up so that a full disk can be left by deleting.
 //!
-//! Produce requests never get it. A start, the catalog and what deletes may: they need a few blocks, and with none
-//! left nothing that frees space could begin. It is taken again once there is space for twice as much.
+//! Produce requests never get it. A start may have most of it, to put journaled bytes in place; the catalog and what
+//! deletes may have all: they need a few blocks, and with none left nothing that frees space could begin. It is taken
+//! again once there is space for twice as much.
 
 use crate::StorageError;
 use runtime::file::{File, OpenOptions};
@@ -13,7 +14,9 @@ const FILE: &str = "reserve";
 /// Of a file system's size, one part in so many.
 const SHARE: u64 = 64;
 const BYTES_MIN: u64 = 256 * 1024;
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A start leaves one part in so many.
+const KEPT_SHARE: u64 = 4;
 
 /// The reserve of one data directory; shared by all shards.
 #[derive(Debug, Default)]
@@ -64,24 +67,39 @@ impl Reserve {
                 Ok(true)
             }
             Err(error) if error.is_passing() => {
-                self.give_up().await;
+                self.give_up(Use::Deletion).await;
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Gives the space back to the file system; true if there was any.
-    pub async fn give_up(&self) -> bool {
+    /// Gives space back to the file system; true if there was any.
+    pub async fn give_up(&self, what_for: Use) -> bool {
         let held = self.is_held.swap(false, Ordering::Relaxed);
         let options = OpenOptions { write: true, ..OpenOptions::default() };
         let Ok(file) = File::open(&self.path, options) else { return false };
-        let had_any = held || file.len().is_ok_and(|bytes| bytes > 0);
-        let freed = file.set_len(0).is_ok();
+        let Ok(bytes) = file.len() else { return false };
+        let kept = match what_for {
+            Use::Start if held => bytes / KEPT_SHARE / 4096 * 4096,
+            // It has had its part.
+            Use::Start => return false,
+            Use::Deletion => 0,
+        };
+        let freed = bytes > kept && file.set_len(kept).is_ok();
         // Blocks are free for others once this is on the disk.
         let _ = file.sync(false).await;
-        had_any && freed
+        freed
     }
+}
+
+/// What the reserve is given up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To open logs.
+    Start,
+    /// For the catalog, for deleting, and for what a start cannot do without.
+    Deletion,
 }
 
 /// Does something that may need a little space, a second time with the reserve if there was none.
@@ -92,8 +110,20 @@ pub async fn with_reserve<T>(
     reserve: &Reserve,
     work: impl AsyncFn() -> Result<T, StorageError>,
 ) -> Result<T, StorageError> {
+    with_reserve_for(reserve, Use::Deletion, work).await
+}
+
+/// As `with_reserve`, with as much of it as what it is for may have.
+///
+/// # Errors
+/// What `work` failed with.
+pub async fn with_reserve_for<T>(
+    reserve: &Reserve,
+    what_for: Use,
+    work: impl AsyncFn() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
     match work().await {
-        Err(error) if error.is_full() && reserve.give_up().await => work().await,
+        Err(error) if error.is_full() && reserve.give_up(what_for).await => work().await,
         other => other,
     }
 }

@@ -277,6 +277,23 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    /// A file system in a file, made by this program; `None` where it may not be made or mounted.
+    pub(crate) fn image(mkfs: &str, quietly: &[&str], bytes: u64) -> Option<(Self, TemporaryDir)> {
+        let outside = TemporaryDir::new(&std::env::temp_dir(), "weir-image").unwrap();
+        let image = outside.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+        let ran = |command: &mut Command| {
+            let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-full").unwrap();
+        let is_made = ran(Command::new(mkfs).args(quietly).arg(&image));
+        let mount = || ran(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(dir.path()));
+        (is_made && mount()).then(|| (Self(dir), outside))
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
