@@ -1,13 +1,20 @@
 //! What a start makes of its data directories, in the twin: catalogs that are behind, partitions that nobody knows.
 
-use model::{PartitionIndex, TopicId, TopicPartition};
+use model::record_batch::BatchBuilder;
+use model::{
+    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+};
 use runtime::fs;
-use runtime::simulated::{Disk, Simulation};
+use runtime::simulated::{Disk, Fault, Simulation, Verb};
 use runtime::{Io, Runtime};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 use storage::catalog::{Catalog, CatalogTopic};
 use storage::data_dirs::{Place, find};
+use storage::log_manager::{LogManagerConfig, SharedDir, begin_journals};
+use storage::{LogManager, LogSettings, TailCache};
 
 fn on_twin<T>(disk: &Disk, body: impl Future<Output = T>) -> T {
     let machine = Runtime::new(Io::Simulated(Simulation::new(disk.clone(), 1))).unwrap();
@@ -86,4 +93,74 @@ fn a_directory_that_is_away_keeps_its_deleted_topics_from_being_forgotten() {
         find(&paths, 1).await.unwrap();
         assert!(fs::list(&deleted).is_err());
     });
+}
+
+/// What a start puts in place and cannot make durable stays in the journal, which is not begun anew.
+#[test]
+fn a_directory_that_fails_while_logs_are_opened_keeps_its_journal() {
+    let disk = Disk::default();
+    let life = async |fails: bool| {
+        let mut found = find(&[PathBuf::from("/a")], 1).await.unwrap();
+        if found.catalog.topics.is_empty() {
+            let (name, settings) = ("t".to_owned(), BTreeMap::new());
+            let (id, partitions) = (TopicId([1; 16]), 1);
+            found.catalog.topics.push(CatalogTopic { id, name, partitions, settings });
+            found.catalog.generation += 1;
+            assert!(found.catalog.store(&[Path::new("/a")]).await.unwrap().is_empty());
+            make("/a", id_of_t(), false).await;
+            fs::sync_dir(Path::new("/a/partitions")).await.unwrap();
+            found.places.insert(id_of_t(), Place::In(0));
+        }
+        let (dirs, recovery) = found.split();
+        let shared: Vec<SharedDir> = dirs
+            .iter()
+            .map(|(dir, reserve)| SharedDir {
+                path: dir.path().to_owned(),
+                health: Arc::default(),
+                reserve: Arc::clone(reserve),
+            })
+            .collect();
+        let mut dirs: Vec<_> = dirs.into_iter().map(|(dir, _)| dir).collect();
+        let start = dirs[0].superblock().incarnation;
+        let config = LogManagerConfig {
+            shard: 0,
+            journal_bytes: 3 << 20,
+            direct_io: true,
+            open_files: 10,
+            start,
+        };
+        let cache = TailCache::new(1 << 20);
+        let manager = LogManager::new(&shared, &recovery.replays, &cache, &config);
+        if fails {
+            let (verb, path, errno) = (Verb::Sync, "/a".to_owned(), 5);
+            disk.add_fault(Fault { verb, path, after: 0, times: 1, errno });
+        }
+        let opened = manager.open(vec![(id_of_t(), LogSettings::default())], &recovery).await;
+        let on_shard = async |_, step| manager.step(&step).await;
+        let _ = begin_journals(&mut dirs, 1, on_shard).await;
+        assert_eq!(shared[0].health.is_offline(), fails);
+        let log = Rc::clone(&opened[0].log);
+        if !fails && log.log_end() == Offset::ZERO {
+            let mut builder = BatchBuilder::default();
+            builder.begin(1);
+            builder.push(1, None, Some(b"journaled"), &[]);
+            let bytes = builder.finish(Compression::None).to_vec();
+            let view = RecordBatch::validate_produced(&bytes, 1 << 20).unwrap();
+            log.append(view, Offset::ZERO, LeaderEpoch(1)).unwrap();
+            log.flush(true).await.unwrap();
+        }
+        let end = log.log_end();
+        drop((opened, log));
+        end
+    };
+    assert_eq!(on_twin(&disk, life(false)), Offset(1));
+    disk.kill();
+    on_twin(&disk, life(true));
+    disk.clear_faults();
+    disk.power_cut(1);
+    assert_eq!(on_twin(&disk, life(false)), Offset(1), "what was acknowledged is there");
+}
+
+fn id_of_t() -> TopicPartition {
+    id(1, 0)
 }

@@ -103,6 +103,94 @@ fn records_are_deleted_when_disk_and_journal_are_full() {
     });
 }
 
+/// All of a log is deleted while the journal has room for nothing else: the next start does not look for what went.
+#[test]
+fn a_log_that_was_deleted_whole_opens_again() {
+    let disk = Disk::default();
+    on_twin(&disk, async {
+        let (home, _) = start(true).await;
+        let old = Log::create(&home, partition(0), SETTINGS).unwrap();
+        let large = LogSettings { segment_bytes: 1 << 30, ..SETTINGS };
+        let new = Log::create(&home, partition(1), large).unwrap();
+        home.sync_names().await.unwrap();
+        home.journal().unwrap().begin().await.unwrap();
+        append(&old, &batch(&[1; 100_000]));
+        flush_all(&old, true).await;
+        append(&old, &batch(&[1; 100]));
+        flush_all(&old, true).await;
+        timer::sleep(Duration::from_millis(100)).await;
+        disk.set_capacity(Some(1));
+        for bytes in [20_000, 100] {
+            while {
+                append(&new, &batch(&vec![2; bytes]));
+                new.flush(true).await.is_ok()
+            } {}
+        }
+        // There is space again; the journal finds out a second later.
+        disk.set_capacity(None);
+        old.delete_below(Offset(2)).await.unwrap();
+    });
+    for seed in 0..8 {
+        disk.power_cut(seed);
+        on_twin(&disk, async {
+            let (home, found) = start(true).await;
+            let notes = found.notes_of(partition(0));
+            let (log, _) = Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap();
+            assert_eq!((log.log_start(), log.log_end()), (Offset(2), Offset(2)));
+        });
+    }
+}
+
+/// A process is killed while it writes where a log begins, the next one starts, and then the power goes: what the start
+/// removed was deleted for good, or it removed nothing.
+#[test]
+fn a_start_believes_the_journal_only_once_it_is_durable() {
+    for step in 0..40 {
+        let disk = Disk::default();
+        let filled = async {
+            let (home, _) = start(true).await;
+            let log = Log::create(&home, partition(0), SETTINGS).unwrap();
+            home.sync_names().await.unwrap();
+            home.journal().unwrap().begin().await.unwrap();
+            for _ in 0..12 {
+                append(&log, &batch(&[1; 100_000]));
+                flush_all(&log, true).await;
+            }
+            timer::sleep(Duration::from_millis(100)).await;
+            log.close().await.unwrap();
+        };
+        on_twin(&disk, filled);
+        disk.kill();
+        let simulation = Simulation::new(disk.clone(), 1).stopping_at(60 + step);
+        let machine = Runtime::new(Io::Simulated(simulation)).unwrap();
+        let _ = machine.block_on(async {
+            let (home, found) = start(true).await;
+            let notes = found.notes_of(partition(0));
+            let (log, _) = Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap();
+            home.sync_recovered().await.unwrap();
+            home.journal().unwrap().begin().await.unwrap();
+            timer::sleep(Duration::from_millis(100)).await;
+            let _ = log.delete_below(Offset(8)).await;
+        });
+        drop(machine);
+        disk.kill();
+        on_twin(&disk, async {
+            let (home, found) = start(true).await;
+            let notes = found.notes_of(partition(0));
+            drop(Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap());
+        });
+        disk.power_cut(step);
+        on_twin(&disk, async {
+            let (home, found) = start(true).await;
+            let notes = found.notes_of(partition(0));
+            let opened = Log::open(&home, partition(0), SETTINGS, &notes).await;
+            let (log, _) = opened.unwrap_or_else(|error| panic!("step {step}: {error}"));
+            assert!([Offset(0), Offset(8)].contains(&log.log_start()), "{}", log.log_start());
+            assert_eq!(log.log_end(), Offset(12));
+        });
+    }
+}
+
 /// Without a journal a file beside the segments says where a log begins.
 #[test]
 fn where_a_log_begins_is_known_without_a_journal() {
