@@ -216,6 +216,31 @@ fn where_a_log_begins_is_known_without_a_journal() {
     }
 }
 
+/// Of the files of a log that was deleted whole some come back with a power cut, others not: offsets go on all the same.
+#[test]
+fn deleted_segments_that_come_back_are_not_the_logs_end() {
+    for seed in 0..16 {
+        let disk = Disk::default();
+        on_twin(&disk, async {
+            let (home, _) = start(false).await;
+            let log = Log::create(&home, partition(0), SETTINGS).unwrap();
+            home.sync_names().await.unwrap();
+            for _ in 0..12 {
+                append(&log, &batch(&[5; 150_000]));
+                flush_all(&log, true).await;
+            }
+            log.delete_below(Offset(12)).await.unwrap();
+        });
+        disk.power_cut(seed);
+        on_twin(&disk, async {
+            let (home, _) = start(false).await;
+            let none = PartitionNotes::default();
+            let (log, _) = Log::open(&home, partition(0), SETTINGS, &none).await.unwrap();
+            assert_eq!((log.log_start(), log.log_end()), (Offset(12), Offset(12)), "seed {seed}");
+        });
+    }
+}
+
 /// A segment rolls before an offset in it, relative to its base, needs more than 31 bits.
 #[test]
 fn offsets_far_apart_are_found() {
