@@ -1,5 +1,5 @@
-//! A steady mix for long: producers and groups, a topic that is compacted, connections that come, say
-//! something or nonsense, and go. What a broker holds must not grow with time.
+//! A steady mix for long: producers and groups, a topic that is compacted, topics that are made, written to and
+//! deleted, connections that come, say something or nonsense, and go. What a broker holds must not grow with time.
 
 use crate::bench::{median, with_program};
 use crate::many::resident;
@@ -17,6 +17,9 @@ const STREAM: &str = "--topic stream --rate 4k --partitions 12 --producers 4 --c
 const COMPACTED: &str = "--topic compacted --rate 1k --partitions 4 --producers 1 --consumers 0 \
     --key uniform:20000 --topic-config cleanup.policy=compact --topic-config segment.bytes=4194304 \
     --topic-config min.cleanable.dirty.ratio=0.2";
+/// Made by its first request, written to for a while, and deleted while that goes on.
+const CHURNED: &str = "--rate 2k --partitions 8 --producers 2 --consumers 0";
+const CHURNED_FOR: Duration = Duration::from_secs(4);
 const BROKER: [&str; 4] =
     ["--log.retention.check.interval.ms", "5000", "--log.cleaner.backoff.ms", "5000"];
 const SAMPLED: Duration = Duration::from_secs(5);
@@ -36,12 +39,13 @@ struct Sample {
 pub(crate) fn run(minutes: u64) -> Result<String, String> {
     steps::run("cargo", &["build", "--release", "--quiet", "-p", "broker", "-p", "loadgen"])?;
     let length = Duration::from_secs(60 * minutes);
-    let (mut samples, mut visits) = (Vec::new(), 0);
+    let (mut samples, mut visits, mut topics) = (Vec::new(), 0, 0);
     let weir = top().join("target/release/weir");
     with_program(&weir, "soak", &BROKER, |address, pid, home| {
         let begin = |load: &str, name: &str| load_of(load, address, length, &home.join(name));
         let mut loads = [begin(STREAM, "stream")?, begin(COMPACTED, "compacted")?];
         let (done, count) = (AtomicBool::new(false), AtomicU64::new(0));
+        let deleted = AtomicU64::new(0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -49,11 +53,22 @@ pub(crate) fn run(minutes: u64) -> Result<String, String> {
                     std::thread::sleep(Duration::from_millis(50));
                 }
             });
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let number = deleted.load(Ordering::Relaxed);
+                    if churn(&weir, address, number, home).is_ok() {
+                        deleted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
             let sampled = sample_for(length, pid, &mut samples);
             done.store(true, Ordering::Relaxed);
             sampled
         })?;
-        visits = count.into_inner();
+        (visits, topics) = (count.into_inner(), deleted.into_inner());
+        if topics == 0 {
+            return Err("no topic could be deleted".to_owned());
+        }
         for load in &mut loads {
             // It ends by itself, having read what it wrote: its verdict is in its status.
             let ended = load.wait().map_err(|error| error.to_string())?;
@@ -63,7 +78,7 @@ pub(crate) fn run(minutes: u64) -> Result<String, String> {
         }
         Ok(())
     })?;
-    let said = told(&samples, minutes, visits);
+    let said = told(&samples, minutes, visits, topics);
     print!("{said}");
     match growths(&samples).iter().all(|growth| growth.is_flat) {
         true => Ok(said),
@@ -85,6 +100,24 @@ fn load_of(
         .stdout(Stdio::null())
         .spawn()
         .map_err(|error| format!("loadgen: {error}"))
+}
+
+/// A topic that comes and goes under load.
+fn churn(weir: &std::path::Path, address: &str, number: u64, home: &std::path::Path) -> Done {
+    let topic = format!("churn-{number}");
+    let load = format!("--topic {topic} {CHURNED}");
+    let mut load = load_of(&load, address, CHURNED_FOR, &home.join(&topic))?;
+    std::thread::sleep(CHURNED_FOR / 2);
+    let deleted = Command::new(weir)
+        .args(["topic", "--bootstrap-server", address, "delete", &topic])
+        .stdout(Stdio::null())
+        .status();
+    // Its records go where they may: what it says of the run is not asked.
+    let _ = load.wait();
+    match deleted {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("topic {topic} is not deleted: {other:?}")),
+    }
 }
 
 /// Someone who asks, someone who goes in the middle of a request, someone who talks nonsense.
@@ -143,9 +176,9 @@ fn growths(samples: &[Sample]) -> [Growth; 2] {
     ]
 }
 
-fn told(samples: &[Sample], minutes: u64, visits: u64) -> String {
+fn told(samples: &[Sample], minutes: u64, visits: u64, topics: u64) -> String {
     let mut out = format!(
-        "weir serve {}\nloadgen {STREAM}\nloadgen {COMPACTED}\n{visits} visitors: a third ask, a third go \
+        "weir serve {}\nloadgen {STREAM}\nloadgen {COMPACTED}\n{topics} topics made, written to and deleted\n{visits} visitors: a third ask, a third go \
          in the middle of a request, a third talk nonsense\n\n  minute  resident MB  open files\n",
         BROKER.join(" ")
     );

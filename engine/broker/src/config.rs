@@ -333,7 +333,8 @@ pub const SETTINGS: &[Setting] = &[
         alias: Some("shards"),
         default: "0",
         kind: "N",
-        about: "Threads that serve, each with its core and ring; 0: one per core",
+        about: "Threads that serve, each with its core and ring; 0: one per core, and no more than the CPU quota of \
+                the container gives time for",
     },
     Setting {
         name: "weir.tail.cache.bytes",

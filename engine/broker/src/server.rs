@@ -50,7 +50,9 @@ pub fn run(
         );
     }
     let cpus = thread::cpus();
-    let shards = if config.shards == 0 { cpus.len() } else { config.shards };
+    // In a container the quota may be far below the processors that are seen.
+    let per_quota = || thread::cpu_quota().unwrap_or(usize::MAX).min(cpus.len());
+    let shards = if config.shards == 0 { per_quota() } else { config.shards };
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
     let started = runtime.block_on(start(config, shards, open_files)).expect("only the twin stops");
     let Started { node, mut dirs, catalog, is_complete, mut listeners, metrics, recovery } =

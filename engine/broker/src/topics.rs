@@ -3,12 +3,14 @@
 use crate::image::MetadataImage;
 use crate::shard::Shard;
 use model::{ErrorCode, TopicId};
+use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
 use runtime::random;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::StorageError;
 use storage::catalog::{Catalog, CatalogTopic};
 use storage::topic_changes::{CatalogStore, NotChanged, TopicChange};
@@ -39,7 +41,10 @@ pub(crate) struct Topics {
     catalog: CatalogStore,
     busy: Cell<bool>,
     changed: Notify,
+    quiet_until: Cell<Nanos>,
 }
+
+const QUIET: Duration = Duration::from_secs(10);
 
 thread_local! {
     /// Shard 0's topics. Other shards reach them by `Shard::call`.
@@ -48,7 +53,8 @@ thread_local! {
 
 /// Gives shard 0 the catalogue read at the start.
 pub(crate) fn install(catalog: CatalogStore) {
-    let topics = Topics { catalog, busy: Cell::default(), changed: Notify::default() };
+    let (busy, changed, quiet_until) = (Cell::default(), Notify::default(), Cell::default());
+    let topics = Topics { catalog, busy, changed, quiet_until };
     TOPICS.with(|place| *place.borrow_mut() = Some(Rc::new(topics)));
 }
 
@@ -161,14 +167,19 @@ impl Topics {
         };
         let shards = shard.mailbox.shards();
         match self.catalog.change(change, shard.homes(), shards, on_shard).await {
-            Ok(done) => done.map_err(|error| storage_refusal(&error)),
+            Ok(done) => done.map_err(|error| self.storage_refusal(&error)),
             Err(NotChanged::Refused(refusal)) => Err(refusal),
-            Err(NotChanged::Disk(error)) => Err(storage_refusal(&error)),
+            Err(NotChanged::Disk(error)) => Err(self.storage_refusal(&error)),
         }
     }
-}
 
-fn storage_refusal(error: &StorageError) -> Refusal {
-    crate::logging::error!("changing the topics failed: {error}");
-    (ErrorCode::KafkaStorageError, error.to_string())
+    /// Clients try again many times a second: one line in ten seconds says it.
+    fn storage_refusal(&self, error: &StorageError) -> Refusal {
+        let now = clock::now();
+        if now >= self.quiet_until.get() {
+            self.quiet_until.set(now + QUIET);
+            crate::logging::error!("changing the topics failed: {error}");
+        }
+        (ErrorCode::KafkaStorageError, error.to_string())
+    }
 }

@@ -1,7 +1,9 @@
 //! Threads: named, and pinned to a core where asked.
+#![allow(clippy::disallowed_methods)]
 #![allow(unsafe_code)]
 
 use std::io;
+use std::path::Path;
 use std::thread::JoinHandle;
 
 /// Starts a thread with this name. Pinning to `cpu` is best effort: a container may forbid it.
@@ -36,6 +38,24 @@ pub fn cpus() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(is_set).collect()
 }
 
+/// CPUs' worth of time that the control group of this process, or one above it, gets at most (`cpu.max`), rounded up;
+/// `None` without a limit.
+#[must_use]
+pub fn cpu_quota() -> Option<usize> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let group = Path::new("/sys/fs/cgroup").join(own.trim_start_matches('/'));
+    let limits = group.ancestors().take_while(|group| group.starts_with("/sys/fs/cgroup"));
+    let texts = limits.filter_map(|group| std::fs::read_to_string(group.join("cpu.max")).ok());
+    texts.filter_map(|text| quota_of(&text)).min()
+}
+
+fn quota_of(text: &str) -> Option<usize> {
+    let (quota_us, period_us) = text.trim().split_once(' ')?;
+    let (quota_us, period_us): (u64, u64) = (quota_us.parse().ok()?, period_us.parse().ok()?);
+    (period_us > 0).then(|| (quota_us.div_ceil(period_us) as usize).max(1))
+}
+
 /// Pins the calling thread, best effort.
 pub fn pin_current(cpu: usize) {
     // SAFETY: plain C structure; all zeroes is valid.
@@ -46,5 +66,19 @@ pub fn pin_current(cpu: usize) {
             libc::CPU_SET(cpu, &mut set);
             libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_rounded_up_to_whole_processors() {
+        assert_eq!(quota_of("max 100000\n"), None);
+        assert_eq!(quota_of("200000 100000\n"), Some(2));
+        assert_eq!(quota_of("150000 100000\n"), Some(2));
+        assert_eq!(quota_of("1000 100000\n"), Some(1));
+        assert_eq!(quota_of("nonsense"), None);
     }
 }

@@ -8,6 +8,7 @@ use crate::journal_frame::EntryKind;
 use crate::journal_replay::KnownJournal;
 use crate::journal_replay::scan;
 use crate::leader_epochs::LeaderEpochs;
+use crate::log_retain::decode_start;
 use crate::recovery::{Walk, walk};
 use crate::segment_files::parse_stem;
 use model::{Compression, LeaderEpoch, Offset, RecordBatch, crc32c};
@@ -53,6 +54,7 @@ pub async fn inspect(path: &Path, details: bool) -> Result<Inspected, StorageErr
         Some(b"WEIREPOC") => epochs(&bytes, &mut out),
         Some(b"WEIRPROD") => producers(&bytes, &mut out),
         Some(b"WEIRCLND") => cleaned(&bytes, &mut out),
+        Some(b"WEIRSTRT") => start(&bytes, &mut out),
         _ if name.ends_with(".idx") || name == "epochs" || name.starts_with("catalog") => {
             out.damage.push("its first bytes are not those of such a file".to_owned());
         }
@@ -291,6 +293,13 @@ fn index(bytes: &[u8], details: bool, out: &mut Inspected) {
             entry.position,
             time_of(entry.max_timestamp_before)
         );
+    }
+}
+
+fn start(bytes: &[u8], out: &mut Inspected) {
+    match decode_start(bytes) {
+        Some(offset) => say!(out, "the log begins at offset {offset}"),
+        None => out.damage.push("its checksum does not match".to_owned()),
     }
 }
 

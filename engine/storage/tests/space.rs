@@ -106,6 +106,11 @@ fn records_are_deleted_when_disk_and_journal_are_full() {
 /// All of a log is deleted while the journal has room for nothing else: the next start does not look for what went.
 #[test]
 fn a_log_that_was_deleted_whole_opens_again() {
+    // At once; or in so many steps that the blocks kept for that are used up too.
+    [1, 30].into_iter().for_each(a_log_deleted_in_steps_opens_again);
+}
+
+fn a_log_deleted_in_steps_opens_again(steps: i64) {
     let disk = Disk::default();
     on_twin(&disk, async {
         let (home, _) = start(true).await;
@@ -116,7 +121,10 @@ fn a_log_that_was_deleted_whole_opens_again() {
         home.journal().unwrap().begin().await.unwrap();
         append(&old, &batch(&[1; 100_000]));
         flush_all(&old, true).await;
-        append(&old, &batch(&[1; 100]));
+        for _ in 1..steps.max(2) {
+            append(&old, &batch(&[1; 100]));
+        }
+        let end = old.log_end();
         flush_all(&old, true).await;
         timer::sleep(Duration::from_millis(100)).await;
         disk.set_capacity(Some(1));
@@ -128,15 +136,18 @@ fn a_log_that_was_deleted_whole_opens_again() {
         }
         // There is space again; the journal finds out a second later.
         disk.set_capacity(None);
-        old.delete_below(Offset(2)).await.unwrap();
+        for at in end.0 + 1 - steps.min(end.0)..=end.0 {
+            old.delete_below(Offset(at)).await.unwrap();
+        }
     });
+    let end = Offset(steps.max(2));
     for seed in 0..8 {
         disk.power_cut(seed);
         on_twin(&disk, async {
             let (home, found) = start(true).await;
             let notes = found.notes_of(partition(0));
             let (log, _) = Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap();
-            assert_eq!((log.log_start(), log.log_end()), (Offset(2), Offset(2)));
+            assert_eq!((log.log_start(), log.log_end()), (end, end));
         });
     }
 }
