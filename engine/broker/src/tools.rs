@@ -110,6 +110,15 @@ async fn repair_dir(
         Some(name) => format!("{name}-{}", id.partition),
         None => id.to_string(),
     };
+    for found in &examined.unreadable {
+        say!(
+            "{}: no damage, but {} batches hold records that cannot be read, as their clients sent them; the first is \
+             at offset {}. Move groups behind them with `weir group reset-offsets`",
+            name_of(found.partition),
+            found.batches,
+            found.first
+        );
+    }
     let mut chosen: Vec<Finding> = Vec::new();
     let mut left = false;
     for finding in examined.findings {

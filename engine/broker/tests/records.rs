@@ -214,4 +214,16 @@ fn what_cannot_be_read_hides_nothing_behind_it() {
     assert_eq!(by_time(&mut client, "t", now), (0, 1, now), "a time lookup goes on behind it");
     assert_eq!(by_time(&mut client, "t", now - 6_000), (0, 0, now - 5_000), "its header says it");
     assert_eq!(fetch_all(&mut client, 0, 0).0.len(), 6);
+    // It is told for what it is.
+    let copy = broker.dir.path().with_extension("copy");
+    let copied =
+        std::process::Command::new("cp").arg("-a").arg(broker.dir.path()).arg(&copy).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let repaired = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["repair", copy.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&repaired.stdout);
+    assert!(told.contains("t-0: no damage, but 1 batches"), "{told}");
+    let _ = std::fs::remove_dir_all(copy);
 }

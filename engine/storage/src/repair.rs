@@ -52,6 +52,19 @@ pub struct Examined {
     pub segments: usize,
     /// Bytes of their batches.
     pub bytes: u64,
+    /// Batches that are whole and hold what no reader gets past, as their clients sent it.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Batches of a partition whose records cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Which.
+    pub partition: TopicPartition,
+    /// The first one's base offset.
+    pub first: Offset,
+    /// How many.
+    pub batches: u64,
 }
 
 /// Reads every batch of every partition under `data_dir` and compares with what the journals know, of which
@@ -90,6 +103,7 @@ async fn examine_partition(
     let bases = files.bases.clone();
     let mut next = bases.first().copied().unwrap_or_default();
     let mut epoch = LeaderEpoch(i32::MIN);
+    let (mut unreadable, mut scratch) = (None, Vec::new());
     for (number, &base) in bases.iter().enumerate() {
         let segment = files.segment(base);
         let path = segment.log_path(dir);
@@ -121,7 +135,15 @@ async fn examine_partition(
             epoch: LeaderEpoch(epoch.0),
             gaps: segment.compacted.is_some(),
         };
-        let walked = walk(&path, &file, plan, |batch, _| epoch = batch.leader_epoch()).await?;
+        let walked = walk(&path, &file, plan, |batch, _| {
+            epoch = batch.leader_epoch();
+            if !batch.is_readable(&mut scratch) {
+                let first = batch.base_offset();
+                let found = unreadable.get_or_insert(Unreadable { partition, first, batches: 0 });
+                found.batches += 1;
+            }
+        });
+        let walked = walked.await?;
         examined.segments += 1;
         examined.bytes += u64::from(walked.end);
         next = walked.log_end;
@@ -142,6 +164,7 @@ async fn examine_partition(
             }
         }
     }
+    examined.unreadable.extend(unreadable);
     let finding =
         |what: StorageError| Finding { partition, what, keeps_below: next, known_below, cut: None };
     if let Some(damage) = &notes.damage {

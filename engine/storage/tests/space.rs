@@ -289,6 +289,11 @@ fn offsets_far_apart_are_found() {
             assert_eq!(found.base_offset(), base);
         }
     });
+    let files = disk.files();
+    let stems = files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log"));
+    let stem = |path: &Path| path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+    let bases: Vec<i64> = stems.filter_map(|(path, _)| stem(path)).collect();
+    assert!(bases.len() > 1 && bases.windows(2).all(|pair| pair[1] - pair[0] <= 1 << 31));
 }
 
 /// Whoever works on a log when its partition is deleted meets missing files: that is nobody's failure.
