@@ -452,6 +452,12 @@ impl PartitionSlot {
             (over || self.log.flushed().durable >= end).then_some(over)
         };
         if self.log.changed().until(reached).await {
+            if self.failures.get() != failures && !self.log.is_offline() && !self.closing.get() {
+                // There was no space: with a little of it, it can be tried again.
+                return Err(storage::StorageError::Full {
+                    path: self.log.home().path().to_owned(),
+                });
+            }
             return Err(storage::StorageError::Offline);
         }
         self.producers.save(&self.log, snapshot).await

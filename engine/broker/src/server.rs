@@ -228,20 +228,18 @@ fn on_directory_failed(
 async fn begin_journals(shard: &Rc<Shard>, dirs: &mut [DataDir], recovery: &Recovery) -> bool {
     let shards = shard.mailbox.shards();
     let on_shard = async |to, step: JournalStep| {
-        shard.call(to, move |shard| async move { shard.logs.step(&step).await }).await
+        let body =
+            move |shard: Rc<Shard>| async move { shard.logs.step(&step, &shard.all_logs()).await };
+        shard.call(to, body).await
     };
-    let states = match storage::log_manager::begin_journals(dirs, shards, on_shard).await {
-        Ok(states) => states,
-        Err((number, error)) => {
-            shard.node.dirs[number].health.set_offline(&error);
-            return false;
-        }
-    };
+    let on_failure =
+        |number: usize, error: &StorageError| shard.node.dirs[number].health.set_offline(error);
+    let states = storage::log_manager::begin_journals(dirs, shards, on_shard, on_failure).await;
     for (number, state) in states.iter().enumerate() {
         if let Some(error) = &state.waits {
             warning!("{error}; until there is room for the journal every partition syncs alone");
         }
-        if state.done {
+        if state.done && !state.keeps_old {
             remove_stale_journals(shard, number, recovery).await;
         }
     }
@@ -253,20 +251,8 @@ async fn begin_journals(shard: &Rc<Shard>, dirs: &mut [DataDir], recovery: &Reco
 
 /// Removes journals that this start does not use, of a directory through with the start.
 async fn remove_stale_journals(shard: &Rc<Shard>, number: usize, recovery: &Recovery) {
-    let mut shards = shard.mailbox.shards();
-    if shard.node.config.journal_bytes == 0 {
-        // Then none is used; but where logs begin must be known, and what is refused not be forgotten.
-        let store = move |shard: Rc<Shard>| async move {
-            shard.logs.store_starts(&shard.all_logs()).await;
-            shard.logs.refuses_in(number)
-        };
-        for to in 0..shard.mailbox.shards() {
-            if shard.call(to, store).await {
-                return;
-            }
-        }
-        shards = 0;
-    }
+    let has_journals = shard.node.config.journal_bytes > 0;
+    let shards = if has_journals { shard.mailbox.shards() } else { 0 };
     let dir = &shard.node.dirs[number];
     let replay = &recovery.replays[number];
     if !dir.health.is_offline()

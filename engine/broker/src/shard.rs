@@ -354,7 +354,6 @@ impl Shard {
 
     /// Serves partitions whose logs were opened, many at a time: what is known of their producers is read first.
     async fn serve_opened(self: &Rc<Self>, opened: Vec<Opened>) {
-        let image = self.image();
         let queue = RefCell::new(opened);
         let server = || async {
             loop {
@@ -368,8 +367,16 @@ impl Shard {
                     );
                 }
                 let producers = ProducerState::recover(&log).await;
-                if let Some(topic) = image.by_id.get(&id.topic_id) {
-                    self.serve(id, topic, log, producers);
+                // The topic may have been deleted meanwhile.
+                let image = self.image();
+                match image.by_id.get(&id.topic_id) {
+                    Some(topic) => self.serve(id, topic, log, producers),
+                    None => {
+                        if let Err(error) = self.logs.remove(&log).await {
+                            crate::logging::warning!("partition {id} is not removed: {error}");
+                        }
+                        let _ = self.logs.sync_removed().await;
+                    }
                 }
             }
         };

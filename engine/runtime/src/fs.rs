@@ -189,11 +189,24 @@ pub async fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync(false).await
 }
 
-/// Writes small files as `replace` does, but all of them before any gets its name: if there is no space for one,
-/// nothing was changed. Those that could not be written come back with why; with a full disk nothing is renamed.
+/// What may succeed later: no space, no place for an open file, no memory.
+const PASSING: [i32; 9] = [
+    libc::ENOSPC,
+    libc::EDQUOT,
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOMEM,
+    libc::EINTR,
+    libc::EAGAIN,
+    libc::ENOBUFS,
+    libc::ECANCELED,
+];
+
+/// Writes small files as `replace` does, but all of them before any gets its name: if there is no space for one, or no
+/// place for an open file, nothing was changed. Those that could not be written otherwise come back with why.
 ///
 /// # Errors
-/// ENOSPC, EDQUOT: nothing was changed.
+/// One that may pass: nothing was changed.
 pub async fn replace_all(paths: &[PathBuf], bytes: &[u8]) -> io::Result<Vec<(PathBuf, io::Error)>> {
     let (mut written, mut failed) = (Vec::new(), Vec::new());
     for path in paths {
@@ -204,7 +217,7 @@ pub async fn replace_all(paths: &[PathBuf], bytes: &[u8]) -> io::Result<Vec<(Pat
         };
         match result {
             Ok(()) => written.push((temporary, path)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+            Err(error) if error.raw_os_error().is_some_and(|errno| PASSING.contains(&errno)) => {
                 let written = written.into_iter().map(|(temporary, _)| temporary);
                 written.chain([temporary]).for_each(|path| drop(remove_file(&path)));
                 return Err(error);

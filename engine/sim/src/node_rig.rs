@@ -342,28 +342,23 @@ impl Life {
             let opened = manager.open(own.collect(), &recovery).await;
             logs.borrow_mut().extend(opened.into_iter().map(|opened| (opened.id, opened.log)));
         }
-        let on_shard = async |shard: usize, step| managers[shard].step(&step).await;
-        match begin_journals(&mut dirs, self.shards, on_shard).await {
-            Ok(states) => {
-                for (number, state) in states.iter().enumerate() {
-                    let mut shards = self.shards;
-                    if machine.journal_bytes == 0 {
-                        let all: Vec<Rc<Log>> = logs.borrow().values().cloned().collect();
-                        managers[0].store_starts(&all).await;
-                        shards = 0;
-                    }
-                    let refuses = managers.iter().any(|manager| manager.refuses_in(number));
-                    if state.done
-                        && !(shards == 0 && refuses)
-                        && !shared[number].health.is_offline()
-                    {
-                        let replay = &recovery.replays[number];
-                        let removed = remove_stale_journals(&shared[number].path, replay, shards);
-                        let _ = removed.await;
-                    }
+        let all = || logs.borrow().values().cloned().collect::<Vec<Rc<Log>>>();
+        let on_shard = async |shard: usize, step| {
+            let own = all().into_iter().filter(|log| owner(log.id(), self.shards) == shard);
+            managers[shard].step(&step, &own.collect::<Vec<_>>()).await
+        };
+        let on_failure =
+            |number: usize, error: &StorageError| shared[number].health.set_offline(error);
+        // Sometimes it is tried again, as a broker does as long as one directory waits.
+        for _ in 0..=self.seed % 3 {
+            let states = begin_journals(&mut dirs, self.shards, on_shard, on_failure).await;
+            for (number, state) in states.iter().enumerate() {
+                let shards = if machine.journal_bytes == 0 { 0 } else { self.shards };
+                if state.done && !state.keeps_old && !shared[number].health.is_offline() {
+                    let replay = &recovery.replays[number];
+                    let _ = remove_stale_journals(&shared[number].path, replay, shards).await;
                 }
             }
-            Err((number, error)) => shared[number].health.set_offline(&error),
         }
         managers[0].sweep();
         for home in managers[0].homes() {

@@ -236,16 +236,26 @@ impl DataDir {
                     Err(why) if Superblock::is_newer(&bytes) => {
                         return Err(StorageError::Unusable(format!("{}: {why}", file.display())));
                     }
-                    Err(why) => damaged = Some((file, why)),
+                    Err(why) => {
+                        let is_other = Superblock::is_whole(&bytes);
+                        damaged = Some((file, why, is_other));
+                    }
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => is_missing = true,
                 Err(error) => return Err(StorageError::of(&file, "read", &error)),
             }
         }
         match (best, damaged) {
-            (None, Some((file, why))) => {
+            // Of another version, or no directory of ours at all: someone has to look. Rot is this directory's alone.
+            (None, Some((file, why, is_other))) if is_other || Self::check_new(path).is_ok() => {
                 Err(StorageError::Unusable(format!("{}: {why}", file.display())))
             }
+            (None, Some((path, ..))) => Err(StorageError::Corrupt {
+                path,
+                position: 0,
+                what: "the superblock is damaged and its other copy is missing or damaged too; restore one of them \
+                       from a backup",
+            }),
             (Some(mut best), damaged) if damaged.is_some() || is_missing => {
                 // The other copy may have been the newer one, of one start more. It is written next.
                 best.incarnation += 1;
@@ -291,6 +301,10 @@ impl DataDir {
         let names = |journals: &[KnownJournal]| -> Vec<(u32, u64)> {
             journals.iter().map(|journal| (journal.shard, journal.id)).collect()
         };
+        let known = &self.superblock.journals;
+        if known.start == self.superblock.incarnation && known.journals == journals {
+            return Ok(());
+        }
         // Others than before, or fewer: those that are not used any more are about to go, and neither copy may
         // ask for them.
         let are_others = names(&self.superblock.journals.journals) != names(&journals);
@@ -390,6 +404,14 @@ impl Superblock {
         let crc = crc32c::checksum(&out);
         out.extend_from_slice(&crc.to_be_bytes());
         out
+    }
+
+    /// Whether these bytes are as some program wrote them.
+    fn is_whole(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+            && bytes
+                .split_last_chunk::<4>()
+                .is_some_and(|(body, crc)| u32::from_be_bytes(*crc) == crc32c::checksum(body))
     }
 
     /// Whether a newer program wrote these bytes: no damage, whatever the other copy says.

@@ -10,6 +10,7 @@ use crate::data_dir::DataDir;
 use crate::journal_replay::{Replay, replay_known};
 use crate::log_dir::remove_partition;
 use crate::reserve::{Reserve, with_reserve};
+use model::limits::PARTITIONS_PER_TOPIC_MAX;
 use model::{PartitionIndex, TopicPartition};
 use runtime::timer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,7 +241,8 @@ impl Found {
                     continue;
                 }
                 let topic = topics.get_mut(&id.topic_id);
-                let Some(topic) = topic.filter(|_| id.partition.0 >= 0) else {
+                let may_be = (0..PARTITIONS_PER_TOPIC_MAX).contains(&id.partition.0);
+                let Some(topic) = topic.filter(|_| may_be) else {
                     if is_empty() {
                         remove_unused(&path, id, is_complete);
                     } else {

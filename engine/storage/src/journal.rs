@@ -84,6 +84,8 @@ pub struct Journal {
     me: Weak<Self>,
     work: Notify,
     runs: Cell<bool>,
+    /// So many do not want a snapshot just now.
+    holds: Cell<usize>,
     /// How far the space of each file was written before; all of one found at the start.
     zeroed: [Cell<u64>; JOURNAL_FILES as usize],
     state: RefCell<State>,
@@ -168,6 +170,7 @@ impl Journal {
             me: Weak::clone(me),
             work: Notify::default(),
             runs: Cell::new(false),
+            holds: Cell::new(0),
             zeroed: [const { Cell::new(u64::MAX) }; JOURNAL_FILES as usize],
             state: RefCell::new(State {
                 start,
@@ -243,6 +246,10 @@ impl Journal {
     /// # Errors
     /// The disk's. When it is full the journal takes nothing and tries again later.
     pub async fn begin_start(&self) -> Result<(), StorageError> {
+        if self.state.borrow().current.is_some() {
+            // Tried again because of another shard or directory: what this one wrote still says all.
+            return Ok(());
+        }
         let begun = self.begin_anew().await;
         if let Err(error) = &begun {
             self.fail(error);
@@ -255,13 +262,16 @@ impl Journal {
     /// # Errors
     /// As `begin_start`.
     pub async fn commit_start(&self) -> Result<(), StorageError> {
+        if self.state.borrow().is_begun {
+            return Ok(());
+        }
         let number = self.state.borrow().start.number;
         let is_begun = self.state.borrow().current.is_some();
         let committed =
             if is_begun { self.write_mark(EntryKind::PreviousDone, number).await } else { Ok(()) };
         self.state.borrow_mut().is_begun = is_begun && committed.is_ok();
         if let Err(error) = &committed {
-            self.state.borrow_mut().current = None;
+            self.give_up_begun();
             self.fail(error);
         }
         if !self.runs.replace(true) {
@@ -305,13 +315,19 @@ impl Journal {
         }
         let begun = self.begin_file().await;
         if begun.is_err() {
-            // Nothing was handed over yet: the next try begins the same file again.
-            let mut state = self.state.borrow_mut();
-            state.current = None;
-            state.entries.clear();
-            state.pieces.clear();
+            self.give_up_begun();
         }
         begun
+    }
+
+    /// Nothing was handed over yet: the next try writes over the same file, under a higher number, so that what is
+    /// left of this one is not taken for frames of it.
+    fn give_up_begun(&self) {
+        let mut state = self.state.borrow_mut();
+        state.current = None;
+        state.entries.clear();
+        state.pieces.clear();
+        state.start.sequence += JOURNAL_FILES;
     }
 
     fn fail(&self, error: &StorageError) {
@@ -423,8 +439,7 @@ impl Journal {
                 return Journaled::Failed(error.clone());
             }
             let too_large = frame_bytes(2, entry.len as usize) > self.frame_bytes_max;
-            let not_begun = !state.is_begun && clock::now() < state.retry_at;
-            if state.closing || too_large || not_begun || !self.runs.get() {
+            if state.closing || too_large || !state.is_begun {
                 pieces.clear();
                 return Journaled::NoRoom;
             }
@@ -465,6 +480,12 @@ impl Journal {
             drop(state);
             self.work.notify();
         }
+    }
+
+    /// While held, no snapshot is written: logs are being opened, and what opening put in place is not durable yet.
+    pub(crate) fn hold_snapshots(&self, hold: bool) {
+        let holds = self.holds.get();
+        self.holds.set(if hold { holds + 1 } else { holds - 1 });
     }
 
     /// Writes frames until closed.
@@ -511,8 +532,8 @@ impl Journal {
             self.refuse_all(&error);
             return;
         }
-        if let Err(error) = self.begin_late().await {
-            self.refuse_all(&error);
+        if !self.state.borrow().is_begun {
+            self.refuse_all(&StorageError::Full { path: self.data_dir.clone() });
             return;
         }
         if std::mem::take(&mut self.state.borrow_mut().previous_cleaned) {
@@ -549,26 +570,6 @@ impl Journal {
             Err(outcome) => outcome,
         };
         self.settle(&outcome);
-    }
-
-    /// Begins the journal if a full disk did not let it begin at the start.
-    async fn begin_late(&self) -> Result<(), StorageError> {
-        if self.state.borrow().is_begun {
-            return Ok(());
-        }
-        if clock::now() < self.state.borrow().retry_at {
-            return Err(StorageError::Full { path: self.data_dir.clone() });
-        }
-        // Other shards' journals were begun long ago, with all that they knew.
-        self.begin_anew().await?;
-        let number = self.state.borrow().start.number;
-        let committed = self.write_mark(EntryKind::PreviousDone, number).await;
-        let mut state = self.state.borrow_mut();
-        match &committed {
-            Ok(()) => state.is_begun = true,
-            Err(_) => state.current = None,
-        }
-        committed
     }
 
     /// Writes down that the file before this one is not needed any more.
@@ -793,7 +794,7 @@ impl Journal {
     async fn turn_over(&self) -> Result<(), Journaled> {
         let (entries, pieces, users) = {
             let mut state = self.state.borrow_mut();
-            if state.previous_busy || clock::now() < state.retry_at {
+            if state.previous_busy || clock::now() < state.retry_at || self.holds.get() > 0 {
                 return Err(Journaled::NoRoom);
             }
             state.previous_busy = true;

@@ -21,9 +21,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Partitions opened at a time.
 const AT_A_TIME: usize = 32;
+const SYNC_TRIES: usize = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(250);
 /// Partitions made or removed between two turns of the ring.
 const BETWEEN_TURNS: usize = 16;
 
@@ -96,6 +99,8 @@ pub struct JournalState {
     pub known: Option<KnownJournal>,
     /// Why it was not done, if that may pass.
     pub waits: Option<StorageError>,
+    /// Journals of earlier starts must stay, although there is none now: a partition is refused that only they know.
+    pub keeps_old: bool,
 }
 
 /// The logs of one shard.
@@ -107,7 +112,19 @@ pub struct LogManager {
     refused: RefCell<BTreeMap<TopicPartition, Refused>>,
     /// Partitions whose directories were made and whose topic is not stored yet, with their directory.
     made: RefCell<BTreeMap<TopicPartition, usize>>,
-    sweeps: Rc<Cell<bool>>,
+    /// The refused partition that is tried again just now.
+    opening: Cell<Option<TopicPartition>>,
+    sweeps: Rc<Cell<Sweep>>,
+}
+
+/// Whether files of deleted partitions are being removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sweep {
+    #[default]
+    Rests,
+    Runs,
+    /// More came meanwhile.
+    RunsAgain,
 }
 
 impl LogManager {
@@ -138,6 +155,7 @@ impl LogManager {
             homes,
             refused: RefCell::default(),
             made: RefCell::default(),
+            opening: Cell::new(None),
             sweeps: Rc::default(),
         }
     }
@@ -223,24 +241,26 @@ impl LogManager {
                     "it has a directory with records in each of {}; move all but one of them away",
                     paths.join(", ")
                 ));
+                self.carry_everywhere(id, found);
                 (Err(error), PartitionNotes::default())
             }
             None => {
-                let knows = |number: &usize| found.replays[*number].partitions.contains_key(&id);
-                let number = (0..found.replays.len()).find(knows);
+                self.carry_everywhere(id, found);
                 let error = StorageError::Unusable(
                     "no directory of log.dirs that can be read holds it; bring the missing one back, restore it \
                      from a backup, or delete the topic"
                         .into(),
                 );
-                // Whichever journal knows it goes on knowing it.
-                match number {
-                    Some(number) => {
-                        self.homes[number].carry(id, &noted(number));
-                        (Err(error), noted(number))
-                    }
-                    None => (Err(error), PartitionNotes::default()),
-                }
+                (Err(error), PartitionNotes::default())
+            }
+        }
+    }
+
+    /// Whichever journals know a partition that is in no place go on knowing it.
+    fn carry_everywhere(&self, id: TopicPartition, found: &Recovery) {
+        for (home, replay) in self.homes.iter().zip(&found.replays) {
+            if replay.partitions.contains_key(&id) {
+                home.carry(id, &replay.notes_of(id));
             }
         }
     }
@@ -283,10 +303,19 @@ impl LogManager {
     /// Makes durable what opening put in place: nothing of it counts before.
     async fn sync_opened(&self) {
         for home in self.homes.iter().filter(|home| !home.health().is_offline()) {
-            let synced = match home.sync_names().await {
+            let sync = async || match home.sync_names().await {
                 Ok(()) => home.sync_recovered().await,
                 failed => failed,
             };
+            // Too many open files are nobody's fault; but nothing of this directory counts before it is synced.
+            let mut synced = sync().await;
+            for _ in 1..SYNC_TRIES {
+                if !synced.as_ref().is_err_and(StorageError::is_passing) {
+                    break;
+                }
+                timer::sleep(BETWEEN_TRIES).await;
+                synced = sync().await;
+            }
             if let Err(error) = synced {
                 home.health().set_offline(&error);
             }
@@ -301,18 +330,31 @@ impl LogManager {
             refused.iter().filter(passes).map(|(id, _)| *id).collect()
         };
         let mut opened = Vec::new();
+        let hold = |hold| {
+            self.homes
+                .iter()
+                .filter_map(|home| home.journal())
+                .for_each(|j| j.hold_snapshots(hold));
+        };
+        hold(true);
         for id in passing {
             let Some(refused) = self.refused.borrow_mut().remove(&id) else { continue };
             let Refused { settings, home, notes, .. } = refused;
             let number = home.expect("what passes was met in a directory");
-            match self.open_one(number, id, settings, &notes).await {
+            self.opening.set(Some(id));
+            let result = self.open_one(number, id, settings, &notes).await;
+            let is_deleted = self.opening.take().is_none();
+            match result {
                 Ok((log, recovered)) => opened.push(Opened { id, log, recovered }),
+                // Its topic went meanwhile: what is left of it goes with the next start.
+                Err(_) if is_deleted => self.homes[number].forget(id),
                 Err(error) => self.refuse(id, settings, home, notes, error),
             }
         }
         if !opened.is_empty() {
             self.sync_opened().await;
         }
+        hold(false);
         opened
     }
 
@@ -413,6 +455,11 @@ impl LogManager {
         let ids: Vec<TopicPartition> =
             self.refused.borrow().keys().copied().filter(|id| is_deleted(*id)).collect();
         let mut result = Ok(());
+        if self.opening.get().is_some_and(&is_deleted) {
+            // Whoever opens it finds that out; the topic is not known to be gone before.
+            self.opening.set(None);
+            result = Err(StorageError::Unusable("a partition of the topic is being opened".into()));
+        }
         for id in ids {
             let Some(refused) = self.refused.borrow_mut().remove(&id) else { continue };
             if let Some(number) = refused.home {
@@ -448,16 +495,22 @@ impl LogManager {
     /// Gives back the space of partitions that were deleted, in a task of its own.
     pub fn sweep(&self) {
         let paths: Vec<PathBuf> = self.homes.iter().map(|home| home.path().to_owned()).collect();
-        if self.sweeps.replace(true) {
-            // It looks again when it is through.
+        if self.sweeps.get() != Sweep::Rests {
+            self.sweeps.set(Sweep::RunsAgain);
             return;
         }
+        self.sweeps.set(Sweep::Runs);
         let sweeps = Rc::clone(&self.sweeps);
         runtime::spawn(async move {
-            for path in &paths {
-                sweep_deleted(path).await;
+            loop {
+                for path in &paths {
+                    sweep_deleted(path).await;
+                }
+                if sweeps.replace(Sweep::Runs) == Sweep::Runs {
+                    break;
+                }
             }
-            sweeps.set(false);
+            sweeps.set(Sweep::Rests);
         });
     }
 
@@ -471,25 +524,25 @@ impl LogManager {
         online.min_by_key(|n| (homed[*n], turn(*n))).ok_or(StorageError::Offline)
     }
 
-    /// Does one step of the start with the journals; what came of it, by directory.
-    pub async fn step(&self, step: &JournalStep) -> Vec<JournalState> {
+    /// Does one step of the start with the journals; what came of it, by directory. `logs` are those it serves: without a
+    /// journal, where they begin is written beside them.
+    pub async fn step(&self, step: &JournalStep, logs: &[Rc<Log>]) -> Vec<JournalState> {
         let mut states = Vec::new();
         for (number, home) in self.homes.iter().enumerate() {
-            let Some(journal) = home.journal() else {
-                states.push(JournalState { done: true, ..JournalState::default() });
-                continue;
-            };
-            let result = match step {
+            let result = match (step, home.journal()) {
                 // Opening failed half-way: what the older files know must not be forgotten.
                 _ if home.health().is_offline() => Err(StorageError::Offline),
-                JournalStep::Begin => {
+                (JournalStep::Begin, None) => store_starts(home, logs).await,
+                (JournalStep::Begin, Some(journal)) => {
                     with_reserve(home.reserve(), async || journal.begin_start().await).await
                 }
-                JournalStep::Commit(begun) if begun[number] => journal.commit_start().await,
-                JournalStep::Commit(_) => Err(StorageError::Offline),
+                (JournalStep::Commit(begun), _) if !begun[number] => Err(StorageError::Offline),
+                (JournalStep::Commit(_), None) => Ok(()),
+                (JournalStep::Commit(_), Some(journal)) => journal.commit_start().await,
             };
             let mut state = JournalState { done: result.is_ok(), ..JournalState::default() };
-            state.known = journal.known();
+            state.known = home.journal().and_then(|journal| journal.known());
+            state.keeps_old = home.journal().is_none() && self.refuses_in(number);
             match result {
                 Ok(()) | Err(StorageError::Offline) => {}
                 Err(error) if error.is_passing() => state.waits = Some(error),
@@ -498,16 +551,6 @@ impl LogManager {
             states.push(state);
         }
         states
-    }
-
-    /// Writes down where each log begins that its files do not say, for a start without a journal.
-    pub async fn store_starts(&self, logs: &[Rc<Log>]) {
-        for log in logs.iter().filter(|log| log.home().journal().is_none()) {
-            let stored = log.store_start(log.log_start()).await;
-            if let Err(error) = stored.as_ref() {
-                log.home().health().set_offline(error);
-            }
-        }
     }
 
     /// Whether a partition in this directory is refused: what the journals know of it must stay.
@@ -533,22 +576,29 @@ impl LogDir {
     }
 }
 
+/// Writes down where logs begin whose files do not say it.
+async fn store_starts(home: &Rc<LogDir>, logs: &[Rc<Log>]) -> Result<(), StorageError> {
+    for log in logs.iter().filter(|log| Rc::ptr_eq(log.home(), home) && !log.files_say_start()) {
+        with_reserve(home.reserve(), async || log.store_start(log.log_start()).await).await?;
+    }
+    Ok(())
+}
+
 /// Begins the journals of all shards as one: after every shard has opened its logs, before anything is appended.
-/// `on_shard` does a step on a shard. Returns which directories are through with it, by number; the others' partitions
-/// sync alone, and it may be tried again.
-///
-/// # Errors
-/// A directory, by number, whose superblock could not be written.
+/// `on_shard` does a step on a shard, `on_failure` is told of a directory, by number, whose superblock cannot be written.
+/// Returns what came of it by directory; where it is not done partitions sync alone, and it may be tried again.
 pub async fn begin_journals(
     dirs: &mut [DataDir],
     shards: usize,
     on_shard: impl AsyncFn(usize, JournalStep) -> Vec<JournalState>,
-) -> Result<Vec<JournalState>, (usize, StorageError)> {
+    on_failure: impl Fn(usize, &StorageError),
+) -> Vec<JournalState> {
     let mut states = vec![JournalState { done: true, ..JournalState::default() }; dirs.len()];
     let mut known: Vec<Vec<KnownJournal>> = vec![Vec::new(); dirs.len()];
     let mut merge = |states: &mut Vec<JournalState>, of_shard: Vec<JournalState>, last: bool| {
         for (number, state) in of_shard.into_iter().enumerate() {
             states[number].done &= state.done;
+            states[number].keeps_old |= state.keeps_old;
             if states[number].waits.is_none() {
                 states[number].waits = state.waits;
             }
@@ -563,12 +613,20 @@ pub async fn begin_journals(
         merge(&mut states, on_shard(shard, JournalStep::Commit(begun.clone())).await, true);
     }
     for (number, dir) in dirs.iter_mut().enumerate() {
-        if states[number].done {
-            let journals = std::mem::take(&mut known[number]);
-            dir.note_journals(journals).await.map_err(|error| (number, error))?;
+        let state = &mut states[number];
+        if !state.done || state.keeps_old {
+            continue;
+        }
+        if let Err(error) = dir.note_journals(std::mem::take(&mut known[number])).await {
+            state.done = false;
+            if error.is_passing() {
+                state.waits = Some(error);
+            } else {
+                on_failure(number, &error);
+            }
         }
     }
-    Ok(states)
+    states
 }
 
 /// Removes journals that are not needed any more, of a directory through with `begin_journals` in which nothing is

@@ -203,6 +203,14 @@ impl Log {
         }
     }
 
+    /// Whether its files alone say where it begins.
+    pub(crate) fn files_say_start(&self) -> bool {
+        let state = self.state.borrow();
+        let is_empty = state.segments.iter().all(|segment| segment.end == 0);
+        let first = state.segments.first().map_or(Offset::ZERO, |first| first.base);
+        state.log_start == Offset::ZERO || !is_empty && state.log_start == first
+    }
+
     /// Writes down beside the segments where the log begins: for when no journal can say so.
     ///
     /// # Errors
