@@ -86,12 +86,14 @@ fn a_directory_that_is_away_keeps_its_deleted_topics_from_being_forgotten() {
         catalog.deleted.push(TopicId([3; 16]));
         assert!(catalog.store(&[&paths[0]]).await.unwrap().is_empty());
         let deleted = make("/b", id(3, 0), true).await;
+        let unused = make("/a", id(9, 0), false).await;
         let alone = find(&paths[..1], 1).await.unwrap();
         assert_eq!(alone.catalog.deleted, [TopicId([3; 16])]);
+        assert!(fs::list(&unused).is_ok(), "the catalog that is away may know its topic");
         assert!(!alone.is_complete());
         drop(alone);
         find(&paths, 1).await.unwrap();
-        assert!(fs::list(&deleted).is_err());
+        assert!(fs::list(&deleted).is_err() && fs::list(&unused).is_err());
     });
 }
 

@@ -107,10 +107,14 @@ fn records_are_deleted_when_disk_and_journal_are_full() {
 #[test]
 fn a_log_that_was_deleted_whole_opens_again() {
     // At once; or in so many steps that the blocks kept for that are used up too.
-    [1, 30].into_iter().for_each(a_log_deleted_in_steps_opens_again);
+    // (Of its files some come back with a power cut: not in every one.)
+    for seed in 0..6 {
+        a_log_deleted_in_steps_opens_again(1, seed);
+    }
+    a_log_deleted_in_steps_opens_again(30, 0);
 }
 
-fn a_log_deleted_in_steps_opens_again(steps: i64) {
+fn a_log_deleted_in_steps_opens_again(steps: i64, seed: u64) {
     let disk = Disk::default();
     on_twin(&disk, async {
         let (home, _) = start(true).await;
@@ -141,22 +145,20 @@ fn a_log_deleted_in_steps_opens_again(steps: i64) {
         }
     });
     let end = Offset(steps.max(2));
-    for seed in 0..8 {
-        disk.power_cut(seed);
-        on_twin(&disk, async {
-            let (home, found) = start(true).await;
-            let notes = found.notes_of(partition(0));
-            let (log, _) = Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap();
-            assert_eq!((log.log_start(), log.log_end()), (end, end));
-        });
-    }
+    disk.power_cut(seed);
+    on_twin(&disk, async {
+        let (home, found) = start(true).await;
+        let notes = found.notes_of(partition(0));
+        let (log, _) = Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap();
+        assert_eq!((log.log_start(), log.log_end()), (end, end));
+    });
 }
 
 /// A process is killed while it writes where a log begins, the next one starts, and then the power goes: what the start
 /// removed was deleted for good, or it removed nothing.
 #[test]
 fn a_start_believes_the_journal_only_once_it_is_durable() {
-    for step in 0..40 {
+    for (step, seed) in (0..40).flat_map(|step| (0..2).map(move |seed| (step, seed))) {
         let disk = Disk::default();
         let filled = async {
             let (home, _) = start(true).await;
@@ -164,7 +166,7 @@ fn a_start_believes_the_journal_only_once_it_is_durable() {
             home.sync_names().await.unwrap();
             home.journal().unwrap().begin().await.unwrap();
             for _ in 0..12 {
-                append(&log, &batch(&[1; 100_000]));
+                append(&log, &batch(&[1; 70_000]));
                 flush_all(&log, true).await;
             }
             timer::sleep(Duration::from_millis(100)).await;
@@ -190,7 +192,7 @@ fn a_start_believes_the_journal_only_once_it_is_durable() {
             let notes = found.notes_of(partition(0));
             drop(Log::open(&home, partition(0), SETTINGS, &notes).await.unwrap());
         });
-        disk.power_cut(step);
+        disk.power_cut(seed);
         on_twin(&disk, async {
             let (home, found) = start(true).await;
             let notes = found.notes_of(partition(0));
