@@ -215,11 +215,14 @@ impl LogDir {
     /// # Errors
     /// The disk's.
     pub async fn sync_recovered(&self) -> Result<(), StorageError> {
-        if !self.owes_sync.replace(false) {
+        if !self.owes_sync.get() {
             return Ok(());
         }
         let synced = fs::sync_file_system(&self.path).await;
-        synced.map_err(|error| StorageError::of(&self.path, "syncfs", &error))
+        synced.map_err(|error| StorageError::of(&self.path, "syncfs", &error))?;
+        // Owed as long as it did not succeed.
+        self.owes_sync.set(false);
+        Ok(())
     }
 
     /// How many files its logs may have open; 2,000 unless told. With fewer than logs that are written to, each
