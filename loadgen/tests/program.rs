@@ -3,9 +3,12 @@
 
 use runtime::fs::TemporaryDir;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+/// Nobody listens there, and nobody is given it who asks for any port: one that was only just free
+/// may be another test's a moment later.
+const CLOSED: &str = "127.0.0.1:1";
 
 fn loadgen(args: &[&str], output: &TemporaryDir) -> Output {
     let result = output.path().join("result");
@@ -94,12 +97,11 @@ fn one_command_runs_verifies_and_reports() {
 #[test]
 fn metrics_that_cannot_be_read_leave_a_note_and_the_rest_of_the_report() {
     let dir = temporary();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut args = words("--rate 1000 --duration 1s --warmup 200ms --quiet --broker-metrics");
-    args.push(&closed);
+    args.push(CLOSED);
     let output = loadgen(&args, &dir);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains(&format!("no stages of the broker: http://{closed}/metrics")), "{text}");
+    assert!(text.contains(&format!("no stages of the broker: http://{CLOSED}/metrics")), "{text}");
     let json = result(&dir);
     assert_eq!(json["broker_stages"], serde_json::json!([]), "{text}");
     assert_eq!(json["verification"]["complete"], true, "{text}");
@@ -134,11 +136,10 @@ fn groups_grow_and_shrink_and_see_everything_once() {
 #[test]
 fn endings_have_their_exit_codes_and_one_clear_line() {
     let dir = temporary();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (args, code, said) in [
         (&["--rate", "lots"][..], 1, "--rate"),
         (&["--no-such-flag"], 1, "--no-such-flag"),
-        (&["--bootstrap-server", &closed], 5, "cannot reach broker"),
+        (&["--bootstrap-server", CLOSED], 5, "cannot reach broker"),
         (&["--bootstrap-server", "no-such-host.invalid:1"], 5, "cannot reach broker"),
         (&["--replication-factor", "3", "--quiet"], 5, "INVALID_REPLICATION_FACTOR"),
     ] {

@@ -28,9 +28,15 @@ fn value(metrics: &str, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
 }
 
+/// A free port of an address of this machine on which nothing else here listens or connects: on the
+/// usual one another test's broker may be given it before this one's.
+fn free_on(address: &str) -> String {
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().to_string()
+}
+
 #[test]
 fn every_stage_of_a_request_is_told_with_how_long_it_took() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = free_on("127.0.0.2");
     let broker = Broker::start(&["--weir.metrics.listen", &free, "--weir.shards", "2"]);
     let mut client = broker.client();
     client.create("t", 4);
@@ -85,7 +91,7 @@ fn every_stage_of_a_request_is_told_with_how_long_it_took() {
 
 #[test]
 fn whoever_is_not_prometheus_gets_an_error_and_harms_nobody() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = free_on("127.0.0.3");
     let broker = Broker::start(&["--weir.metrics.listen", &free]);
     // More than are served at a time: they say nothing and are let go.
     let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(&free).unwrap()).collect();
