@@ -55,8 +55,7 @@ pub fn run(
     let shards = if config.shards == 0 { per_quota() } else { config.shards };
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
     let started = runtime.block_on(start(config, shards, open_files)).expect("only the twin stops");
-    let Started { node, mut dirs, catalog, is_complete, mut listeners, metrics, recovery } =
-        started?;
+    let Started { node, mut dirs, catalog, store, mut listeners, metrics, recovery } = started?;
     let address = listeners[0].local_address().map_err(|error| error.to_string())?;
     let mut seats = mesh::<Message>(shards);
     let image = MetadataImage::new(&catalog, &node.config);
@@ -90,7 +89,7 @@ pub fn run(
     thread::pin_current(cpus[0]);
     let clean = runtime
         .block_on(async {
-            topics::install(CatalogStore::new(catalog, is_complete));
+            topics::install(store);
             let shard = begin(Arc::clone(&node), seat, &recovery);
             shard.open_all(image, &recovery).await;
             for to in 1..shards {
@@ -175,7 +174,7 @@ struct Started {
     node: Arc<Node>,
     dirs: Vec<DataDir>,
     catalog: Catalog,
-    is_complete: bool,
+    store: CatalogStore,
     listeners: Vec<Listener>,
     metrics: Option<Listener>,
     recovery: Arc<Recovery>,
@@ -288,7 +287,7 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
     let mut found =
         find(&config.data_dirs, config.node_id).await.map_err(|error| error.to_string())?;
     tell_found(&found);
-    let is_complete = found.is_complete();
+    let store = found.catalog_store();
     let catalog = std::mem::take(&mut found.catalog);
     let (found_dirs, recovery) = found.split();
     let left = Arc::new(AtomicUsize::new(found_dirs.len()));
@@ -322,7 +321,7 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
         config,
     };
     let (node, recovery) = (Arc::new(node), Arc::new(recovery));
-    Ok(Started { node, dirs, catalog, is_complete, listeners, metrics, recovery })
+    Ok(Started { node, dirs, catalog, store, listeners, metrics, recovery })
 }
 
 /// A shard's listener and the connections it let in.

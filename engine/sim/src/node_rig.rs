@@ -299,7 +299,7 @@ impl Life {
     async fn start(&self) -> Result<Rc<Node>, StorageError> {
         let machine = &self.machine;
         let mut found = find(&self.dirs(), 1).await?;
-        let is_complete = found.is_complete();
+        let (is_complete, store) = (found.is_complete(), found.catalog_store());
         found.warnings.iter().for_each(|text| println!("    {text}"));
         let catalog = std::mem::take(&mut found.catalog);
         let (dirs, recovery) = found.split();
@@ -366,7 +366,6 @@ impl Life {
                 let _ = home.reserve().take().await;
             }
         }
-        let store = CatalogStore::new(catalog.clone(), is_complete);
         let node = Rc::new(Node { _dirs: dirs, managers, store, logs, epoch, settings });
         self.check_topics(&catalog.topics);
         self.begun.set(true);

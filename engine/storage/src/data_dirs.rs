@@ -10,6 +10,7 @@ use crate::data_dir::DataDir;
 use crate::journal_replay::{Replay, replay_known};
 use crate::log_dir::remove_partition;
 use crate::reserve::{Reserve, with_reserve};
+use crate::topic_changes::CatalogStore;
 use model::limits::PARTITIONS_PER_TOPIC_MAX;
 use model::{PartitionIndex, TopicPartition};
 use runtime::timer;
@@ -61,6 +62,8 @@ pub struct Found {
     pub places: BTreeMap<TopicPartition, Place>,
     /// What the operator should read, each a sentence.
     pub warnings: Vec<String>,
+    /// Every directory holds the catalog.
+    is_stored: bool,
 }
 
 impl Found {
@@ -73,6 +76,12 @@ impl Found {
             replays.push(replay);
         }
         (dirs, Recovery { replays, places: self.places })
+    }
+
+    /// What changes the catalog from here on.
+    #[must_use]
+    pub fn catalog_store(&self) -> CatalogStore {
+        CatalogStore::new(self.catalog.clone(), self.is_complete(), self.is_stored)
     }
 
     /// Whether all directories that may hold partitions are there.
@@ -133,8 +142,8 @@ pub async fn find(paths: &[PathBuf], node_id: i32) -> Result<Found, StorageError
              the older catalog is called {new} from now on"
         ));
     }
-    let mut found =
-        Found { dirs, failed, catalog: Catalog::default(), places: BTreeMap::new(), warnings };
+    let (none, places) = (Catalog::default(), BTreeMap::new());
+    let mut found = Found { dirs, failed, catalog: none, places, warnings, is_stored: true };
     is_behind |= found.place_partitions(&mut catalog, &listed).await;
     let ids: Vec<_> = found.dirs.iter().map(|found| found.dir.superblock().directory_id).collect();
     let missing = catalog.directories.iter().filter(|id| !ids.contains(id)).count();
@@ -304,6 +313,7 @@ impl Found {
                 stored = with_reserve(&found.reserve, store).await;
             }
         }
+        self.is_stored = stored.is_ok();
         match stored {
             Ok(failed) => {
                 self.failed.extend(failed.iter().cloned());

@@ -244,7 +244,7 @@ impl Journal {
     /// every shard's journal has come this far: what goes from one shard to another is then in both.
     ///
     /// # Errors
-    /// The disk's. When it is full the journal takes nothing and tries again later.
+    /// The disk's. When it is full the journal takes nothing, and who calls this calls it again later.
     pub async fn begin_start(&self) -> Result<(), StorageError> {
         if self.state.borrow().current.is_some() {
             // Tried again because of another shard or directory: what this one wrote still says all.

@@ -39,7 +39,7 @@ pub enum TopicStep {
 pub enum NotChanged<E> {
     /// Who asked does not want it any more.
     Refused(E),
-    /// The disk does not let it: everything is as it was.
+    /// The disk does not let it: the topics are as they were, and directories that failed are offline.
     Disk(StorageError),
 }
 
@@ -48,16 +48,18 @@ pub struct CatalogStore {
     catalog: RefCell<Catalog>,
     /// All directories that may hold partitions were there at the start.
     is_complete: bool,
+    /// Every directory in use holds a copy of it, so that partitions may be made there.
+    is_everywhere: Cell<bool>,
     /// Nothing is left anywhere of the topics known as deleted.
     is_swept: Cell<bool>,
 }
 
 impl CatalogStore {
     /// Goes on with the catalog that a start found.
-    #[must_use]
-    pub fn new(catalog: Catalog, is_complete: bool) -> Self {
+    pub(crate) fn new(catalog: Catalog, is_complete: bool, is_everywhere: bool) -> Self {
         let is_swept = Cell::new(catalog.deleted.is_empty());
-        Self { catalog: RefCell::new(catalog), is_complete, is_swept }
+        let is_everywhere = Cell::new(is_everywhere);
+        Self { catalog: RefCell::new(catalog), is_complete, is_everywhere, is_swept }
     }
 
     /// Changes the topics on all shards. `homes` are the data directories; `on_shard` does a step on a shard.
@@ -122,33 +124,48 @@ impl CatalogStore {
         is_stored: &Cell<bool>,
     ) -> Result<(), StorageError> {
         if !change.new.is_empty() {
+            // A directory with partitions and no catalog is refused. The start could not store it.
+            if !self.is_everywhere.get() {
+                let before = self.catalog.borrow().clone();
+                store_everywhere(&before, homes, &Cell::new(false)).await?;
+                self.is_everywhere.set(true);
+            }
             for shard in 0..shards {
                 on_shard(shard, TopicStep::Make, change).await?;
             }
         }
-        let online: Vec<&Rc<LogDir>> =
-            homes.iter().filter(|home| !home.health().is_offline()).collect();
-        if online.is_empty() {
-            return Err(StorageError::Offline);
+        store_everywhere(&change.catalog, homes, is_stored).await
+    }
+}
+
+/// Stores the catalog in all directories in use. One is enough: another that fails holds an older one, and is offline.
+/// `is_stored` is set once a copy may have been replaced.
+async fn store_everywhere(
+    catalog: &Catalog,
+    homes: &[Rc<LogDir>],
+    is_stored: &Cell<bool>,
+) -> Result<(), StorageError> {
+    let online: Vec<&Rc<LogDir>> =
+        homes.iter().filter(|home| !home.health().is_offline()).collect();
+    if online.is_empty() {
+        return Err(StorageError::Offline);
+    }
+    let paths: Vec<&Path> = online.iter().map(|home| home.path()).collect();
+    let store = async || catalog.store(&paths).await;
+    let mut stored = store().await;
+    for home in &online {
+        if stored.as_ref().is_err_and(StorageError::is_full) {
+            stored = with_reserve(home.reserve(), store).await;
         }
-        let paths: Vec<&Path> = online.iter().map(|home| home.path()).collect();
-        let store = async || change.catalog.store(&paths).await;
-        let mut stored = store().await;
-        for home in &online {
-            if stored.as_ref().is_err_and(StorageError::is_full) {
-                stored = with_reserve(home.reserve(), store).await;
-            }
-        }
-        // One directory is enough; another that fails holds an older catalog, and is offline.
-        let failed = stored?;
-        is_stored.set(true);
-        for (path, error) in &failed {
-            let home = online.iter().find(|home| home.path() == path).expect("stored there");
-            home.health().set_offline(error);
-        }
-        match failed.into_iter().next() {
-            Some((_, error)) if online.iter().all(|home| home.health().is_offline()) => Err(error),
-            _ => Ok(()),
-        }
+    }
+    let failed = stored?;
+    is_stored.set(true);
+    for (path, error) in &failed {
+        let home = online.iter().find(|home| home.path() == path).expect("stored there");
+        home.health().set_offline(error);
+    }
+    match failed.into_iter().next() {
+        Some((_, error)) if online.iter().all(|home| home.health().is_offline()) => Err(error),
+        _ => Ok(()),
     }
 }
