@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use storage::repair::GivenUp;
 
 fn command() -> Command {
     let mut serve = Command::new("serve").about("Run a broker").arg(
@@ -58,8 +59,9 @@ fn command() -> Command {
                 .about("Look for damage in data directories; cut off what is lost, if told to")
                 .long_about(
                     "Reads every batch and every journal of stopped brokers' data directories and tells what is \
-                     damaged: which file, where, and what a cut would keep. Changes nothing unless --cut is \
-                     given. What is cut off is copied to DIR/quarantine first. Exit code 3: damage is left.",
+                     damaged: which file, where, and what a cut would keep. Also tells which whole batches hold \
+                     records that no reader gets past. Changes nothing unless --cut or --empty-unreadable \
+                     is given. What goes is copied to DIR/quarantine first. Exit code 3: damage is left.",
                 )
                 .arg(
                     Arg::new("partition")
@@ -73,6 +75,13 @@ fn command() -> Command {
                         .long("cut")
                         .action(ArgAction::SetTrue)
                         .help("Cut each damaged partition in front of its damage: later records are lost"),
+                )
+                .arg(
+                    Arg::new("empty-unreadable")
+                        .long("empty-unreadable")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("cut")
+                        .help("Take the records out of batches that cannot be read; offsets stay as they are"),
                 )
                 .arg(
                     Arg::new("dirs")
@@ -111,7 +120,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let dirs: Vec<PathBuf> = args.get_many("dirs").into_iter().flatten().cloned().collect();
             let only: Vec<String> =
                 args.get_many("partition").into_iter().flatten().cloned().collect();
-            return tools::repair(&dirs, &only, args.get_flag("cut"));
+            let give_up = if args.get_flag("cut") {
+                Some(GivenUp::FromDamage)
+            } else {
+                args.get_flag("empty-unreadable").then_some(GivenUp::Unreadable)
+            };
+            return tools::repair(&dirs, &only, give_up);
         }
         ("completion", args) => {
             let shell: Shell = *args.get_one("shell").expect("clap requires it");

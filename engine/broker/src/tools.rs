@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use storage::StorageError;
 use storage::catalog::Catalog;
 use storage::data_dir::DataDir;
-use storage::repair::{Finding, cut, examine};
+use storage::repair::{GivenUp, examine, mend};
 
 const DAMAGED: u8 = 3;
 
@@ -59,14 +59,14 @@ pub(crate) fn inspect(files: &[PathBuf], details: bool) -> ExitCode {
 }
 
 /// Looks for damage, and cuts it off if told to.
-pub(crate) fn repair(dirs: &[PathBuf], only: &[String], cuts: bool) -> ExitCode {
+pub(crate) fn repair(dirs: &[PathBuf], only: &[String], give_up: Option<GivenUp>) -> ExitCode {
     let repaired = on_ring(async {
         let paths: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
         let names = names_of(&paths).await?;
         let mut left = false;
         let mut seen = Vec::new();
         for dir in dirs {
-            left |= repair_dir(dir, &names, only, cuts, &mut seen).await?;
+            left |= repair_dir(dir, &names, only, give_up, &mut seen).await?;
         }
         if let Some(unknown) = only.iter().find(|name| !seen.contains(*name)) {
             say!("{unknown}: no damage found");
@@ -93,7 +93,7 @@ async fn repair_dir(
     dir: &Path,
     names: &BTreeMap<model::TopicId, String>,
     only: &[String],
-    cuts: bool,
+    give_up: Option<GivenUp>,
     seen: &mut Vec<String>,
 ) -> Result<bool, StorageError> {
     let (_lock, superblock) = DataDir::hold(dir).await?;
@@ -110,18 +110,10 @@ async fn repair_dir(
         Some(name) => format!("{name}-{}", id.partition),
         None => id.to_string(),
     };
-    for found in &examined.unreadable {
-        say!(
-            "{}: no damage, but {} batches hold records that cannot be read, as their clients sent them; the first is \
-             at offset {}. Move groups behind them with `weir group reset-offsets`",
-            name_of(found.partition),
-            found.batches,
-            found.first
-        );
-    }
-    let mut chosen: Vec<Finding> = Vec::new();
+    let is_chosen = |name: &String| only.is_empty() || only.contains(name);
+    let mut chosen = BTreeMap::new();
     let mut left = false;
-    for finding in examined.findings {
+    for finding in &examined.findings {
         let name = name_of(finding.partition);
         say!("{name}: {}", finding.what);
         say!(
@@ -129,21 +121,47 @@ async fn repair_dir(
             finding.keeps_below,
             finding.known_below
         );
-        seen.push(name.clone());
-        if cuts && (only.is_empty() || only.contains(&name)) {
-            chosen.push(finding);
+        if give_up == Some(GivenUp::FromDamage) && is_chosen(&name) {
+            chosen.insert(finding.partition, GivenUp::FromDamage);
         } else {
             left = true;
         }
+        seen.push(name);
+    }
+    let damaged = |partition| examined.findings.iter().any(|found| found.partition == partition);
+    for found in &examined.unreadable {
+        let name = name_of(found.partition);
+        say!(
+            "{name}: no damage, but {} batches hold records that cannot be read, as their clients sent them; the first \
+             is at offset {}. Move groups behind them with `weir group reset-offsets`, or let --empty-unreadable take \
+             their records out",
+            found.batches,
+            found.first
+        );
+        if give_up == Some(GivenUp::Unreadable) && is_chosen(&name) {
+            if damaged(found.partition) {
+                say!("  it is damaged as well: nothing was taken out; cut it first");
+            } else {
+                chosen.insert(found.partition, GivenUp::Unreadable);
+            }
+        }
+        seen.push(name);
     }
     if !chosen.is_empty() {
-        for kept in cut(dir, &chosen, &found).await? {
-            say!("  what was cut off is in {}", kept.display());
+        for kept in mend(dir, &chosen, &found).await? {
+            say!("  what was there is in {}", kept.display());
         }
-        for finding in &chosen {
-            say!("{}: cut at offset {}", name_of(finding.partition), finding.keeps_below);
+        for finding in &examined.findings {
+            if chosen.contains_key(&finding.partition) {
+                say!("{}: cut at offset {}", name_of(finding.partition), finding.keeps_below);
+            }
         }
-    } else if left && !cuts {
+        for found in &examined.unreadable {
+            if chosen.get(&found.partition) == Some(&GivenUp::Unreadable) {
+                say!("{}: {} batches are empty now", name_of(found.partition), found.batches);
+            }
+        }
+    } else if left && give_up.is_none() {
         say!("nothing was changed; restore the files from a backup, or cut with --cut");
     }
     Ok(left)

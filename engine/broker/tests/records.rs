@@ -199,8 +199,8 @@ fn sizes_are_looked_at_again_where_they_change() {
 
 /// A compressed batch that nobody unpacked where it came in: what reads it later goes on behind it.
 #[test]
-fn what_cannot_be_read_hides_nothing_behind_it() {
-    let broker = Broker::start(&["--log.retention.check.interval.ms", "200"]);
+fn what_cannot_be_read_hides_nothing_behind_it_and_can_be_taken_out() {
+    let mut broker = Broker::start(&["--log.retention.check.interval.ms", "200"]);
     let mut client = broker.client();
     let settings = [("segment.bytes", "1024"), ("segment.ms", "500")];
     create(&mut client, "t", &settings);
@@ -214,16 +214,37 @@ fn what_cannot_be_read_hides_nothing_behind_it() {
     assert_eq!(by_time(&mut client, "t", now), (0, 1, now), "a time lookup goes on behind it");
     assert_eq!(by_time(&mut client, "t", now - 6_000), (0, 0, now - 5_000), "its header says it");
     assert_eq!(fetch_all(&mut client, 0, 0).0.len(), 6);
-    // It is told for what it is.
-    let copy = broker.dir.path().with_extension("copy");
-    let copied =
-        std::process::Command::new("cp").arg("-a").arg(broker.dir.path()).arg(&copy).status();
-    assert!(copied.is_ok_and(|status| status.success()));
-    let repaired = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(["repair", copy.to_str().unwrap()])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&repaired.stdout);
+    // It is told for what it is, and can be taken out: of closed segments, and of those that grow.
+    create(&mut client, "u", &[]);
+    assert_eq!(client.produce("u", -1, &nonsense), Some((0, 0)));
+    assert_eq!(client.produce("u", -1, &good), Some((0, 1)));
+    let _ = broker.child.kill();
+    let _ = broker.child.wait();
+    let dir = broker.dir.path().to_owned();
+    let repair = |args: &[&str]| {
+        let repaired = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
+            .arg("repair")
+            .args(args)
+            .arg(&dir)
+            .output()
+            .unwrap();
+        assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stderr));
+        String::from_utf8_lossy(&repaired.stdout).into_owned()
+    };
+    let told = repair(&[]);
     assert!(told.contains("t-0: no damage, but 1 batches"), "{told}");
-    let _ = std::fs::remove_dir_all(copy);
+    assert!(told.contains("--empty-unreadable") && !told.contains("quarantine"), "{told}");
+    let told = repair(&["--empty-unreadable", "--partition", "t-0"]);
+    assert!(told.contains("t-0: 1 batches are empty now") && told.contains("quarantine"), "{told}");
+    assert!(!told.contains("u-0: 1 batches are empty now"), "{told}");
+    let told = repair(&["--empty-unreadable"]);
+    assert!(told.contains("u-0: 1 batches are empty now") && !told.contains("t-0"), "{told}");
+    let told = repair(&[]);
+    assert!(!told.contains("cannot be read"), "{told}");
+    broker.kill_and_start_again();
+    let mut client = broker.client();
+    // The others are all there, where they were.
+    assert_eq!(fetch_all(&mut client, 0, 0).0.len(), 6);
+    assert_eq!(client.produce("t", -1, &good), Some((0, 6)));
+    assert_eq!(client.produce("u", -1, &good), Some((0, 2)));
 }

@@ -11,13 +11,14 @@ use crate::log_dir::LogDir;
 use crate::log_open::apply;
 use crate::log_segment::LogSegment;
 use crate::recovery::{Walk, walk};
-use crate::segment_files::SegmentFiles;
+use crate::segment_files::{SegmentFiles, UNFINISHED};
 use crate::tail_cache::TailCache;
-use model::{LeaderEpoch, Offset, TopicPartition};
+use model::{BatchFilter, LeaderEpoch, Offset, TopicPartition};
 use runtime::buffer::ChunkWriter;
 use runtime::file::{File, OpenOptions};
 use runtime::{clock, fs};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -193,14 +194,23 @@ fn files_of(dir: &Path) -> Result<SegmentFiles, StorageError> {
     Ok(SegmentFiles::of(&names))
 }
 
-/// Cuts the partitions of these findings in front of their damage, and makes the journals forget what
-/// is lost. What is cut off is copied to `quarantine` first. Everything else stays as it is.
+/// What an operator gave up of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// All from its damage on.
+    FromDamage,
+    /// The records of batches that cannot be read: the batches stay, empty.
+    Unreadable,
+}
+
+/// Cuts partitions in front of their damage, or empties their unreadable batches, and makes the journals forget what
+/// is lost. What goes is copied to `quarantine` first. Everything else stays as it is.
 ///
 /// # Errors
 /// The disk's.
-pub async fn cut(
+pub async fn mend(
     data_dir: &Path,
-    findings: &[Finding],
+    given_up: &BTreeMap<TopicPartition, GivenUp>,
     found: &Replay,
 ) -> Result<Vec<PathBuf>, StorageError> {
     let cache = TailCache::new(0);
@@ -208,29 +218,37 @@ pub async fn cut(
     let journal = Journal::new(data_dir, 0, JOURNAL_FILE_BYTES, true, start);
     let home = LogDir::new(data_dir, true, &cache, Some(Rc::clone(&journal)), Arc::default());
     let mut kept = Vec::new();
-    let given_up: BTreeMap<_, _> =
-        findings.iter().map(|finding| (finding.partition, finding)).collect();
     let mut logs = Vec::new();
     let root = data_dir.join("partitions");
     let names = fs::list(&root).map_err(|error| StorageError::of(&root, "list", &error))?;
     for partition in names.iter().filter_map(|name| TopicPartition::parse(name)) {
         let notes = &found.notes_of(partition);
-        let trimmed;
-        let notes = if given_up.contains_key(&partition) {
+        let bare = PartitionNotes { log_start: notes.log_start, ..PartitionNotes::default() };
+        let given_up = given_up.get(&partition);
+        if given_up.is_some() {
             let dir = home.partition_path(partition);
             let mut bases = files_of(&dir)?.bases;
             apply(&home, &dir, notes, &mut bases).await?;
-            // The journal may have mended the end: what is cut is looked for again.
-            let mut ignored = Examined::default();
-            let bare = PartitionNotes { log_start: notes.log_start, ..PartitionNotes::default() };
-            let again = examine_partition(partition, &dir, &bare, &mut ignored).await?;
-            if let Some((base, position)) = again.and_then(|finding| finding.cut) {
-                kept.push(quarantine(data_dir, &dir, partition, base, position).await?);
+        }
+        let notes = match given_up {
+            None => notes,
+            Some(GivenUp::FromDamage) => {
+                // The journal may have mended the end: what is cut is looked for again.
+                let dir = home.partition_path(partition);
+                let mut ignored = Examined::default();
+                let again = examine_partition(partition, &dir, &bare, &mut ignored).await?;
+                if let Some((base, position)) = again.and_then(|finding| finding.cut) {
+                    kept.push(quarantine(data_dir, &dir, partition, base, position).await?);
+                }
+                &bare
             }
-            trimmed = bare;
-            &trimmed
-        } else {
-            notes
+            Some(GivenUp::Unreadable) => {
+                // Its segments are about to be written anew: from now on no journal says where in them anything
+                // lies, only how far the log must go.
+                let known = PartitionNotes { missed_below: Some(notes.durable()), ..bare };
+                journal.carry(partition, known.carried(partition));
+                continue;
+            }
         };
         match Log::open(&home, partition, LogSettings::default(), notes).await {
             Ok((log, _)) => logs.push(log),
@@ -254,7 +272,103 @@ pub async fn cut(
     }
     let dir = data_dir.join("journal");
     fs::sync_dir(&dir).await.map_err(|error| StorageError::of(&dir, "sync", &error))?;
+    for (partition, _) in given_up.iter().filter(|(_, what)| **what == GivenUp::Unreadable) {
+        kept.extend(
+            empty_unreadable(data_dir, &home.partition_path(*partition), *partition).await?,
+        );
+    }
     Ok(kept)
+}
+
+/// A new directory for what goes of a partition.
+fn quarantine_dir(data_dir: &Path, partition: TopicPartition) -> Result<PathBuf, StorageError> {
+    let to = data_dir.join("quarantine").join(format!("{partition}-{}", clock::unix_ms()));
+    fs::create_dir_all(&to).map_err(|error| StorageError::of(&to, "mkdir", &error))?;
+    Ok(to)
+}
+
+/// The segments, once what was replaced cannot come back and what was known of the log, which may not be so any more,
+/// is gone.
+fn forget_known(dir: &Path) -> Result<SegmentFiles, StorageError> {
+    let files = files_of(dir)?;
+    let known = ["producers", "cleaned"].map(str::to_owned);
+    for name in files.obsolete.iter().chain(&known) {
+        let _ = fs::remove_file(&dir.join(name));
+    }
+    Ok(files)
+}
+
+/// Where a batch that cannot be read lies, and what takes its place.
+struct Emptied {
+    from: u32,
+    to: u32,
+    with: Vec<u8>,
+}
+
+/// Puts an empty batch in the place of each one that cannot be read: offsets and producers' sequences stay as they are.
+async fn empty_unreadable(
+    data_dir: &Path,
+    dir: &Path,
+    partition: TopicPartition,
+) -> Result<Option<PathBuf>, StorageError> {
+    let (files, mut to) = (forget_known(dir)?, None);
+    let mut scratch = Vec::new();
+    for &base in &files.bases {
+        let segment = files.segment(base);
+        let path = segment.log_path(dir);
+        let source = open_file(&path, false, false)?;
+        let plan = Walk {
+            from: 0,
+            offset: base,
+            to: u64::MAX,
+            check_crc: true,
+            epoch: LeaderEpoch(i32::MIN),
+            gaps: segment.compacted.is_some(),
+        };
+        let (mut emptied, mut filter) = (Vec::new(), BatchFilter::default());
+        let walked = walk(&path, &source, plan, |batch, from| {
+            if !batch.is_readable(&mut scratch) {
+                let to = from + batch.bytes().len() as u32;
+                let with = filter.emptied(batch).bytes().to_vec();
+                emptied.push(Emptied { from, to, with });
+            }
+        });
+        let end = walked.await?.end;
+        if emptied.is_empty() {
+            continue;
+        }
+        let to = match &to {
+            Some(to) => to,
+            None => to.insert(quarantine_dir(data_dir, partition)?),
+        };
+        copy(&path, &segment.log_path(to)).await?;
+        fs::sync_dir(to).await.map_err(|error| StorageError::of(to, "sync", &error))?;
+        // It counts once it has the segment's name: all of it, or nothing.
+        let unfinished = path.with_extension(format!("log.{UNFINISHED}"));
+        let _ = fs::remove_file(&unfinished);
+        let target = open_file(&unfinished, false, true)?;
+        let (mut from, mut written) = (0, 0);
+        for piece in &emptied {
+            let whole = u64::from(from)..u64::from(piece.from);
+            written = copy_range((&source, &path), whole, (&target, &unfinished), written).await?;
+            let mut writer = ChunkWriter::with_capacity(piece.with.len());
+            writer.append(&piece.with);
+            let mut pieces = vec![writer.disk_range(0..piece.with.len())];
+            let put = target.write_at(&mut pieces, written, false).await;
+            put.map_err(|error| StorageError::of(&unfinished, "write", &error))?;
+            written += piece.with.len() as u64;
+            from = piece.to;
+        }
+        let whole = u64::from(from)..u64::from(end);
+        copy_range((&source, &path), whole, (&target, &unfinished), written).await?;
+        let synced = target.sync(false).await;
+        synced.map_err(|error| StorageError::of(&unfinished, "fsync", &error))?;
+        let _ = fs::remove_file(&segment.index_path(dir));
+        let renamed = fs::rename(&unfinished, &path);
+        renamed.map_err(|error| StorageError::of(&unfinished, "rename", &error))?;
+    }
+    fs::sync_dir(dir).await.map_err(|error| StorageError::of(dir, "sync", &error))?;
+    Ok(to)
 }
 
 /// Copies what lies behind a cut, then cuts.
@@ -265,15 +379,9 @@ async fn quarantine(
     base: Offset,
     position: u32,
 ) -> Result<PathBuf, StorageError> {
-    let to = data_dir.join("quarantine").join(format!("{partition}-{}", clock::unix_ms()));
-    fs::create_dir_all(&to).map_err(|error| StorageError::of(&to, "mkdir", &error))?;
-    let files = files_of(dir)?;
+    let to = quarantine_dir(data_dir, partition)?;
+    let files = forget_known(dir)?;
     let bases = files.bases.clone();
-    // What was replaced must not come back, and what was known of the log may not be so any more.
-    let known = ["producers", "cleaned"].map(str::to_owned);
-    for name in files.obsolete.iter().chain(&known) {
-        let _ = fs::remove_file(&dir.join(name));
-    }
     for base in bases.iter().filter(|other| **other >= base) {
         let segment = files.segment(*base);
         copy(&segment.log_path(dir), &segment.log_path(&to)).await?;
@@ -304,22 +412,35 @@ async fn quarantine(
 }
 
 async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
-    const PIECE: usize = 4 * 1024 * 1024;
     let source = File::open(from, OpenOptions::default());
     let source = source.map_err(|error| StorageError::of(from, "open", &error))?;
     let target = open_file(to, false, true)?;
-    let mut position = 0;
-    loop {
+    copy_range((&source, from), 0..u64::MAX, (&target, to), 0).await?;
+    target.sync(false).await.map_err(|error| StorageError::of(to, "fsync", &error))
+}
+
+/// Copies a range, as far as the file goes, to a position; returns the one behind it.
+async fn copy_range(
+    (source, from): (&File, &Path),
+    range: Range<u64>,
+    (target, to): (&File, &Path),
+    mut at: u64,
+) -> Result<u64, StorageError> {
+    const PIECE: u64 = 4 * 1024 * 1024;
+    let mut position = range.start;
+    while position < range.end {
+        let piece = PIECE.min(range.end - position) as usize;
         let (read, mut writer) =
-            source.read_at(ChunkWriter::with_capacity(PIECE), position, PIECE).await;
+            source.read_at(ChunkWriter::with_capacity(piece), position, piece).await;
         let read = read.map_err(|error| StorageError::of(from, "read", &error))?;
         if read == 0 {
             break;
         }
         let mut pieces = vec![writer.disk_range(0..read)];
-        let written = target.write_at(&mut pieces, position, false).await;
+        let written = target.write_at(&mut pieces, at, false).await;
         written.map_err(|error| StorageError::of(to, "write", &error))?;
         position += read as u64;
+        at += read as u64;
     }
-    target.sync(false).await.map_err(|error| StorageError::of(to, "fsync", &error))
+    Ok(at)
 }
