@@ -9,6 +9,7 @@ pub mod allocations;
 pub mod budget;
 pub mod buffer;
 pub mod clock;
+mod doorbell;
 pub mod file;
 pub mod fs;
 pub mod mailbox;
@@ -23,6 +24,11 @@ pub mod simulated;
 pub mod socket;
 pub mod thread;
 pub mod timer;
+
+/// What `doorbell` is made of: a test puts a model of memory in its place.
+mod atomics {
+    pub(crate) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
 
 pub use ring::{Counters, process_io_counters};
 

@@ -4,6 +4,7 @@
 //! Answers may exceed the queue, because each was admitted as a request before: they wait with
 //! their sender and are bounded by the requests in flight.
 
+use crate::doorbell::Doorbell;
 use crate::reactor::{Backend, with_core};
 use crossbeam::queue::ArrayQueue;
 use std::cell::{Cell, RefCell};
@@ -11,14 +12,15 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Poll, Waker};
 
 /// Messages a queue between two shards holds.
 pub const QUEUE_CAPACITY: usize = 1024;
 
 struct Door {
-    parked: AtomicBool,
+    /// Its shard waits for its ring.
+    bell: Doorbell,
     ring_fd: AtomicI32,
 }
 
@@ -27,7 +29,7 @@ struct Mesh<M> {
     /// `queues[to][from]`.
     queues: Vec<Vec<ArrayQueue<M>>>,
     /// `sender_waits[to][from]`: `from` sleeps until that queue has room.
-    sender_waits: Vec<Vec<AtomicBool>>,
+    sender_waits: Vec<Vec<Doorbell>>,
 }
 
 /// One shard's place in the mesh, before its thread runs.
@@ -39,15 +41,13 @@ pub struct MeshSeat<M> {
 /// Makes the mesh of `shards` shards.
 #[must_use]
 pub fn mesh<M: Send + 'static>(shards: usize) -> Vec<MeshSeat<M>> {
-    let door = || Door { parked: AtomicBool::new(false), ring_fd: AtomicI32::new(-1) };
+    let door = || Door { bell: Doorbell::new(), ring_fd: AtomicI32::new(-1) };
     let mesh = Arc::new(Mesh {
         doors: (0..shards).map(|_| door()).collect(),
         queues: (0..shards)
             .map(|_| (0..shards).map(|_| ArrayQueue::new(QUEUE_CAPACITY)).collect())
             .collect(),
-        sender_waits: (0..shards)
-            .map(|_| (0..shards).map(|_| AtomicBool::new(false)).collect())
-            .collect(),
+        sender_waits: (0..shards).map(|_| (0..shards).map(|_| Doorbell::new()).collect()).collect(),
     });
     (0..shards).map(|shard| MeshSeat { mesh: Arc::clone(&mesh), shard }).collect()
 }
@@ -139,10 +139,8 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     fn wake(&self, to: usize) {
-        // Pairs with the fence in `park`: either this sees `parked`, or the peer sees the message.
-        fence(Ordering::SeqCst);
         let door = &self.mesh.doors[to];
-        if door.parked.load(Ordering::Relaxed) && door.parked.swap(false, Ordering::SeqCst) {
+        if door.bell.ring() {
             let ring_fd = door.ring_fd.load(Ordering::SeqCst);
             with_core(|core| {
                 if let Backend::Ring(ring) = &mut *core.backend.borrow_mut() {
@@ -164,11 +162,8 @@ impl<M: Send + 'static> Mailbox<M> {
                 let from = (self.next_from.get() + step) % shards;
                 if let Some(message) = self.mesh.queues[self.shard][from].pop() {
                     self.next_from.set((from + 1) % shards);
-                    // Pairs with the fence in `park`: either this sees that the sender waits, or
-                    // the sender sees the room.
-                    fence(Ordering::SeqCst);
-                    let waits = &self.mesh.sender_waits[self.shard][from];
-                    if waits.load(Ordering::Relaxed) && waits.swap(false, Ordering::SeqCst) {
+                    // There is room now.
+                    if self.mesh.sender_waits[self.shard][from].ring() {
                         self.wake(from);
                     }
                     return Poll::Ready(message);
@@ -212,14 +207,14 @@ impl<M: Send + 'static> MeshEnd for Mailbox<M> {
 
     fn park(&self) -> bool {
         let door = &self.mesh.doors[self.shard];
-        door.parked.store(true, Ordering::SeqCst);
+        door.bell.announce(true);
         let wants_room = self.room.has_waiters();
         let spilled = self.spilled.borrow();
         for (to, queue) in spilled.iter().enumerate().filter(|(to, _)| *to != self.shard) {
             let waits = wants_room || !queue.is_empty();
-            self.mesh.sender_waits[to][self.shard].store(waits, Ordering::SeqCst);
+            self.mesh.sender_waits[to][self.shard].announce(waits);
         }
-        fence(Ordering::SeqCst);
+        Doorbell::look_again();
         let can_send = spilled.iter().enumerate().any(|(to, waiting)| {
             let queue = &self.mesh.queues[to][self.shard];
             !waiting.is_empty() && queue.len() < queue.capacity()
@@ -228,12 +223,12 @@ impl<M: Send + 'static> MeshEnd for Mailbox<M> {
         if self.is_empty() && !can_send && !(wants_room && self.has_room()) {
             return true;
         }
-        door.parked.store(false, Ordering::SeqCst);
+        door.bell.announce(false);
         false
     }
 
     fn unpark(&self) {
-        self.mesh.doors[self.shard].parked.store(false, Ordering::SeqCst);
+        self.mesh.doors[self.shard].bell.announce(false);
         self.deliver();
     }
 }
