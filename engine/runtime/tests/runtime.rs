@@ -184,18 +184,50 @@ fn a_shard_that_waits_for_room_sleeps_until_the_receiver_makes_some() {
             .unwrap();
     })
     .unwrap();
+    until_finished([sender, receiver]);
+}
+
+#[test]
+fn a_message_that_comes_while_a_shard_lies_down_is_not_slept_through() {
+    // One at a time, so that both lie down before each.
+    const ROUNDS: u64 = 30_000;
+    let seats = mailbox::mesh::<u64>(2);
+    let shards = seats.into_iter().enumerate().map(|(own, seat)| {
+        let run = move || {
+            let rounds = async {
+                let mailbox = seat.sit();
+                for round in 0..ROUNDS {
+                    if own == 0 {
+                        mailbox.send(1, round);
+                    }
+                    assert_eq!(mailbox.receive().await, round);
+                    if own == 1 {
+                        mailbox.send(0, round);
+                    }
+                }
+                // The last one is on its way.
+                timer::sleep(Duration::from_millis(5)).await;
+            };
+            ring().block_on(rounds).unwrap();
+        };
+        runtime::thread::spawn("ping", None, run).unwrap()
+    });
+    until_finished(shards.collect::<Vec<_>>().try_into().unwrap());
+}
+
+/// Waits for two threads, which a lost wake-up would keep for ever.
+fn until_finished(threads: [std::thread::JoinHandle<()>; 2]) {
     let watched = ring().block_on(async {
-        for _ in 0..400 {
+        for _ in 0..1200 {
             timer::sleep(Duration::from_millis(25)).await;
-            if sender.is_finished() && receiver.is_finished() {
+            if threads.iter().all(std::thread::JoinHandle::is_finished) {
                 break;
             }
         }
     });
     watched.unwrap();
-    assert!(sender.is_finished() && receiver.is_finished(), "a wake-up was lost");
-    sender.join().unwrap();
-    receiver.join().unwrap();
+    assert!(threads.iter().all(std::thread::JoinHandle::is_finished), "a wake-up was lost");
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 #[test]
