@@ -156,8 +156,9 @@ pub async fn find(paths: &[PathBuf], node_id: i32) -> Result<Found, StorageError
     let new: Vec<_> = ids.iter().filter(|id| !catalog.directories.contains(id)).copied().collect();
     is_behind |= !new.is_empty();
     catalog.directories.extend(new);
-    if missing == 0 && found.failed.is_empty() && !catalog.deleted.is_empty() {
-        // Nothing of them is left anywhere.
+    if missing == 0 && found.failed.is_empty() && !catalog.deleted.is_empty() && !is_behind {
+        // Nothing of them is left anywhere, and no copy names them: one that is behind could bring them back if the
+        // store below is cut short.
         catalog.deleted.clear();
         is_behind = true;
     }

@@ -66,12 +66,13 @@ fn what_no_catalog_knows_is_kept_and_told_and_what_holds_records_is_known_again(
         assert_eq!(places, [(id(1, 0), Place::In(0)), (id(1, 1), Place::In(1))]);
         let told = found.warnings.join("\n");
         assert!(told.contains(&TopicId([2; 16]).to_string()), "{told}");
-        assert!(found.catalog.deleted.is_empty(), "nothing of it is left anywhere");
+        assert_eq!(found.catalog.deleted.len(), 1, "another copy may still have it");
         // What is in two places is in neither.
         drop(found.dirs);
         make("/b", id(1, 0), true).await;
         let found = find(&paths, 1).await.unwrap();
         assert!(matches!(found.places[&id(1, 0)], Place::InSeveral(_)));
+        assert!(found.catalog.deleted.is_empty(), "nothing of it is left anywhere");
     });
 }
 
