@@ -2,8 +2,8 @@
 
 use std::panic::{RefUnwindSafe, catch_unwind};
 
-/// Runs `run` with the seed that `WEIR_SEED` names, or with `WEIR_RUNS` of them (`runs` unless said),
-/// and adds the outcomes up. Also whether there were enough of them to demand that each kind of
+/// Runs `run` with the seed that `WEIR_SEED` names, or with `WEIR_RUNS` of them (`runs` unless said) from
+/// `WEIR_FROM` on, and adds the outcomes up. Also whether there were enough of them to demand that each kind of
 /// event was met.
 ///
 /// # Panics
@@ -18,7 +18,8 @@ pub fn run_seeds<O: Default + std::fmt::Debug>(
     let only: Option<u64> = asked("WEIR_SEED");
     let wanted = asked("WEIR_RUNS").unwrap_or(runs);
     let mut total = O::default();
-    for seed in only.map_or(0..wanted, |seed| seed..seed + 1) {
+    let from = asked("WEIR_FROM").unwrap_or(0);
+    for seed in only.map_or(from..from + wanted, |seed| seed..seed + 1) {
         let outcome = catch_unwind(|| run(seed)).unwrap_or_else(|_| {
             panic!("seed {seed} failed; repeat: WEIR_SEED={seed} cargo test -p sim --test {rig}")
         });

@@ -308,9 +308,17 @@ impl DataDir {
         // Others than before, or fewer: those that are not used any more are about to go, and neither copy may
         // ask for them.
         let are_others = names(&self.superblock.journals.journals) != names(&journals);
-        self.superblock.journals = KnownJournals { start: self.superblock.incarnation, journals };
-        self.write_superblock().await?;
-        if are_others { self.write_superblock().await } else { Ok(()) }
+        let journals = KnownJournals { start: self.superblock.incarnation, journals };
+        let before = std::mem::replace(&mut self.superblock.journals, journals);
+        let mut written = self.write_superblock().await;
+        if are_others && written.is_ok() {
+            written = self.write_superblock().await;
+        }
+        if written.is_err() {
+            // It is tried again: what may not be on the disk is not taken for noted.
+            self.superblock.journals = before;
+        }
+        written
     }
 
     /// Where it is.
