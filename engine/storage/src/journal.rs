@@ -145,6 +145,8 @@ struct Current {
     previous: u32,
     position: u64,
     zeroed: u64,
+    /// Up to here it holds only the snapshot, and marks: a file after it would hold as much at once.
+    snapshot_end: u64,
 }
 
 impl Journal {
@@ -292,8 +294,15 @@ impl Journal {
     /// A frame of one note on the journal itself.
     async fn write_mark(&self, kind: EntryKind, start: u32) -> Result<(), StorageError> {
         self.state.borrow_mut().entries.push(Entry::of_journal(kind, start));
+        let before = self.state.borrow().current.as_ref().map(|current| current.position);
         let written = self.write_frame(0).await;
-        self.state.borrow_mut().entries.clear();
+        let mut state = self.state.borrow_mut();
+        state.entries.clear();
+        if let Some(current) = &mut state.current
+            && before == Some(current.snapshot_end)
+        {
+            current.snapshot_end = current.position;
+        }
         written
     }
 
@@ -349,7 +358,9 @@ impl Journal {
             }
         };
         let (file, zeroed) = self.open_file(sequence).await?;
-        let current = Current { file, sequence, number: 0, previous, position: 0, zeroed };
+        let (position, snapshot_end) = (0, 0);
+        let current =
+            Current { file, sequence, number: 0, previous, position, zeroed, snapshot_end };
         {
             let mut state = self.state.borrow_mut();
             state.current = Some(current);
@@ -405,7 +416,10 @@ impl Journal {
             }
             self.write_frame(data).await?;
         }
-        self.state.borrow_mut().snapshot_owed = false;
+        let mut state = self.state.borrow_mut();
+        state.snapshot_owed = false;
+        let current = state.current.as_mut().expect("begun");
+        current.snapshot_end = current.position;
         Ok(())
     }
 
@@ -551,14 +565,16 @@ impl Journal {
             self.state.borrow_mut().previous_busy = false;
         }
         let data = self.take_group();
-        let room = {
-            let mut state = self.state.borrow_mut();
-            state.last_frame_at = clock::now();
-            let current = state.current.as_ref().expect("begun above");
-            let bytes = frame_bytes(state.entries.len(), data) as u64;
-            current.position + bytes <= self.file_bytes - self.reserved_bytes()
-        };
-        let outcome = match if room { Ok(()) } else { self.turn_over().await } {
+        self.state.borrow_mut().last_frame_at = clock::now();
+        if self.state.borrow().entries.is_empty() {
+            // It was only about the file before this one.
+            return;
+        }
+        let turned = if self.has_room(data) { Ok(()) } else { self.turn_over().await };
+        // What is known may fill the new file, too.
+        let outcome = match turned
+            .and_then(|()| self.has_room(data).then_some(()).ok_or(Journaled::NoRoom))
+        {
             Ok(()) => match self.write_frame(data).await {
                 Ok(()) => Journaled::Durable,
                 Err(error) => self.outcome_of(error),
@@ -570,6 +586,14 @@ impl Journal {
             Err(outcome) => outcome,
         };
         self.settle(&outcome);
+    }
+
+    /// Whether the frame being made, of `data` bytes beside its table, fits into the file.
+    fn has_room(&self, data: usize) -> bool {
+        let state = self.state.borrow();
+        let bytes = frame_bytes(state.entries.len(), data) as u64;
+        let current = state.current.as_ref().expect("begun");
+        current.position + bytes <= self.file_bytes - self.reserved_bytes()
     }
 
     /// Writes down that the file before this one is not needed any more.
@@ -794,7 +818,15 @@ impl Journal {
     async fn turn_over(&self) -> Result<(), Journaled> {
         let (entries, pieces, users) = {
             let mut state = self.state.borrow_mut();
-            if state.previous_busy || clock::now() < state.retry_at || self.holds.get() > 0 {
+            let is_full_of_snapshot = state
+                .current
+                .as_ref()
+                .is_some_and(|current| current.position <= current.snapshot_end);
+            if state.previous_busy
+                || clock::now() < state.retry_at
+                || self.holds.get() > 0
+                || is_full_of_snapshot
+            {
                 return Err(Journaled::NoRoom);
             }
             state.previous_busy = true;
