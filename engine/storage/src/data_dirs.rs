@@ -119,7 +119,8 @@ pub async fn find(paths: &[PathBuf], node_id: i32) -> Result<Found, StorageError
             ))
         };
         match patiently(read).await {
-            Ok((replay, partitions)) => {
+            Ok((mut replay, partitions)) => {
+                replay.was_cut_short = !dir.was_clean();
                 let reserve = Arc::new(Reserve::of(dir.path()));
                 dirs.push(FoundDir { dir, replay, reserve });
                 listed.push(partitions);

@@ -94,6 +94,8 @@ pub struct Replay {
     pub shards: BTreeMap<usize, JournalStart>,
     /// Bytes of all journal files read.
     pub bytes: u64,
+    /// The last stop was none: what was written and not made durable may be there in part.
+    pub was_cut_short: bool,
     /// A journal that must be there is not, or not all of it: acknowledged bytes of any partition of the
     /// directory may have been in it.
     pub lost: Option<StorageError>,

@@ -26,12 +26,21 @@ impl LeaderEpochs {
         self.starts.last().map(|(epoch, _)| *epoch)
     }
 
-    /// The largest epoch at or below `asked`, and where it ended (KIP-279).
+    /// The largest epoch at or below `asked` of which records are left, and where it ended (KIP-279). One from before
+    /// all that is left ended where that begins: whoever has read that far goes on there.
     #[must_use]
-    pub fn end_of(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
-        let after = self.starts.partition_point(|(epoch, _)| *epoch <= asked);
-        let (epoch, _) = self.starts.get(after.checked_sub(1)?)?;
-        Some((*epoch, self.starts.get(after).map_or(log_end, |(_, start)| *start)))
+    pub fn end_of(
+        &self,
+        asked: LeaderEpoch,
+        log_start: Offset,
+        log_end: Offset,
+    ) -> (LeaderEpoch, Offset) {
+        let first = self.starts.partition_point(|(_, start)| *start <= log_start).saturating_sub(1);
+        let left = &self.starts[first..];
+        let after = left.partition_point(|(epoch, _)| *epoch <= asked);
+        let end = left.get(after).map_or(log_end, |(_, start)| (*start).max(log_start));
+        let epoch = after.checked_sub(1).map_or(asked, |at| left[at].0);
+        (epoch, end)
     }
 
     /// The epoch that appended `offset`.
@@ -91,12 +100,29 @@ mod tests {
         assert!(epochs.on_append(LeaderEpoch(2), Offset(0)));
         assert!(!epochs.on_append(LeaderEpoch(2), Offset(5)));
         assert!(epochs.on_append(LeaderEpoch(5), Offset(10)));
-        let end = |epoch| epochs.end_of(LeaderEpoch(epoch), Offset(20));
-        assert_eq!(end(1), None);
-        assert_eq!(end(2), Some((LeaderEpoch(2), Offset(10))));
-        assert_eq!(end(4), Some((LeaderEpoch(2), Offset(10))));
-        assert_eq!(end(9), Some((LeaderEpoch(5), Offset(20))));
+        let end = |epoch| epochs.end_of(LeaderEpoch(epoch), Offset(0), Offset(20));
+        assert_eq!(end(1), (LeaderEpoch(1), Offset(0)), "from before all that is known");
+        assert_eq!(end(2), (LeaderEpoch(2), Offset(10)));
+        assert_eq!(end(4), (LeaderEpoch(2), Offset(10)));
+        assert_eq!(end(9), (LeaderEpoch(5), Offset(20)));
         assert_eq!(epochs.epoch_of(Offset(10)), Some(LeaderEpoch(5)));
         assert_eq!(LeaderEpochs::decode(&epochs.encode()), Some(epochs));
+    }
+
+    /// As Apache Kafka 4.1 answers them, of epochs 0, 2 and 4 from 0, 10 and 20 on.
+    #[test]
+    fn epochs_whose_records_are_deleted_end_where_what_is_left_begins() {
+        let mut epochs = LeaderEpochs::default();
+        for (epoch, start) in [(0, 0), (2, 10), (4, 20)] {
+            epochs.on_append(LeaderEpoch(epoch), Offset(start));
+        }
+        let ends = |epochs: &LeaderEpochs, log_start| {
+            let end = |epoch| epochs.end_of(LeaderEpoch(epoch), Offset(log_start), Offset(30));
+            [0, 1, 2, 3, 4].map(end).map(|(epoch, end)| (epoch.0, end.0))
+        };
+        assert_eq!(ends(&epochs, 0), [(0, 10), (0, 10), (2, 20), (2, 20), (4, 30)]);
+        assert_eq!(ends(&epochs, 15), [(0, 15), (1, 15), (2, 20), (2, 20), (4, 30)]);
+        assert_eq!(ends(&epochs, 30), [(0, 30), (1, 30), (2, 30), (3, 30), (4, 30)]);
+        assert_eq!(ends(&LeaderEpochs::default(), 30)[3], (3, 30), "nothing was ever appended");
     }
 }

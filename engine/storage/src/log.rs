@@ -313,11 +313,11 @@ impl Log {
         self.state.borrow().epochs.epoch_of(offset)
     }
 
-    /// The largest epoch at or below `asked`, and where it ended.
+    /// The largest epoch at or below `asked` of which records are left, and where it ended; or where those begin.
     #[must_use]
-    pub fn end_of_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+    pub fn end_of_epoch(&self, asked: LeaderEpoch) -> (LeaderEpoch, Offset) {
         let state = self.state.borrow();
-        state.epochs.end_of(asked, state.log_end)
+        state.epochs.end_of(asked, state.log_start, state.log_end)
     }
 
     /// Bytes of all segments.

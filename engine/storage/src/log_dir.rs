@@ -109,6 +109,8 @@ pub struct LogDir {
     pub(crate) shared_lists: RefCell<Vec<Vec<SharedBytes>>>,
     /// A log that was opened put something in place that is not durable yet.
     pub(crate) owes_sync: Cell<bool>,
+    /// The last stop was none.
+    pub(crate) was_cut_short: Cell<bool>,
     /// Files that its logs may have open.
     files: Rc<Budget>,
     /// Logs that keep files open, each once, in the order in which they began to; and some that are gone.
@@ -151,6 +153,7 @@ impl LogDir {
             piece_lists: RefCell::default(),
             shared_lists: RefCell::default(),
             owes_sync: Cell::new(false),
+            was_cut_short: Cell::new(false),
             files: Budget::new(OPEN_FILES_MAX),
             kept_open: RefCell::default(),
             kept_open_max: Cell::new(KEPT_OPEN_MAX),

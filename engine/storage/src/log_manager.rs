@@ -146,6 +146,7 @@ impl LogManager {
             let (health, reserve) = (Arc::clone(&dir.health), Arc::clone(&dir.reserve));
             let home = LogDir::with_reserve(&dir.path, direct, cache, journal, health, reserve);
             home.keep_open(config.open_files);
+            home.was_cut_short.set(replay.was_cut_short);
             home
         };
         let homes: Vec<_> = dirs.iter().zip(replays).map(home).collect();

@@ -265,13 +265,35 @@ async fn recover_active(
         // Whatever is visible from now on is to be durable.
         home.owes_sync.set(true);
     }
+    active.last_block = read_last_block(&path, &file, end).await?;
+    if home.was_cut_short.get() && u64::from(end).next_multiple_of(DISK_BLOCK_BYTES as u64) > length
+    {
+        fill_last_block(&path, &file, end, &active.last_block).await?;
+        home.owes_sync.set(true);
+    }
     active.end = end;
     active.boundary = end;
     active.allocated = length_of(&file, &path)? / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64;
     active.index = (from.position == 0).then_some(index);
     active.index_length = (!moved && rest_is_empty).then_some(end);
-    active.last_block = read_last_block(&path, &file, end).await?;
     Ok(log_end)
+}
+
+/// Fills the block in which the file ends with zeros. A write that made the file longer, and that a power cut undid but
+/// for what it had put into this block, would be there again once the file is longer: batches that nobody was promised,
+/// in the place of later ones.
+async fn fill_last_block(
+    path: &Path,
+    file: &File,
+    end: u32,
+    last_block: &[u8],
+) -> Result<(), StorageError> {
+    let mut writer = ChunkWriter::with_capacity(DISK_BLOCK_BYTES);
+    writer.append(last_block);
+    writer.append(&vec![0; DISK_BLOCK_BYTES - last_block.len()]);
+    let mut pieces = vec![writer.disk_range(0..DISK_BLOCK_BYTES)];
+    let written = file.write_at(&mut pieces, u64::from(block_floor(end)), false).await;
+    written.map_err(|error| StorageError::of(path, "write", &error))
 }
 
 /// Removes segments whose records were all deleted before the stop.
