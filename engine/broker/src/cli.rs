@@ -1,7 +1,7 @@
 //! The command line of `weir`.
 
 use crate::config::{Config, SETTINGS, pairs_of_toml};
-use crate::{admin, server, tools};
+use crate::{admin, logging, server, tools};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::Shell;
 use std::ffi::OsString;
@@ -152,7 +152,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         let _ = out.flush();
     };
-    match server::run(config, ready) {
+    if let Err(why) = logging::start() {
+        let _ = writeln!(std::io::stderr(), "weir: {why}");
+        return ExitCode::FAILURE;
+    }
+    let ended = server::run(config, ready);
+    logging::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             let _ = writeln!(std::io::stderr(), "weir: {why}");

@@ -5,6 +5,7 @@ use model::limits;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Three files of at least four frames.
 const JOURNAL_BYTES_MIN: u64 = 24 * 1024 * 1024;
@@ -296,12 +297,27 @@ pub const SETTINGS: &[Setting] = &[
                 others wait until one is closed",
     },
     Setting {
+        name: "max.connections.per.ip",
+        alias: None,
+        default: "2147483647",
+        kind: "N",
+        about: "Connections at a time from one address; more are closed at once",
+    },
+    Setting {
+        name: "connections.max.idle.ms",
+        alias: None,
+        default: "600000",
+        kind: "MS",
+        about: "A connection on which nothing comes for so long, and nothing is asked for, is closed",
+    },
+    Setting {
         name: "queued.max.request.bytes",
         alias: None,
         default: "134217728",
         kind: "BYTES",
-        about: "Requests being worked off at a time, over all shards; and as much again for those of more \
-                than 1 MiB while they are received. Others wait in their connections",
+        about: "Requests being worked off at a time, over all shards; as much again for those of more than 1 MiB \
+                while they are received, and for fetches that wait for records. Others wait in their \
+                connections, and a fetch half a second at most",
     },
     Setting {
         name: "weir.queued.max.answer.bytes",
@@ -371,6 +387,8 @@ pub struct Config {
     pub segment_bytes: u32,
     pub request_bytes_max: u32,
     pub connections_max: usize,
+    pub connections_per_ip_max: usize,
+    pub connections_idle_max: Duration,
     pub queued_request_bytes_max: usize,
     pub queued_answer_bytes_max: usize,
     pub groups: CoordinatorConfig,
@@ -492,6 +510,11 @@ impl Config {
                 1024..=i64::from(limits::REQUEST_BYTES_MAX_DEFAULT),
             )? as u32,
             connections_max: number("max.connections", 1..=INT_MAX)? as usize,
+            connections_per_ip_max: number("max.connections.per.ip", 1..=INT_MAX)? as usize,
+            connections_idle_max: Duration::from_millis(number(
+                "connections.max.idle.ms",
+                1000..=i64::from(i32::MAX) * 1000,
+            )? as u64),
             queued_request_bytes_max: number("queued.max.request.bytes", 1 << 20..=1 << 40)?
                 as usize,
             queued_answer_bytes_max: number("weir.queued.max.answer.bytes", 1 << 20..=1 << 40)?

@@ -1,9 +1,10 @@
 //! Changing a topic's settings, for both APIs that can.
 
+use crate::named::repeated;
 use crate::shard::Shard;
 use crate::topics::{self, Refusal};
 use model::ErrorCode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::messages::AlterConfigsResourceResponse;
 
@@ -14,21 +15,29 @@ pub(crate) const RESOURCE_BROKER: i8 = 4;
 pub(crate) type Resource = (i8, String);
 
 /// Changes each resource by `change`, which is given its place in the request, and tells what became
-/// of it. Only topics can be changed, and each only once in a request.
+/// of it. Only topics can be changed, and each only once in a request. `nothing_set`: what is asked sets nothing.
 pub(crate) async fn change_each<F>(
     shard: &Rc<Shard>,
     resources: &[Resource],
     validate_only: bool,
+    nothing_set: impl Fn(usize) -> bool,
     change: impl Fn(usize) -> F,
 ) -> Vec<AlterConfigsResourceResponse>
 where
     F: FnOnce(&mut BTreeMap<String, String>) -> Result<(), Refusal> + Send + 'static,
 {
-    let mut responses = Vec::new();
+    let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
+    let repeated = repeated(resources);
     for (place, resource) in resources.iter().enumerate() {
+        if !told.insert(resource) {
+            continue;
+        }
         let (resource_type, resource_name) = resource.clone();
-        let changed = if resources.iter().filter(|other| *other == resource).count() > 1 {
+        let changed = if repeated.contains(resource) {
             Err((ErrorCode::InvalidRequest, "the request names this resource twice".to_owned()))
+        } else if resource_type == RESOURCE_BROKER && nothing_set(place) {
+            // No setting of the broker can have been set here, so there is nothing to take back.
+            Ok(())
         } else if resource_type != RESOURCE_TOPIC {
             Err(not_a_topic(resource_type))
         } else {

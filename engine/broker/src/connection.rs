@@ -5,7 +5,6 @@
 //! begins while a client leaves much unread: what it sends then waits in its socket.
 
 use crate::dispatch::{Outcome, start};
-use crate::logging::warning;
 use crate::memory::HeldAnswer;
 use crate::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
 use crate::stages::Stage;
@@ -15,7 +14,7 @@ use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
 use runtime::receive_buffer::ReceiveBuffer;
 use runtime::socket::{Socket, was_interrupted};
-use runtime::timer;
+use runtime::{Slice, timer};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,6 +32,10 @@ const IN_FLIGHT_MAX: usize = 32;
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 /// A large request of which nothing comes for so long keeps no memory from others.
 const LARGE_STALLS_MAX: Duration = Duration::from_secs(30);
+/// While others wait for its memory a large request is to come with so many bytes a second at least, looked at each
+/// `LARGE_LOOK`.
+const LARGE_RATE_MIN: u64 = 256 * 1024;
+const LARGE_LOOK: Duration = Duration::from_secs(4);
 /// Responses sent together hold at most about this many pieces.
 const SEND_PIECES_MAX: usize = 256;
 
@@ -42,7 +45,7 @@ struct InFlight<F> {
     outcome: Option<Outcome>,
     /// Of its answer.
     bytes: usize,
-    is_fetch: bool,
+    key: ApiKey,
     request: Option<Held>,
 }
 
@@ -56,6 +59,8 @@ struct Pipeline<F> {
     /// Fetches begun whose answers are not sent. One at a time: what many would read at once nobody may
     /// ever take.
     fetches: Cell<usize>,
+    /// The same of joins and syncs of groups, which wait for other members.
+    joins: Cell<usize>,
 }
 
 /// Serves a connection until either side ends it.
@@ -75,6 +80,7 @@ async fn serve_with<F: Future<Output = Outcome>>(
         read_ended: Cell::new(false),
         unsent: shard.answer_memory.hold(),
         fetches: Cell::new(0),
+        joins: Cell::new(0),
     };
     let mut buffer = ReceiveBuffer::new(&mut shard.receive_pool.borrow_mut());
     let ended = {
@@ -92,7 +98,7 @@ async fn serve_with<F: Future<Output = Outcome>>(
     buffer.retire(&mut shard.receive_pool.borrow_mut());
     if let Err(why) = ended {
         let peer = socket.peer_address().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
-        warning!("connection from {peer} closed: {why}");
+        crate::logging::warning_of!(socket.peer_address(), "connection from {peer} closed: {why}");
     }
     socket.shutdown();
 }
@@ -106,8 +112,9 @@ async fn read<F: Future<Output = Outcome>>(
 ) -> Result<(), String> {
     let bytes_max = shard.node.config.request_bytes_max as usize;
     let peer = socket.peer_address();
-    let mut large = None;
-    let mut large_came_at = Nanos::default();
+    let mut large: Option<Large> = None;
+    let (idle_max, mut silent_since) = (shard.node.config.connections_idle_max, None);
+    let mut slice = Slice::begin();
     loop {
         let mut wanted = 0;
         while let Some(total) = frame_bytes(buffer.bytes(), bytes_max).map_err(said)? {
@@ -116,45 +123,75 @@ async fn read<F: Future<Output = Outcome>>(
                 break;
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
-            let (key, request) = parse(payload, peer)?;
+            let (key, mut request) = parse(payload, peer)?;
             if pipeline.is_full(key) {
                 pipeline.changed.until(|| (!pipeline.is_full(key)).then_some(())).await;
             }
             let held = match large.take() {
-                Some(held) => held,
-                None => shard.request_memory.take(total).await,
+                Some(large) => large.held,
+                None => shard.request_memory.take(key, total).await,
             };
+            let to_wait =
+                (key == ApiKey::Fetch).then(|| shard.request_memory.take_to_wait(total)).flatten();
+            request.may_wait = to_wait.is_some();
             if !shard.mailbox.has_room() {
                 shard.mailbox.until_room().await;
             }
-            begin(pipeline, key, held, start(Rc::clone(shard), key, request)).await;
+            begin(pipeline, key, held, to_wait, start(Rc::clone(shard), key, request)).await;
+            // Whoever sends many requests at once does not keep the shard from others.
+            slice.rest().await;
         }
         if wanted > RECEIVE_CHUNK_BYTES && large.is_none() {
-            large = Some(shard.large_request_memory.take(wanted).await);
-            large_came_at = clock::now();
+            let held = shard.request_memory.take_to_receive(wanted).await;
+            large = Some(Large::begin(held, buffer.bytes().len()));
         }
         buffer.make_room(wanted, &mut shard.receive_pool.borrow_mut());
-        let until = large.as_ref().map(|_| large_came_at + LARGE_STALLS_MAX);
         let received = {
             let mut receive = pin!(socket.receive(buffer, wanted));
-            let Some(received) = timer::before(until, receive.as_mut()).await else {
-                socket.shutdown();
-                let _ = receive.await;
-                let seconds = LARGE_STALLS_MAX.as_secs();
-                return Err(format!("nothing more of a request of {wanted} bytes in {seconds} s"));
-            };
-            received
+            loop {
+                let look_at = large.as_ref().map(|_| clock::now() + LARGE_LOOK);
+                if let Some(received) = timer::before(look_at, receive.as_mut()).await {
+                    break received;
+                }
+                let large = large.as_mut().expect("looked at because of it");
+                if let Some(why) = large.is_too_slow(shard) {
+                    socket.shutdown();
+                    let _ = receive.await;
+                    return Err(format!("{why} of a request of {wanted} bytes"));
+                }
+            }
         };
         match received {
             Ok(0) => break,
-            Ok(_) if large.is_some() => large_came_at = clock::now(),
-            Ok(_) => {}
+            Ok(bytes) => {
+                silent_since = None;
+                if let Some(large) = &mut large {
+                    large.on_bytes(bytes);
+                    if let Some(why) = large.is_too_slow(shard) {
+                        return Err(format!("{why} of a request of {wanted} bytes"));
+                    }
+                }
+            }
             // Silent for a while: a chunk that once held a large request is not kept for the next one.
             Err(error) if was_interrupted(&error) => {
-                if buffer.bytes().is_empty() {
+                if let Some(why) = large.as_mut().and_then(|large| large.is_too_slow(shard)) {
+                    return Err(format!("{why} of a request of {wanted} bytes"));
+                }
+                let idle_until = *silent_since.get_or_insert(clock::now()) + idle_max;
+                let is_idle = if buffer.bytes().is_empty() {
                     buffer.rest(&mut shard.receive_pool.borrow_mut());
-                    socket.until_readable().await;
+                    let readable = timer::before(Some(idle_until), socket.until_readable()).await;
                     buffer.wake(&mut shard.receive_pool.borrow_mut());
+                    readable.is_none()
+                } else {
+                    clock::now() >= idle_until
+                };
+                if is_idle && pipeline.waiting.borrow().is_empty() {
+                    // As in Kafka: who wants to go on connects again.
+                    break;
+                }
+                if is_idle {
+                    silent_since = None;
                 }
             }
             // A peer that resets is gone like one that closes.
@@ -163,6 +200,43 @@ async fn read<F: Future<Output = Outcome>>(
     }
     pipeline.read_ended.set(true);
     Ok(())
+}
+
+/// A request that does not fit a receive chunk, while it comes.
+struct Large {
+    held: Held,
+    came_at: Nanos,
+    /// Since it was last looked at.
+    looked_at: Nanos,
+    bytes: u64,
+}
+
+impl Large {
+    fn begin(held: Held, bytes: usize) -> Self {
+        let now = clock::now();
+        Self { held, came_at: now, looked_at: now, bytes: bytes as u64 }
+    }
+
+    fn on_bytes(&mut self, bytes: usize) {
+        self.came_at = clock::now();
+        self.bytes += bytes as u64;
+    }
+
+    /// Why its memory is not kept for it any longer, if it is not.
+    fn is_too_slow(&mut self, shard: &Shard) -> Option<String> {
+        let now = clock::now();
+        if now >= self.came_at + LARGE_STALLS_MAX {
+            return Some(format!("nothing more in {} s", LARGE_STALLS_MAX.as_secs()));
+        }
+        if now < self.looked_at + LARGE_LOOK {
+            return None;
+        }
+        let ms = (now.0 - self.looked_at.0) / 1_000_000;
+        let (bytes, least) = (self.bytes, LARGE_RATE_MIN * ms / 1000);
+        (self.looked_at, self.bytes) = (now, 0);
+        let is_slow = bytes < least && shard.request_memory.receiving.has_waiters();
+        is_slow.then(|| format!("{bytes} bytes in {ms} ms while others wait for its memory, at least {least} are expected,"))
+    }
 }
 
 fn said(error: WireError) -> String {
@@ -177,6 +251,7 @@ fn parse(payload: SharedBytes, peer: Option<SocketAddr>) -> Result<(ApiKey, Requ
         body_at: (payload.len() - body.rest().len()) as u32,
         payload,
         peer,
+        may_wait: true,
     };
     Ok((key, request))
 }
@@ -186,19 +261,27 @@ async fn begin<F: Future<Output = Outcome>>(
     pipeline: &Pipeline<F>,
     key: ApiKey,
     held: Held,
+    to_wait: Option<Held>,
     future: F,
 ) {
     let mut place = pipeline.spare.borrow_mut().pop().unwrap_or_else(|| Box::pin(None));
     place.as_mut().set(Some(future));
-    let is_fetch = key == ApiKey::Fetch;
-    pipeline.fetches.set(pipeline.fetches.get() + usize::from(is_fetch));
+    pipeline.count(key, 1);
     let mut in_flight =
-        InFlight { future: place, outcome: None, bytes: 0, is_fetch, request: Some(held) };
+        InFlight { future: place, outcome: None, bytes: 0, key, request: Some(held) };
     poll_fn(|cx| {
         in_flight.poll(&pipeline.unsent, cx);
         Poll::Ready(())
     })
     .await;
+    if in_flight.outcome.is_none() {
+        // What waits as long as its client likes keeps nothing from others.
+        match key {
+            ApiKey::Fetch if to_wait.is_some() => in_flight.request = to_wait,
+            ApiKey::JoinGroup | ApiKey::SyncGroup => in_flight.request = None,
+            _ => {}
+        }
+    }
     pipeline.waiting.borrow_mut().push_back(in_flight);
     pipeline.changed.notify();
 }
@@ -208,7 +291,22 @@ impl<F> Pipeline<F> {
     fn is_full(&self, key: ApiKey) -> bool {
         self.waiting.borrow().len() >= IN_FLIGHT_MAX
             || self.unsent.bytes() >= UNSENT_BYTES_MAX
-            || (key == ApiKey::Fetch && self.fetches.get() > 0)
+            || self.counter(key).is_some_and(|begun| begun.get() > 0)
+    }
+
+    /// Of requests of a kind of which a connection has one at a time.
+    fn counter(&self, key: ApiKey) -> Option<&Cell<usize>> {
+        match key {
+            ApiKey::Fetch => Some(&self.fetches),
+            ApiKey::JoinGroup | ApiKey::SyncGroup => Some(&self.joins),
+            _ => None,
+        }
+    }
+
+    fn count(&self, key: ApiKey, by: isize) {
+        if let Some(counter) = self.counter(key) {
+            counter.set(counter.get().wrapping_add_signed(by));
+        }
     }
 }
 
@@ -245,6 +343,7 @@ async fn respond<F: Future<Output = Outcome>>(
     pipeline: &Pipeline<F>,
 ) -> Result<(), String> {
     let mut pieces: Vec<SharedBytes> = Vec::new();
+    let mut answered: Vec<ApiKey> = Vec::new();
     loop {
         // Wait for the oldest request, then take along whatever else is done behind it.
         let there = || !pipeline.waiting.borrow().is_empty();
@@ -255,7 +354,7 @@ async fn respond<F: Future<Output = Outcome>>(
             if done { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let (mut close, mut bytes, mut fetches) = (None, 0, 0);
+        let (mut close, mut bytes) = (None, 0);
         poll_fn(|cx| {
             let mut waiting = pipeline.waiting.borrow_mut();
             while pieces.len() < SEND_PIECES_MAX
@@ -265,7 +364,7 @@ async fn respond<F: Future<Output = Outcome>>(
                 let done = waiting.pop_front().expect("looked at above");
                 pipeline.spare.borrow_mut().push(done.future);
                 bytes += done.bytes;
-                fetches += usize::from(done.is_fetch);
+                answered.push(done.key);
                 match done.outcome.expect("polled to its end") {
                     Outcome::Respond(mut response) => {
                         pieces.append(&mut response);
@@ -287,7 +386,7 @@ async fn respond<F: Future<Output = Outcome>>(
             shard.stages().ended(Stage::Send, began);
         }
         pipeline.unsent.set(pipeline.unsent.bytes() - bytes);
-        pipeline.fetches.set(pipeline.fetches.get() - fetches);
+        answered.drain(..).for_each(|key| pipeline.count(key, -1));
         pipeline.changed.notify();
         if let Some(why) = close {
             return Err(why);

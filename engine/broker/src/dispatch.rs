@@ -1,7 +1,9 @@
 //! One match: API key to handler.
 
 use crate::handlers;
+use crate::memory::HeldAnswer;
 use crate::shard::{Request, Shard};
+use model::limits::ANSWER_BYTES_MAX;
 use runtime::buffer::SharedBytes;
 use std::rc::Rc;
 use wire::messages::Message;
@@ -20,13 +22,18 @@ pub(crate) enum Outcome {
 /// Starts a request. The produce and fetch paths hold no box; the rest may.
 pub(crate) async fn start(shard: Rc<Shard>, key: ApiKey, request: Request) -> Outcome {
     shard.requests_begun.set(shard.requests_begun.get() + 1);
+    let version = request.version;
     let outcome = match key {
         ApiKey::Produce => handlers::produce::handle(&shard, &request).await,
         ApiKey::Fetch => handlers::fetch::handle(&shard, &request).await,
+        // They may wait for others for a long time, and let go of their bytes before.
+        ApiKey::JoinGroup => Box::pin(handlers::join_group::handle(&shard, request)).await,
+        ApiKey::SyncGroup => Box::pin(handlers::sync_group::handle(&shard, request)).await,
         other => Box::pin(control(&shard, other, &request)).await,
     };
     outcome.unwrap_or_else(|error| {
-        Outcome::Close(format!("malformed {} v{}: {error}", key.api().name, request.version))
+        let what = if error == WireError::AnswerTooLarge { "" } else { "malformed " };
+        Outcome::Close(format!("{what}{} v{}: {error}", key.api().name, version))
     })
 }
 
@@ -45,8 +52,6 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         }
         ApiKey::DescribeConfigs => handlers::describe_configs::handle(shard, request),
         ApiKey::DescribeCluster => handlers::describe_cluster::handle(shard, request),
-        ApiKey::JoinGroup => handlers::join_group::handle(shard, request).await,
-        ApiKey::SyncGroup => handlers::sync_group::handle(shard, request).await,
         ApiKey::Heartbeat => handlers::heartbeat::handle(shard, request).await,
         ApiKey::LeaveGroup => handlers::leave_group::handle(shard, request).await,
         ApiKey::OffsetCommit => handlers::offset_commit::handle(shard, request).await,
@@ -82,7 +87,28 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         ApiKey::DescribeTopicPartitions => {
             handlers::describe_topic_partitions::handle(shard, request)
         }
-        ApiKey::Produce | ApiKey::Fetch => unreachable!("matched before"),
+        ApiKey::Produce | ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup => {
+            unreachable!("matched before")
+        }
+    }
+}
+
+/// The memory of an answer that is being made, noted before it is taken.
+pub(crate) struct AnswerSize(HeldAnswer);
+
+impl AnswerSize {
+    pub(crate) fn new(shard: &Shard) -> Self {
+        Self(shard.answer_memory.hold())
+    }
+
+    /// Notes so many bytes more.
+    ///
+    /// # Errors
+    /// No client takes an answer of that size.
+    pub(crate) fn add(&self, bytes: usize) -> Result<(), WireError> {
+        let bytes = self.0.bytes() + bytes;
+        self.0.set(bytes);
+        if bytes > ANSWER_BYTES_MAX { Err(WireError::AnswerTooLarge) } else { Ok(()) }
     }
 }
 
@@ -103,11 +129,24 @@ pub(crate) fn respond_version<M: Message>(
     version: i16,
     message: &M,
 ) -> Outcome {
+    let mut is_too_large = false;
     let head = shard.encode_head(|out| {
         header::begin_response(out, M::KEY, version, request.correlation_id);
         message.encode(out, version);
-        header::finish_frame(out, 0, 0);
+        is_too_large = out.len() > ANSWER_BYTES_MAX;
+        if is_too_large {
+            out.clear();
+        } else {
+            header::finish_frame(out, 0, 0);
+        }
     });
+    if is_too_large {
+        return Outcome::Close(format!(
+            "{} v{version}: {}",
+            M::KEY.api().name,
+            WireError::AnswerTooLarge
+        ));
+    }
     let mut pieces = shard.take_pieces();
     pieces.push(head);
     Outcome::Respond(pieces)

@@ -54,6 +54,8 @@ struct SessionPartition {
     /// What the client was last told; nothing yet, or an error last: -1.
     high_watermark: i64,
     log_start_offset: i64,
+    /// The client does not want it any more; it goes when all that the request names was looked at.
+    is_forgotten: bool,
 }
 
 impl SessionPartition {
@@ -66,6 +68,7 @@ impl SessionPartition {
             partition_max_bytes: asked.partition_max_bytes,
             high_watermark: -1,
             log_start_offset: -1,
+            is_forgotten: false,
         }
     }
 
@@ -98,22 +101,42 @@ struct Session {
 }
 
 impl Session {
-    fn set(&mut self, asked: FetchPartition<'_>) {
+    /// Changes what a request asks of a partition, or notes it among the new ones.
+    fn set(&mut self, asked: FetchPartition<'_>, new: &mut Vec<SessionPartition>) {
         let place = self.partitions.binary_search_by(|p| p.place(asked.topic, asked.partition));
         match place {
+            Ok(at) if self.partitions[at].is_forgotten => {
+                self.partitions[at] = SessionPartition::new(asked);
+            }
             Ok(at) => {
                 let known = &mut self.partitions[at];
                 known.current_leader_epoch = asked.current_leader_epoch;
                 known.fetch_offset = asked.fetch_offset;
                 known.partition_max_bytes = asked.partition_max_bytes;
             }
-            Err(at) => self.partitions.insert(at, SessionPartition::new(asked)),
+            Err(_) => new.push(SessionPartition::new(asked)),
+        }
+    }
+
+    /// Lets go of what was forgotten and takes in what is new, of which the last mention counts.
+    fn settle(&mut self, mut new: Vec<SessionPartition>) {
+        self.partitions.retain(|partition| !partition.is_forgotten);
+        if !new.is_empty() {
+            self.partitions.append(&mut new);
+            self.partitions.sort_by(|a, b| a.place(b.topic.as_ref(), b.partition));
+            self.partitions.dedup_by(|later, earlier| {
+                let same = later.topic == earlier.topic && later.partition == earlier.partition;
+                if same {
+                    std::mem::swap(later, earlier);
+                }
+                same
+            });
         }
     }
 
     fn forget(&mut self, topic: TopicRef<'_>, partition: i32) {
         if let Ok(at) = self.partitions.binary_search_by(|p| p.place(topic, partition)) {
-            self.partitions.remove(at);
+            self.partitions[at].is_forgotten = true;
         }
     }
 }
@@ -176,7 +199,9 @@ impl FetchSessions {
                 session.last_used = clock::now();
                 let before = session.partitions.len();
                 fetch.forgotten(|topic, partition| session.forget(topic, partition));
-                fetch.partitions().for_each(|asked| session.set(asked));
+                let mut new = Vec::new();
+                fetch.partitions().for_each(|asked| session.set(asked, &mut new));
+                session.settle(new);
                 let now = session.partitions.len();
                 if now > before && (now > PARTITIONS_MAX || held(&sessions) > PARTITIONS_OF_ALL_MAX)
                 {

@@ -23,6 +23,8 @@ pub(crate) struct TopicImage {
     pub(crate) retention: Retention,
     /// How they are compacted, if they are.
     pub(crate) compaction: Option<CompactionRules>,
+    /// Nothing of them is deleted but what a newer record of its key replaces.
+    pub(crate) only_compacts: bool,
     /// `weir.durability`, `flush.messages` and `flush.ms` in force.
     pub(crate) flushing: Flushing,
 }
@@ -91,6 +93,7 @@ impl MetadataImage {
                 log: crate::topic_settings::log_settings_of(settings, config),
                 retention: crate::topic_settings::retention_of(settings, config),
                 compaction: crate::topic_settings::compaction_of(settings, config),
+                only_compacts: crate::topic_settings::only_compacts(settings, config),
                 flushing: Flushing {
                     durability: crate::topic_settings::durability_of(settings, config),
                     messages: number("flush.messages"),

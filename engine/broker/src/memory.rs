@@ -1,8 +1,80 @@
-//! What clients can make a shard hold: requests that are being worked off, and answers that are not sent yet.
-//! Beyond the limits requests wait where they are, in their sockets, and answers get smaller.
+//! What clients can make a shard hold: requests that are being worked off or wait for records, and answers that are
+//! not sent yet. Beyond the limits requests wait where they are, in their sockets, fetches do not wait for records, and
+//! answers get smaller.
 
+use crate::logging::warning_of;
+use runtime::budget::{Budget, Held};
+use runtime::clock;
+use runtime::timer;
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
+use wire::ApiKey;
+
+/// A request of so many bytes at most, that is not a produce, never waits for a larger one: who only says that it lives
+/// is heard whatever others send.
+const SMALL_BYTES_MAX: usize = 16 * 1024;
+/// Who waits for memory for so long is told of in the log.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// Bytes of requests, from when they are read until they are answered. Of one shard.
+pub(crate) struct RequestMemory {
+    /// Of requests that are worked off.
+    working: Rc<Budget>,
+    /// Of small ones.
+    small: Rc<Budget>,
+    /// Of those of more than a receive chunk, while they are received.
+    pub(crate) receiving: Rc<Budget>,
+    /// Of fetches that wait for records: as long as their clients like.
+    waiting: Rc<Budget>,
+}
+
+impl RequestMemory {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            working: Budget::new(bytes_max),
+            small: Budget::new((bytes_max / 8).max(4 * SMALL_BYTES_MAX)),
+            receiving: Budget::new(bytes_max),
+            waiting: Budget::new(bytes_max),
+        }
+    }
+
+    /// Waits for the memory of a request of `bytes`.
+    pub(crate) async fn take(&self, key: ApiKey, bytes: usize) -> Held {
+        if key != ApiKey::Produce && bytes <= SMALL_BYTES_MAX {
+            return self.small.take(bytes).await;
+        }
+        Self::take_told(&self.working, bytes).await
+    }
+
+    /// Waits for the memory in which a large request is received.
+    pub(crate) async fn take_to_receive(&self, bytes: usize) -> Held {
+        Self::take_told(&self.receiving, bytes).await
+    }
+
+    /// The memory of a fetch while it waits for records, if there is any.
+    pub(crate) fn take_to_wait(&self, bytes: usize) -> Option<Held> {
+        self.waiting.try_take(bytes)
+    }
+
+    async fn take_told(budget: &Rc<Budget>, bytes: usize) -> Held {
+        if budget.has_room(bytes) {
+            return budget.take(bytes).await;
+        }
+        let mut taking = pin!(budget.take(bytes));
+        if let Some(held) = timer::before(Some(clock::now() + TOLD_AFTER), taking.as_mut()).await {
+            return held;
+        }
+        warning_of!(
+            None,
+            "a request of {bytes} bytes has waited a second for memory: others hold {} bytes of this shard's part of \
+             queued.max.request.bytes",
+            budget.held()
+        );
+        taking.await
+    }
+}
 
 /// A fetch is granted so much however little is left: without it nobody would get anywhere.
 pub(crate) const ANSWER_BYTES_MIN: usize = 64 * 1024;

@@ -1,6 +1,6 @@
 //! `GET /metrics`, for Prometheus: what this broker counted, over as little HTTP as that takes.
 
-use crate::logging::warning;
+use crate::logging::warning_of;
 use crate::shard::Node;
 use crate::stages;
 use runtime::buffer::SharedBytes;
@@ -30,7 +30,7 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
         let socket = match listener.accept().await {
             Ok(socket) => socket,
             Err(error) => {
-                warning!("metrics: cannot accept a connection: {error}");
+                warning_of!(None, "metrics: cannot accept a connection: {error}");
                 timer::sleep(Duration::from_secs(1)).await;
                 continue;
             }

@@ -7,13 +7,15 @@ use crate::requests::Token;
 use crate::shard::Request;
 use runtime::clock::Nanos;
 use runtime::notify::Notify;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use wire::primitives::Reader;
 
 /// A longer request is not kept: its client's shard asks again.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Nor is one beyond so many bytes of a shard's.
+const ALL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// One fetch, as it is to be read again.
 pub(crate) struct ParkedFetch {
@@ -47,6 +49,8 @@ impl ParkedFetch {
 pub(crate) struct ParkedFetches {
     /// By the client's shard, and there by request slot.
     fetches: RefCell<Vec<Vec<Option<ParkedFetch>>>>,
+    /// What the bodies take.
+    bytes: Cell<usize>,
     due: RefCell<VecDeque<(Token, Nanos)>>,
     changed: Notify,
 }
@@ -70,12 +74,17 @@ impl ParkedFetches {
         }
         let place = &mut fetches[shard][slot];
         let bytes = request.body_bytes();
-        if bytes.len() > BODY_BYTES_MAX {
+        let mut body = place.take().map_or_else(Vec::new, |before| before.body);
+        let others = self.bytes.get() - body.capacity();
+        if bytes.len() > BODY_BYTES_MAX || others + bytes.len() > ALL_BYTES_MAX {
+            self.bytes.set(others);
             return;
         }
-        let mut body = place.take().map_or_else(Vec::new, |before| before.body);
         body.clear();
         body.extend_from_slice(bytes);
+        // Of a large request before this one.
+        body.shrink_to(4 * bytes.len());
+        self.bytes.set(others + body.capacity());
         let version = request.version;
         let state = State::Waits;
         *place = Some(ParkedFetch { token, version, bytes_max, image, body, state });
@@ -120,5 +129,6 @@ impl ParkedFetches {
     /// Partitions may have other owners now, or be gone.
     pub(crate) fn forget_all(&self) {
         self.fetches.borrow_mut().clear();
+        self.bytes.set(0);
     }
 }

@@ -4,8 +4,9 @@ use crate::compaction;
 use crate::config::Config;
 use crate::groups::look_after;
 use crate::image::MetadataImage;
-use crate::logging::{info, warning};
+use crate::logging::{info, warning, warning_of};
 use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
+use crate::peers::Peers;
 use crate::shard::{Message, Node, Shard};
 use crate::stages::StageTimes;
 use crate::transactions::{self, ProducerIds};
@@ -218,6 +219,7 @@ fn on_directory_failed(
         );
         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
             crate::logging::error!("no data directory is left: stopping");
+            crate::logging::flush();
             std::process::exit(1);
         }
     }
@@ -318,6 +320,7 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
         dirs: shared,
         stages: (0..shards).map(|_| StageTimes::default()).collect(),
         open_files: OpenFiles::divide(open_files, dirs.len(), shards, config.connections_max),
+        peers: Peers::new(config.connections_per_ip_max),
         config,
     };
     let (node, recovery) = (Arc::new(node), Arc::new(recovery));
@@ -418,6 +421,21 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
     loop {
         match acceptor.listener.accept().await {
             Ok(socket) => {
+                let address = socket.peer_address();
+                let of_address = match address.map(|address| shard.node.peers.connect(address.ip()))
+                {
+                    Some(None) => {
+                        let ip = address.expect("looked at above").ip();
+                        warning_of!(
+                            address,
+                            "a connection from {ip} is closed: it has max.connections.per.ip"
+                        );
+                        continue;
+                    }
+                    Some(place) => place,
+                    // It is gone already.
+                    None => None,
+                };
                 let socket = Rc::new(socket);
                 number += 1;
                 let peer = Peer { socket: Rc::clone(&socket), receives: Cell::new(0) };
@@ -427,14 +445,14 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
                 spawn(async move {
                     connection::serve(shard, socket).await;
                     acceptor.peers.borrow_mut().remove(&number);
-                    drop(place);
+                    drop((place, of_address));
                 });
             }
             Err(_) if shard.stopping.get() => break,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => break,
             Err(error) => {
                 // Out of descriptors, most likely: others may close theirs.
-                warning!("cannot accept a connection: {error}");
+                warning_of!(None, "cannot accept a connection: {error}");
                 timer::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -6,10 +6,11 @@ use crate::fetch_sessions::FetchSessions;
 use crate::groups::GroupLog;
 use crate::handlers::fetch::FetchShare;
 use crate::image::{MetadataImage, TopicImage};
-use crate::memory::AnswerMemory;
+use crate::memory::{AnswerMemory, RequestMemory};
 use crate::open_files::OpenFiles;
 use crate::parked_fetches::ParkedFetches;
 use crate::partition_slot::PartitionSlot;
+use crate::peers::Peers;
 use crate::placement::shard_of;
 use crate::producer_state::ProducerState;
 use crate::requests::{Requests, Token};
@@ -18,7 +19,6 @@ use crate::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::transactions::{ProducerIds, Proofs, TransactionLog, Turns};
 use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
-use runtime::budget::Budget;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::mailbox::Mailbox;
@@ -81,11 +81,18 @@ pub(crate) struct Request {
     pub(crate) body_at: u32,
     /// Who sent it, if its connection knows.
     pub(crate) peer: Option<SocketAddr>,
+    /// A fetch may wait for records as long as it asks to: there is memory for that.
+    pub(crate) may_wait: bool,
 }
 
 impl Request {
+    /// The same without its bytes: enough to answer it, once it was read.
+    pub(crate) fn let_go(self) -> Self {
+        Self { payload: SharedBytes::copy_of(&[]), body_at: 0, ..self }
+    }
+
     pub(crate) fn body(&self) -> wire::primitives::Reader<'_> {
-        wire::primitives::Reader::new(self.body_bytes())
+        wire::primitives::Reader::untrusted(self.body_bytes())
     }
 
     pub(crate) fn body_bytes(&self) -> &[u8] {
@@ -114,6 +121,7 @@ pub(crate) struct Node {
     /// Of each shard.
     pub(crate) stages: Vec<StageTimes>,
     pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// What an operator can do about it.
@@ -164,6 +172,8 @@ const MEND_EVERY: Duration = Duration::from_secs(5);
 /// Received bytes per chunk: Kafka's largest default batch and room for its request.
 pub(crate) const RECEIVE_CHUNK_BYTES: usize = 1024 * 1024 + 64 * 1024;
 const HEAD_CHUNK_BYTES: usize = 64 * 1024;
+/// A larger answer's memory is given back once it is made.
+const SCRATCH_BYTES_KEPT: usize = 1024 * 1024;
 
 /// One core's world.
 pub(crate) struct Shard {
@@ -188,10 +198,7 @@ pub(crate) struct Shard {
     spare_pieces: RefCell<Vec<Vec<SharedBytes>>>,
     spare_shares: RefCell<Vec<Box<FetchShare>>>,
     pub(crate) parked_fetches: ParkedFetches,
-    /// Requests being worked off.
-    pub(crate) request_memory: Rc<Budget>,
-    /// Requests too large for a receive chunk, from before they are received.
-    pub(crate) large_request_memory: Rc<Budget>,
+    pub(crate) request_memory: RequestMemory,
     pub(crate) answer_memory: Rc<AnswerMemory>,
     groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
     transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
@@ -238,8 +245,7 @@ impl Shard {
             spare_pieces: RefCell::default(),
             spare_shares: RefCell::default(),
             parked_fetches: ParkedFetches::default(),
-            request_memory: Budget::new(node.config.queued_request_bytes_max / shards),
-            large_request_memory: Budget::new(node.config.queued_request_bytes_max / shards),
+            request_memory: RequestMemory::new(node.config.queued_request_bytes_max / shards),
             answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
             groups: RefCell::default(),
             transactions: RefCell::default(),
@@ -663,7 +669,10 @@ impl Shard {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         encode(&mut scratch);
-        self.keep(&scratch)
+        let kept = self.keep(&scratch);
+        // Of one large answer not for ever.
+        scratch.shrink_to(SCRATCH_BYTES_KEPT);
+        kept
     }
 
     /// Copies `bytes` into memory that can be sent.

@@ -292,6 +292,11 @@ pub(crate) fn write_rules_of(set: &BTreeMap<String, String>, config: &Config) ->
     }
 }
 
+/// Whether `cleanup.policy` is compact alone.
+pub(crate) fn only_compacts(set: &BTreeMap<String, String>, config: &Config) -> bool {
+    has_policy("compact", set, config) && !has_policy("delete", set, config)
+}
+
 fn has_policy(policy: &str, set: &BTreeMap<String, String>, config: &Config) -> bool {
     text_of("cleanup.policy", set, config).split(',').any(|word| word.trim() == policy)
 }

@@ -2,6 +2,7 @@
 
 use crate::image::MetadataImage;
 use crate::shard::Shard;
+use model::limits::PARTITIONS_MAX;
 use model::{ErrorCode, TopicId};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
@@ -69,9 +70,10 @@ pub(crate) async fn create(shard: &Rc<Shard>, new: Vec<NewTopic>) -> Vec<Result<
             let mut results = Vec::new();
             here()
                 .change(&shard, |catalog| {
+                    let mut taken = Taken::of(catalog);
                     for topic in new {
-                        if catalog.topics.iter().any(|t| t.name == topic.name) {
-                            results.push(Err(exists(&topic.name)));
+                        if let Err(refusal) = taken.add(&topic.name, topic.partitions) {
+                            results.push(Err(refusal));
                             continue;
                         }
                         let mut bytes = [0; 16];
@@ -95,11 +97,62 @@ pub(crate) async fn create(shard: &Rc<Shard>, new: Vec<NewTopic>) -> Vec<Result<
         .await
 }
 
+/// The names and the number of partitions that there are.
+struct Taken {
+    /// By what is left of a name where '.' and '_' are the same, as in the names of metrics.
+    names: BTreeMap<String, String>,
+    partitions: usize,
+}
+
+impl Taken {
+    fn of(catalog: &Catalog) -> Self {
+        let name = |topic: &CatalogTopic| (topic.name.replace('.', "_"), topic.name.clone());
+        Self {
+            names: catalog.topics.iter().map(name).collect(),
+            partitions: partitions_of(catalog),
+        }
+    }
+
+    fn add(&mut self, name: &str, partitions: i32) -> Result<(), Refusal> {
+        let like = name.replace('.', "_");
+        match self.names.get(&like) {
+            Some(other) if other == name => return Err(exists(name)),
+            Some(other) => {
+                let why = format!(
+                    "topic {name} collides with {other}: '.' and '_' are the same in metrics"
+                );
+                return Err((ErrorCode::InvalidTopicException, why));
+            }
+            None => {}
+        }
+        self.partitions = more_partitions(self.partitions, partitions as usize)?;
+        self.names.insert(like, name.to_owned());
+        Ok(())
+    }
+}
+
+fn partitions_of(catalog: &Catalog) -> usize {
+    catalog.topics.iter().map(|topic| topic.partitions as usize).sum()
+}
+
+/// How many partitions there are with `added` more.
+fn more_partitions(there: usize, added: usize) -> Result<usize, Refusal> {
+    let sum = there + added;
+    if sum <= PARTITIONS_MAX {
+        return Ok(sum);
+    }
+    let why =
+        format!("{there} partitions and {added} more; this broker has {PARTITIONS_MAX} at most");
+    Err((ErrorCode::PolicyViolation, why))
+}
+
 /// Gives a topic more partitions.
 pub(crate) async fn grow(shard: &Rc<Shard>, id: TopicId, count: i32) -> Result<(), Refusal> {
     let change = move |catalog: &mut Catalog| {
+        let there = partitions_of(catalog);
         let topic = catalog.topics.iter_mut().find(|topic| topic.id == id);
         let topic = topic.ok_or_else(gone)?;
+        more_partitions(there, (count.max(topic.partitions) - topic.partitions) as usize)?;
         if count <= topic.partitions {
             return Err((ErrorCode::InvalidPartitions, "it has as many already".to_owned()));
         }

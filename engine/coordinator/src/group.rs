@@ -4,7 +4,7 @@ use crate::group_coordinator::Ticket;
 use crate::offsets::Offsets;
 use crate::records::{StoredGroup, StoredMember, group_value};
 use crate::transactional_offsets::PendingOffsets;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::consumer_protocol::topics_of;
 use wire::messages::JoinGroupMember;
 
@@ -63,6 +63,12 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// Bytes that it says of itself and is told.
+    pub(crate) fn bytes(&self) -> usize {
+        let protocols = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len());
+        100 + self.client_id.len() + self.assignment.len() + protocols.sum::<usize>()
+    }
+
     /// Whether its deadline counts: who waits for the others is alive, but a new member whose
     /// client went away meanwhile must not be waited for for ever.
     pub(crate) fn can_expire(&self) -> bool {
@@ -156,15 +162,24 @@ impl Group {
     /// Protocols that every member speaks.
     fn common_protocols(&self) -> Vec<&str> {
         let Some(first) = self.members.values().next() else { return Vec::new() };
-        let everyone = |name: &str| {
-            self.members.values().all(|m| m.protocols.iter().any(|(other, _)| other == name))
-        };
-        first
-            .protocols
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .filter(|name| everyone(name))
-            .collect()
+        let mut speakers: BTreeMap<&str, usize> = BTreeMap::new();
+        for (number, member) in self.members.values().enumerate() {
+            for (name, _) in &member.protocols {
+                // Counted as far as everyone before speaks it, and once if a member names it twice.
+                let count = speakers.entry(name).or_default();
+                if *count == number {
+                    *count += 1;
+                }
+            }
+        }
+        let names = first.protocols.iter().map(|(name, _)| name.as_str());
+        names.filter(|name| speakers[name] == self.members.len()).collect()
+    }
+
+    /// Bytes that the members say of themselves and are told, but for one who comes anew.
+    pub(crate) fn bytes_without(&self, member_id: &str) -> usize {
+        let others = self.members.iter().filter(|(id, _)| *id != member_id);
+        others.map(|(_, member)| member.bytes()).sum()
     }
 
     /// Whether a member with these protocols fits in.
@@ -175,18 +190,19 @@ impl Group {
         if self.members.is_empty() {
             return true;
         }
-        let common = self.common_protocols();
+        let common: BTreeSet<&str> = self.common_protocols().into_iter().collect();
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|(name, _)| common.contains(&name.as_str()))
+            && protocols.iter().any(|(name, _)| common.contains(name.as_str()))
     }
 
     /// The protocol most members want most among those that all speak.
     pub(crate) fn elect_protocol(&self) -> Option<String> {
         let common = self.common_protocols();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        let spoken: BTreeSet<&str> = common.iter().copied().collect();
         for member in self.members.values() {
             let wanted = member.protocols.iter().map(|(name, _)| name.as_str());
-            if let Some(vote) = wanted.into_iter().find(|name| common.contains(name)) {
+            if let Some(vote) = wanted.into_iter().find(|name| spoken.contains(name)) {
                 *votes.entry(vote).or_default() += 1;
             }
         }

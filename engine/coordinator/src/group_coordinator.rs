@@ -10,6 +10,12 @@ use wire::messages::{
     LeavingMember, LeftMember, SyncGroupRequest, SyncGroupResponse,
 };
 
+/// Protocols that a member may speak: clients have one to three.
+const PROTOCOLS_MAX: usize = 100;
+/// Bytes that a group's members may say of themselves: all are in one record, and in one answer to their leader.
+const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Member ids of a group that were given out and have not joined yet.
+const PENDING_MAX: usize = 10_000;
 /// A new member whose client is gone is not waited for longer than this.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: u64 = 5 * 60 * 1000;
 /// From this version of JoinGroup on a member must come back with the id it was given (KIP-394).
@@ -386,6 +392,14 @@ impl GroupCoordinator {
         if !is_known_member && known.is_some_and(|g| self.is_full(g, request)) {
             return Err(ErrorCode::GroupMaxSizeReached);
         }
+        if protocols.len() > PROTOCOLS_MAX {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        let own: usize = protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum();
+        let others = known.map_or(0, |group| group.bytes_without(&request.member_id));
+        if others + own > GROUP_BYTES_MAX {
+            return Err(ErrorCode::GroupMaxSizeReached);
+        }
         let new_member = Member {
             instance_id: request.group_instance_id.clone(),
             client_id: client.id.clone(),
@@ -453,7 +467,9 @@ impl GroupCoordinator {
             .group_instance_id
             .as_ref()
             .is_some_and(|instance| group.static_members.contains_key(instance));
-        !replaces && group.members.len() + group.pending.len() >= self.config.group_size_max
+        !replaces
+            && (group.members.len() + group.pending.len() >= self.config.group_size_max
+                || group.pending.len() >= PENDING_MAX)
     }
 
     fn add_and_rebalance(
@@ -732,9 +748,13 @@ impl GroupCoordinator {
     /// The leader's assignment is in: the group is stable.
     fn assign(&mut self, now: Now, id: &str, request: &SyncGroupRequest) {
         let group = self.groups.get_mut(id).expect("checked by the caller");
+        let mut theirs = BTreeMap::new();
+        for assigned in &request.assignments {
+            theirs.entry(assigned.member_id.as_str()).or_insert(&assigned.assignment);
+        }
         for (member_id, member) in &mut group.members {
-            let theirs = request.assignments.iter().find(|a| a.member_id == *member_id);
-            member.assignment = theirs.map(|a| a.assignment.clone()).unwrap_or_default();
+            let assigned = theirs.get(member_id.as_str());
+            member.assignment = assigned.map_or_else(Vec::new, |bytes| (*bytes).clone());
         }
         group.sync_by = None;
         group.set_state(GroupState::Stable, now.unix_ms);

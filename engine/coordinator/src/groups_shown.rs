@@ -3,6 +3,7 @@
 use crate::group::GroupState;
 use crate::group_coordinator::GroupCoordinator;
 use model::ErrorCode;
+use std::collections::BTreeSet;
 use wire::messages::{DescribedGroup, DescribedGroupMember, ListGroupsRequest, ListedGroup};
 
 /// The only type of group so far, as KIP-848 names it.
@@ -16,14 +17,16 @@ impl GroupCoordinator {
     /// Groups in the states and of the types asked for.
     #[must_use]
     pub fn list(&self, request: &ListGroupsRequest) -> Vec<ListedGroup> {
-        let any = |filter: &[String], word: &str| {
-            filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(word))
+        let words = |filter: &[String]| -> BTreeSet<String> {
+            filter.iter().map(|word| word.to_ascii_lowercase()).collect()
+        };
+        let (states, types) = (words(&request.states_filter), words(&request.types_filter));
+        let any = |filter: &BTreeSet<String>, word: &str| {
+            filter.is_empty() || filter.contains(&word.to_ascii_lowercase())
         };
         self.groups
             .iter()
-            .filter(|(_, group)| {
-                any(&request.states_filter, group.state.name()) && any(&request.types_filter, TYPE)
-            })
+            .filter(|(_, group)| any(&states, group.state.name()) && any(&types, TYPE))
             .map(|(id, group)| ListedGroup {
                 group_id: id.clone(),
                 protocol_type: group.protocol_type.clone().unwrap_or_default(),

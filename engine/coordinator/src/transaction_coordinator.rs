@@ -429,7 +429,7 @@ impl TransactionCoordinator {
         &self,
         now: Now,
         states: &[TransactionState],
-        producers: &[i64],
+        producers: &BTreeSet<i64>,
         running_ms: i64,
     ) -> Vec<ListedTransaction> {
         let wanted = |t: &Transaction| {

@@ -1,7 +1,7 @@
 //! Batches changed by the broker: another codec (`compression.type`), its own timestamp
 //! (`LogAppendTime`). What stays is copied; the CRC is made anew.
 
-use crate::limits::BATCH_HEADER_BYTES;
+use crate::limits::{BATCH_HEADER_BYTES, DECOMPRESSED_BYTES_MAX};
 use crate::record_batch::{BatchError, CRC_COVERS_FROM, RecordBatch, TIMESTAMP_TYPE_BIT};
 use crate::{Compression, crc32c};
 
@@ -31,18 +31,34 @@ impl BatchChanges {
 pub struct BatchRewriter {
     plain: Vec<u8>,
     out: Vec<u8>,
+    /// Bytes unpacked since `begin_request`.
+    unpacked: usize,
 }
 
 impl BatchRewriter {
+    /// What is unpacked from now on belongs to another request.
+    pub fn begin_request(&mut self) {
+        self.unpacked = 0;
+    }
+
     /// The records of a batch, decompressed; `rewrite` can use them again.
     ///
     /// # Errors
-    /// As `RecordBatch::records`.
+    /// As `RecordBatch::records`, and `Unpacked` once those of a request are too many bytes: a few packed ones can
+    /// stand for very many.
     pub fn unpack(&mut self, batch: RecordBatch<'_>) -> Result<&[u8], BatchError> {
         self.plain.clear();
+        if self.unpacked > DECOMPRESSED_BYTES_MAX {
+            return Err(BatchError::Unpacked);
+        }
         let codec = batch.compression().ok_or(BatchError::Codec)?;
         codec.decompress(batch.body(), &mut self.plain)?;
-        Ok(&self.plain)
+        self.unpacked += self.plain.len();
+        if self.unpacked > DECOMPRESSED_BYTES_MAX {
+            Err(BatchError::Unpacked)
+        } else {
+            Ok(&self.plain)
+        }
     }
 
     /// `batch` with these changes.

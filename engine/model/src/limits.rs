@@ -12,6 +12,14 @@ pub const MESSAGE_MAX_BYTES_DEFAULT: u32 = 1_048_588;
 pub const REQUEST_BYTES_MAX_DEFAULT: u32 = 100 * 1024 * 1024;
 /// Fewest bytes a request frame can hold: api key, version, correlation id.
 pub const REQUEST_BYTES_MIN: usize = 8;
+/// Most bytes of a request frame of an API other than Produce. Names and small numbers: what clients and tools send is
+/// far below.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Memory that a control request may take when it is decoded, beyond four times its bytes.
+pub const DECODE_BYTES_FREE: usize = 1024 * 1024;
+/// Most bytes of an answer that is not a fetch's: below what librdkafka takes at most (`receive.message.max.bytes`,
+/// 100,000,000 unless set).
+pub const ANSWER_BYTES_MAX: usize = 95 * 1024 * 1024;
 /// Longest topic name, in bytes (Kafka's).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Longest string of the protocol, in bytes: older versions give its length in 16 bits (Kafka refuses longer ones in
@@ -21,6 +29,10 @@ pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
 pub const SETTING_BYTES_MAX: usize = 4096;
 /// Most partitions one topic may be created with here.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+/// Most partitions one request may make (Kafka's).
+pub const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
+/// Most partitions of all topics together: about 8 KB each are held.
+pub const PARTITIONS_MAX: usize = 250_000;
 /// Unit of direct I/O and of every position handed to the disk.
 pub const DISK_BLOCK_BYTES: usize = 4096;
 /// One slab of a partition's tail cache, and one read from a segment.
@@ -36,6 +48,7 @@ pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most producers a partition remembers the last batches of; about 250 bytes each.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
 
+const _: () = assert!(CONTROL_FRAME_BYTES_MAX <= REQUEST_BYTES_MAX_DEFAULT as usize);
 const _: () =
     assert!(SETTING_BYTES_MAX <= STRING_BYTES_MAX, "a setting can be told in every version");
 const _: () = assert!(SLAB_BYTES.is_multiple_of(DISK_BLOCK_BYTES), "slabs are whole blocks");

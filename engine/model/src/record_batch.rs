@@ -41,6 +41,8 @@ pub enum BatchError {
     Producer,
     /// Larger than `max.message.bytes` (`MESSAGE_TOO_LARGE`).
     TooLarge,
+    /// It unpacks to more than `limits::DECOMPRESSED_BYTES_MAX`, alone or with others (`MESSAGE_TOO_LARGE`).
+    Unpacked,
 }
 
 impl BatchError {
@@ -57,7 +59,7 @@ impl BatchError {
             | Self::ReservedField
             | Self::Producer => ErrorCode::InvalidRecord,
             Self::TimestampType => ErrorCode::InvalidTimestamp,
-            Self::TooLarge => ErrorCode::MessageTooLarge,
+            Self::TooLarge | Self::Unpacked => ErrorCode::MessageTooLarge,
         }
     }
 
@@ -77,6 +79,7 @@ impl BatchError {
             Self::TimestampType => "a producer may not claim LogAppendTime",
             Self::Producer => "producer id, epoch and sequence contradict each other",
             Self::TooLarge => "the batch is larger than max.message.bytes",
+            Self::Unpacked => "the records of the request unpack to more than 64 MiB",
         }
     }
 }
@@ -84,7 +87,7 @@ impl BatchError {
 impl From<CompressionError> for BatchError {
     fn from(error: CompressionError) -> Self {
         match error {
-            CompressionError::TooLarge => Self::TooLarge,
+            CompressionError::TooLarge => Self::Unpacked,
             CompressionError::Malformed => Self::Records,
         }
     }
@@ -365,6 +368,9 @@ pub fn stored_prefix(batch: RecordBatch<'_>, base: Offset, epoch: LeaderEpoch) -
     prefix
 }
 
+/// A larger batch's memory is given back when the next one begins.
+const BYTES_KEPT: usize = 2 * 1024 * 1024;
+
 /// Writes batches, one after another, into a buffer that is reused: no allocation per record.
 ///
 /// Use: `begin`, `push` each record, `finish`; the batch is then `bytes()`.
@@ -397,6 +403,9 @@ impl BatchBuilder {
     /// Starts an empty batch whose first timestamp is `base_timestamp` (ms since the Unix epoch).
     pub fn begin(&mut self, base_timestamp: i64) {
         self.bytes.clear();
+        // Of one large batch not for ever.
+        self.bytes.shrink_to(BYTES_KEPT);
+        self.packed.shrink_to(BYTES_KEPT);
         self.bytes.resize(BATCH_HEADER_BYTES, 0);
         self.base_timestamp = base_timestamp;
         self.max_timestamp = base_timestamp;

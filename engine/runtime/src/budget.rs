@@ -91,6 +91,22 @@ impl Budget {
         Held { budget: Rc::clone(self), amount }
     }
 
+    /// Takes so much if it is there, without waiting.
+    #[must_use]
+    pub fn try_take(self: &Rc<Self>, amount: usize) -> Option<Held> {
+        if self.held.get() + amount > self.max.get() {
+            return None;
+        }
+        self.held.set(self.held.get() + amount);
+        Some(Held { budget: Rc::clone(self), amount })
+    }
+
+    /// How much of it is held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+
     fn wake_next(&self) {
         let mut waiting = self.waiting.borrow_mut();
         if let Some(waker) = waiting.front_mut().and_then(|first| first.waker.take()) {
@@ -145,7 +161,10 @@ mod tests {
         drop(large);
         let small = is_ready(small.as_mut()).unwrap();
         assert!(is_ready(pin!(budget.take(99))).is_some(), "who went away is in nobody's way");
-        drop(small);
+        assert!(budget.try_take(100).is_none());
+        let rest = budget.try_take(99).unwrap();
+        assert_eq!(budget.held(), 100);
+        drop((small, rest));
         assert_eq!((budget.held.get(), budget.waiting.borrow().len()), (0, 0));
     }
 }

@@ -21,6 +21,7 @@ mod reactor;
 pub mod receive_buffer;
 mod ring;
 pub mod simulated;
+mod slice;
 pub mod socket;
 pub mod thread;
 pub mod timer;
@@ -29,6 +30,8 @@ pub mod timer;
 mod atomics {
     pub(crate) use std::sync::atomic::{AtomicBool, Ordering, fence};
 }
+
+pub use slice::Slice;
 
 pub use ring::{Counters, process_io_counters};
 

@@ -87,6 +87,7 @@ impl Listener {
         let (result, _) = submit(Op::Accept { fd: self.fd }).await;
         let socket = Socket::new(result_of(result)? as RawFd);
         set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        notice_death(socket.fd)?;
         Ok(socket)
     }
 
@@ -237,6 +238,18 @@ fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Resul
         libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of_val(&value) as u32)
     })
     .map(drop)
+}
+
+/// Has the kernel end a connection whose peer is gone without a word: silent, after two minutes; with bytes on their
+/// way to it, after as long.
+fn notice_death(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    for (name, seconds) in
+        [(libc::TCP_KEEPIDLE, 60), (libc::TCP_KEEPINTVL, 15), (libc::TCP_KEEPCNT, 4)]
+    {
+        set_option(fd, libc::IPPROTO_TCP, name, seconds)?;
+    }
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 120_000)
 }
 
 /// Writes `address` in C's form; returns its bytes.

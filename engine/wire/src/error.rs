@@ -1,5 +1,6 @@
 //! Why bytes from a peer are not a message: always the peer's fault.
 
+use model::limits::{ANSWER_BYTES_MAX, CONTROL_FRAME_BYTES_MAX};
 use std::fmt;
 
 /// Malformed input.
@@ -17,6 +18,12 @@ pub enum WireError {
     Null,
     /// A frame announces fewer bytes than a header has, or more than allowed.
     FrameLength(i32),
+    /// What is read would take many times its bytes in memory.
+    Memory,
+    /// A request of an API that has only small ones announces more bytes than those may have.
+    ControlFrameLength(i16, usize),
+    /// What is asked for would be a larger answer than any client takes.
+    AnswerTooLarge,
     /// The API key is not one this side knows.
     UnknownApi(i16),
     /// The API is known, this version of it is not served.
@@ -31,7 +38,30 @@ impl fmt::Display for WireError {
             Self::Varint => write!(f, "a varint is too long"),
             Self::Utf8 => write!(f, "a string is not UTF-8"),
             Self::Null => write!(f, "a field that may not be null is null"),
-            Self::FrameLength(length) => write!(f, "frame length {length} is out of range"),
+            Self::FrameLength(length) => {
+                write!(f, "frame length {length} is out of range")?;
+                match &length.to_be_bytes() {
+                    [0x16, 3, ..] => {
+                        write!(f, ": it is a TLS client, and this listener has no TLS")
+                    }
+                    b"GET " | b"POST" | b"HEAD" | b"PUT " => write!(f, ": it is an HTTP client"),
+                    _ => Ok(()),
+                }
+            }
+            Self::Memory => write!(f, "it would take more than four times its bytes in memory"),
+            Self::ControlFrameLength(key, length) => write!(
+                f,
+                "a request of API key {key} with {length} bytes; {CONTROL_FRAME_BYTES_MAX} at most are taken"
+            ),
+            Self::AnswerTooLarge => {
+                write!(
+                    f,
+                    "its answer would be larger than {ANSWER_BYTES_MAX} bytes; ask for less at a time"
+                )
+            }
+            Self::UnknownApi(key @ (17 | 36)) => {
+                write!(f, "API key {key}: a client that wants SASL, which is not served")
+            }
             Self::UnknownApi(key) => write!(f, "API key {key} is not served"),
             Self::UnsupportedVersion(key, version) => {
                 write!(f, "version {version} of API key {key} is not served")

@@ -715,4 +715,20 @@ mod tests {
         let bytes = [0xff, 0xff, 0xff, 0xff, 0x0f];
         assert_eq!(MetadataRequest::decode(&mut Reader::new(&bytes), 9), Err(WireError::Count));
     }
+
+    #[test]
+    fn elements_of_a_byte_take_no_more_than_four_times_their_bytes() {
+        let groups = |names: &[&str]| {
+            let groups = names.iter().map(|name| (*name).to_owned()).collect();
+            let mut bytes = Vec::new();
+            DescribeGroupsRequest { groups, ..Default::default() }.encode(&mut bytes, 5);
+            bytes
+        };
+        let read = |bytes: &[u8]| DescribeGroupsRequest::decode(&mut Reader::untrusted(bytes), 5);
+        let empty = groups(&vec![""; 1 << 20]);
+        assert_eq!(read(&empty), Err(WireError::Memory));
+        let many = groups(&vec!["a-group-of-a-service"; 100_000]);
+        assert_eq!(read(&many).unwrap().groups.len(), 100_000);
+        assert_eq!(read(&groups(&["a"; 20_000])).unwrap().groups.len(), 20_000);
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::WireError;
 use model::TopicId;
-use model::limits::STRING_BYTES_MAX;
+use model::limits::{DECODE_BYTES_FREE, STRING_BYTES_MAX};
 use model::varint::{put_unsigned, take_unsigned};
 
 /// Which encoding a message uses.
@@ -18,13 +18,31 @@ pub struct Version {
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
+    /// Bytes that what is read may still take in memory.
+    memory: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Starts at the front of `bytes`.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
+        Self { bytes, memory: usize::MAX }
+    }
+
+    /// The same for bytes of someone who is not trusted: what is read takes four times its bytes at most, and a little.
+    /// An array of empty strings would take many times its bytes.
+    #[must_use]
+    pub fn untrusted(bytes: &'a [u8]) -> Self {
+        Self { bytes, memory: 4 * bytes.len() + DECODE_BYTES_FREE }
+    }
+
+    /// Notes that so many bytes of memory are about to be taken for what was read.
+    ///
+    /// # Errors
+    /// `Memory`.
+    fn charge(&mut self, bytes: usize) -> Result<(), WireError> {
+        self.memory = self.memory.checked_sub(bytes).ok_or(WireError::Memory)?;
+        Ok(())
     }
 
     /// What was not read yet.
@@ -154,6 +172,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What so many bytes of their own take, with what the allocator keeps beside them.
+fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes + 16 }
+}
+
 /// Appends a count: int32 or compact.
 pub fn put_count(out: &mut Vec<u8>, count: Option<usize>, flexible: bool) {
     if flexible {
@@ -258,7 +281,7 @@ impl Field for String {
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, WireError> {
-        Ok(reader.string(version.flexible)?.ok_or(WireError::Null)?.to_owned())
+        Option::<Self>::read(reader, version)?.ok_or(WireError::Null)
     }
 
     #[cfg(test)]
@@ -273,7 +296,9 @@ impl Field for Option<String> {
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, WireError> {
-        Ok(reader.string(version.flexible)?.map(str::to_owned))
+        let Some(text) = reader.string(version.flexible)? else { return Ok(None) };
+        reader.charge(allocated(text.len()))?;
+        Ok(Some(text.to_owned()))
     }
 
     #[cfg(test)]
@@ -289,7 +314,9 @@ impl Field for Vec<u8> {
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, WireError> {
-        Ok(reader.byte_string(version.flexible)?.ok_or(WireError::Null)?.to_vec())
+        let bytes = reader.byte_string(version.flexible)?.ok_or(WireError::Null)?;
+        reader.charge(allocated(bytes.len()))?;
+        Ok(bytes.to_vec())
     }
 
     #[cfg(test)]
@@ -327,6 +354,7 @@ impl<T: Field> Field for Option<Vec<T>> {
         // Grown as elements really come: a count alone takes next to no memory.
         let mut items = Vec::with_capacity(count.min(16));
         for _ in 0..count {
+            reader.charge(size_of::<T>())?;
             items.push(T::read(reader, version)?);
         }
         Ok(Some(items))

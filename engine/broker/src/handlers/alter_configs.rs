@@ -20,7 +20,8 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let configs = asked.resources[place].configs.clone();
         move |set: &mut BTreeMap<String, String>| replace(set, configs)
     };
-    let responses = change_each(shard, &resources, asked.validate_only, change).await;
+    let nothing_set = |place: usize| asked.resources[place].configs.is_empty();
+    let responses = change_each(shard, &resources, asked.validate_only, nothing_set, change).await;
     Ok(respond(shard, request, &AlterConfigsResponse { responses, ..Default::default() }))
 }
 

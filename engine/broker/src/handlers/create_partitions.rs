@@ -1,10 +1,12 @@
 //! CreatePartitions 0-3 (KIP-195): v2 flexible.
 
 use crate::dispatch::{Outcome, read, respond};
+use crate::named::repeated;
 use crate::shard::{Request, Shard};
 use crate::topics;
 use model::ErrorCode;
-use model::limits::PARTITIONS_PER_TOPIC_MAX;
+use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
@@ -14,9 +16,18 @@ use wire::messages::{
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<CreatePartitionsRequest>(request)?;
-    let mut results = Vec::new();
+    let repeated = repeated(asked.topics.iter().map(|topic| topic.name.clone()));
+    let (mut results, mut told) = (Vec::new(), BTreeSet::new());
+    let mut added = 0;
     for topic in asked.topics {
-        let grown = grow(shard, &topic, asked.validate_only).await;
+        if !told.insert(topic.name.clone()) {
+            continue;
+        }
+        let grown = if repeated.contains(&topic.name) {
+            Err((ErrorCode::InvalidRequest, "the request names this topic twice".to_owned()))
+        } else {
+            grow(shard, &topic, &mut added, asked.validate_only).await
+        };
         let mut result = CreatePartitionsTopicResult { name: topic.name, ..Default::default() };
         if let Err((error, why)) = grown {
             (result.error_code, result.error_message) = (error.code(), Some(why));
@@ -29,6 +40,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
 async fn grow(
     shard: &Rc<Shard>,
     asked: &CreatePartitionsTopic,
+    all_added: &mut i64,
     validate_only: bool,
 ) -> Result<(), topics::Refusal> {
     let image = shard.image();
@@ -54,6 +66,11 @@ async fn grow(
     {
         let why = format!("{added} new partitions, each on broker {node}, are expected");
         return Err((ErrorCode::InvalidReplicaAssignment, why));
+    }
+    *all_added += added as i64;
+    if *all_added > PARTITIONS_PER_REQUEST_MAX {
+        let why = format!("at most {PARTITIONS_PER_REQUEST_MAX} partitions are made in a request");
+        return Err((ErrorCode::PolicyViolation, why));
     }
     if validate_only {
         return Ok(());

@@ -1,12 +1,13 @@
 //! CreateTopics 2-7: v4 defaults by -1 (KIP-464), v5 returns settings (KIP-525), v7 topic ids.
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::named::repeated;
 use crate::shard::{Request, Shard};
 use crate::topic_settings::{self, TOPIC_SETTINGS, value_of};
-use crate::topics::{self, NewTopic};
-use model::limits::PARTITIONS_PER_TOPIC_MAX;
-use model::{ErrorCode, ids};
-use std::collections::BTreeMap;
+use crate::topics::{self, Created, NewTopic};
+use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
+use model::{ErrorCode, TopicId, ids};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
@@ -16,48 +17,90 @@ use wire::messages::{
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<CreateTopicsRequest>(request)?;
-    let mut results = Vec::new();
+    let size = AnswerSize::new(shard);
+    let repeated = repeated(asked.topics.iter().map(|topic| &topic.name));
+    let (mut told, mut partitions) = (BTreeSet::new(), 0);
+    // What becomes of each topic: refused, or the place of what is to be made.
+    let (mut new, mut checked) = (Vec::new(), Vec::new());
     for topic in &asked.topics {
-        let repeated = asked.topics.iter().filter(|other| other.name == topic.name).count() > 1;
-        let checked = if repeated {
+        if !told.insert(&topic.name) {
+            continue;
+        }
+        let found = if repeated.contains(&topic.name) {
             Err((ErrorCode::InvalidRequest, "the request names this topic twice".to_owned()))
         } else {
-            check(shard, topic)
+            check(shard, topic, &mut partitions)
         };
-        let created = match checked {
-            Err(refusal) => Err(refusal),
-            Ok(new) if asked.validate_only => {
-                if shard.image().by_name.contains_key(&new.name) {
-                    Err(topics::exists(&new.name))
-                } else {
-                    Ok(None)
-                }
-            }
-            Ok(new) => {
-                let created = topics::create(shard, vec![new]).await;
-                created.into_iter().next().expect("one result for one topic").map(Some)
-            }
-        };
-        results.push(describe(shard, topic, created));
+        size.add(topic.name.len() + found.as_ref().map_or(200, |_| CONFIGS_BYTES))?;
+        checked.push((
+            topic,
+            found.map(|topic| {
+                new.push(topic);
+                new.len() - 1
+            }),
+        ));
     }
+    let mut created = if asked.validate_only {
+        new.iter()
+            .map(|new| Ok(Created { id: TopicId::ZERO, partitions: new.partitions }))
+            .collect()
+    } else if new.is_empty() {
+        Vec::new()
+    } else {
+        topics::create(shard, new).await
+    };
+    // A failure of the disk concerns all of them.
+    let mut of = |at: usize| match created.len() {
+        1 => created[0].clone(),
+        _ => {
+            std::mem::replace(&mut created[at], Err((ErrorCode::UnknownServerError, String::new())))
+        }
+    };
+    let results =
+        checked.into_iter().map(|(topic, found)| describe(shard, topic, found.and_then(&mut of)));
+    let results = results.collect();
     Ok(respond(shard, request, &CreateTopicsResponse { topics: results, ..Default::default() }))
 }
 
-fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refusal> {
+/// About what all settings of a topic take in the answer.
+const CONFIGS_BYTES: usize = 4096;
+
+/// Checks a topic, in Kafka's order; `partitions` counts those of the request.
+fn check(
+    shard: &Shard,
+    topic: &CreatableTopic,
+    partitions: &mut i64,
+) -> Result<NewTopic, topics::Refusal> {
     if !ids::topic_name_is_valid(&topic.name) {
         let why = "a topic name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'";
         return Err((ErrorCode::InvalidTopicException, why.to_owned()));
     }
+    // Before anything else is looked at: who only wants to have the topic goes on.
+    if shard.image().by_name.contains_key(&topic.name) {
+        return Err(topics::exists(&topic.name));
+    }
     if topic_settings::is_internal(&topic.name) {
-        if shard.image().by_name.contains_key(&topic.name) {
-            return Err(topics::exists(&topic.name));
-        }
         let why = format!("{} is the broker's own: it is made when it is used first", topic.name);
         return Err((ErrorCode::InvalidTopicException, why));
     }
+    let settings = check_settings(topic)?;
+    let count = check_partitions(shard, topic)?;
+    *partitions += i64::from(count);
+    if *partitions > PARTITIONS_PER_REQUEST_MAX {
+        let why = format!("at most {PARTITIONS_PER_REQUEST_MAX} partitions are made in a request");
+        return Err((ErrorCode::PolicyViolation, why));
+    }
+    Ok(NewTopic { name: topic.name.clone(), partitions: count, settings })
+}
+
+fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, topics::Refusal> {
     let node = shard.node.config.node_id;
-    let mut partitions = topic.num_partitions;
+    let (mut partitions, factor) = (topic.num_partitions, topic.replication_factor);
     if !topic.assignments.is_empty() {
+        if partitions != -1 || factor != -1 {
+            let why = "beside assignments, the number of partitions and the replication factor are to be -1";
+            return Err((ErrorCode::InvalidRequest, why.to_owned()));
+        }
         let mut indexes: Vec<_> = topic.assignments.iter().map(|a| a.partition_index).collect();
         indexes.sort_unstable();
         let dense = indexes.iter().enumerate().all(|(at, index)| usize::try_from(*index) == Ok(at));
@@ -66,11 +109,8 @@ fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refu
             return Err((ErrorCode::InvalidReplicaAssignment, why));
         }
         partitions = indexes.len() as i32;
-    } else if !replication_fits(shard, topic.replication_factor) {
-        let why = format!(
-            "replication factor {} asked for, and there is 1 broker",
-            topic.replication_factor
-        );
+    } else if !replication_fits(shard, factor) {
+        let why = format!("replication factor {factor} asked for, and there is 1 broker");
         return Err((ErrorCode::InvalidReplicationFactor, why));
     }
     if partitions == -1 {
@@ -80,6 +120,10 @@ fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refu
         let why = format!("1 to {PARTITIONS_PER_TOPIC_MAX} partitions are allowed");
         return Err((ErrorCode::InvalidPartitions, why));
     }
+    Ok(partitions)
+}
+
+fn check_settings(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, topics::Refusal> {
     let mut settings = BTreeMap::new();
     for config in &topic.configs {
         topic_settings::check(&config.name, config.value.as_deref())
@@ -89,7 +133,7 @@ fn check(shard: &Shard, topic: &CreatableTopic) -> Result<NewTopic, topics::Refu
             return Err((ErrorCode::InvalidConfig, format!("{} is set twice", config.name)));
         }
     }
-    Ok(NewTopic { name: topic.name.clone(), partitions, settings })
+    Ok(settings)
 }
 
 /// Whether so many replicas can be had: -1 asks for the default.
@@ -100,7 +144,7 @@ fn replication_fits(shard: &Shard, factor: i16) -> bool {
 fn describe(
     shard: &Shard,
     asked: &CreatableTopic,
-    created: Result<Option<topics::Created>, topics::Refusal>,
+    created: Result<Created, topics::Refusal>,
 ) -> CreatableTopicResult {
     let mut result = CreatableTopicResult { name: asked.name.clone(), ..Default::default() };
     match created {
@@ -109,12 +153,8 @@ fn describe(
             result.error_message = Some(why);
         }
         Ok(created) => {
-            if let Some(created) = created {
-                result.topic_id = created.id;
-                result.num_partitions = created.partitions;
-            } else {
-                result.num_partitions = asked.num_partitions;
-            }
+            result.topic_id = created.id;
+            result.num_partitions = created.partitions;
             result.replication_factor = 1;
             let set: BTreeMap<_, _> = asked
                 .configs

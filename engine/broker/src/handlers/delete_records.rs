@@ -26,6 +26,10 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 Some(_) if named.is_some_and(|topic| topic.is_internal()) => {
                     Err(ErrorCode::InvalidTopicException)
                 }
+                // What a key's newest value is would change.
+                Some(_) if named.is_some_and(|topic| topic.only_compacts) => {
+                    Err(ErrorCode::PolicyViolation)
+                }
                 Some(id) => {
                     let offset = Some(Offset(asked.offset)).filter(|o| o.0 != HIGH_WATERMARK);
                     let owner = shard.owner_of(id);

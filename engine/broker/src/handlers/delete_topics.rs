@@ -1,10 +1,14 @@
 //! DeleteTopics 1-6: v5 messages, v6 by id.
 
 use crate::dispatch::{Outcome, read, respond};
+use crate::image::TopicImage;
+use crate::named::repeated;
 use crate::shard::{Request, Shard};
-use crate::topics;
+use crate::topics::{self, Refusal};
 use model::{ErrorCode, TopicId};
+use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use wire::WireError;
 use wire::messages::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
 
@@ -12,37 +16,53 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<DeleteTopicsRequest>(request)?;
     let named = asked.topic_names.into_iter().map(|name| (Some(name), TopicId::ZERO));
     let states = asked.topics.into_iter().map(|state| (state.name, state.topic_id));
-    let mut responses = Vec::new();
-    for (name, id) in named.chain(states) {
-        let image = shard.image();
-        let topic = match &name {
-            Some(name) => image.by_name.get(name),
-            None => image.by_id.get(&id),
+    let image = shard.image();
+    let invalid = |why: &str| Err((ErrorCode::InvalidRequest, why.to_owned()));
+    // What each entry means first: a topic that is named twice, however, is not deleted at all.
+    let find = |(name, id): (Option<String>, TopicId)| {
+        let found = match (&name, id) {
+            (Some(_), id) if id != TopicId::ZERO => {
+                invalid("a topic has a name and an id: one of them is expected")
+            }
+            (None, TopicId::ZERO) => invalid("a topic has neither a name nor an id"),
+            (Some(name), _) => {
+                let unknown = ErrorCode::UnknownTopicOrPartition;
+                image.by_name.get(name).ok_or((unknown, unknown.meaning().to_owned()))
+            }
+            (None, id) => {
+                let unknown = ErrorCode::UnknownTopicId;
+                image.by_id.get(&id).ok_or((unknown, unknown.meaning().to_owned()))
+            }
         };
-        let mut result =
-            DeletableTopicResult { name: name.clone(), topic_id: id, ..Default::default() };
-        match topic {
-            Some(topic) => {
+        (name, id, found)
+    };
+    let entries: Vec<_> = named.chain(states).map(find).collect();
+    let of = |found: &Result<&Arc<TopicImage>, Refusal>| found.as_ref().ok().map(|topic| topic.id);
+    let twice = repeated(entries.iter().filter_map(|(_, _, found)| of(found)));
+    let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
+    for (name, id, found) in entries {
+        // Of the same one answer, however it is named.
+        let key = of(&found).map_or_else(|| (name.clone(), id), |id| (None, id));
+        if !told.insert(key) {
+            continue;
+        }
+        let mut result = DeletableTopicResult { name, topic_id: id, ..Default::default() };
+        let deleted = match found {
+            Ok(topic) => {
                 (result.name, result.topic_id) = (Some(topic.name.clone()), topic.id);
-                let deleted = if topic.is_internal() {
+                if twice.contains(&topic.id) {
+                    invalid("the request names this topic twice")
+                } else if topic.is_internal() {
                     let why = "an internal topic holds the broker's own records".to_owned();
                     Err((ErrorCode::InvalidTopicException, why))
                 } else {
-                    topics::delete(shard, topic.id).await
-                };
-                if let Err((error, why)) = deleted {
-                    (result.error_code, result.error_message) = (error.code(), Some(why));
+                    topics::delete(shard, topic.id).await.map(|()| topic)
                 }
             }
-            None => {
-                let error = if name.is_some() {
-                    ErrorCode::UnknownTopicOrPartition
-                } else {
-                    ErrorCode::UnknownTopicId
-                };
-                (result.error_code, result.error_message) =
-                    (error.code(), Some(error.meaning().to_owned()));
-            }
+            Err(refusal) => Err(refusal),
+        };
+        if let Err((error, why)) = deleted {
+            (result.error_code, result.error_message) = (error.code(), Some(why));
         }
         responses.push(result);
     }

@@ -2,10 +2,12 @@
 
 use crate::config::SETTINGS;
 use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::named::each_once;
 use crate::shard::{Request, Shard};
 use crate::topic_settings::{SOURCE_DEFAULT, SOURCE_STATIC_BROKER, TOPIC_SETTINGS, values_of};
 use model::ErrorCode;
+use std::collections::BTreeMap;
 use wire::WireError;
 use wire::messages::{
     DescribeConfigsEntry, DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
@@ -16,6 +18,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     let asked = read::<DescribeConfigsRequest>(request)?;
     let shown =
         Shown { documentation: asked.include_documentation, synonyms: asked.include_synonyms };
+    let size = AnswerSize::new(shard);
     let describe = |resource: DescribeConfigsResource| {
         let wanted = |name: &str| match &resource.configuration_keys {
             Some(keys) if !keys.is_empty() => keys.iter().any(|key| key == name),
@@ -34,6 +37,9 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         match result {
             Ok(mut entries) => {
                 entries.retain(|entry| wanted(&entry.name));
+                size.add(
+                    resource.resource_name.len() + entries.iter().map(bytes_of).sum::<usize>(),
+                )?;
                 described.configs = entries;
             }
             Err((error, why)) => {
@@ -41,10 +47,28 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
                 described.error_message = Some(why.to_owned());
             }
         }
-        described
+        Ok(described)
     };
-    let results = asked.resources.into_iter().map(describe).collect();
+    // Each resource once, whatever is asked of it where it is named again.
+    let key = |resource: &DescribeConfigsResource| {
+        (resource.resource_type, resource.resource_name.clone())
+    };
+    let mut resources = BTreeMap::new();
+    let order = each_once(asked.resources.iter().map(key));
+    for resource in asked.resources {
+        resources.entry(key(&resource)).or_insert(resource);
+    }
+    let first = |key: &(i8, String)| resources.remove(key).expect("each key has one");
+    let results = order.iter().map(first).map(describe).collect::<Result<_, WireError>>()?;
     Ok(respond(shard, request, &DescribeConfigsResponse { results, ..Default::default() }))
+}
+
+/// What an entry takes in the answer, about.
+fn bytes_of(entry: &DescribeConfigsEntry) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let synonym = |s: &DescribeConfigsSynonym| 10 + s.name.len() + text(&s.value);
+    let synonyms: usize = entry.synonyms.iter().map(synonym).sum();
+    20 + entry.name.len() + text(&entry.value) + text(&entry.documentation) + synonyms
 }
 
 /// What is shown beside the values.

@@ -1,9 +1,9 @@
 //! DescribeLogDirs 1-4: v2 flexible, v3 top-level error, v4 size of the file system (KIP-827).
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use model::{ErrorCode, TopicPartition};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
@@ -18,10 +18,18 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         sizes.extend(shard.call(to, |owner| async move { owner.sizes() }).await);
     }
     let image = shard.image();
-    let wanted = |topic: &str, index: i32| match &asked.topics {
+    let asked_of: Option<BTreeMap<String, BTreeSet<i32>>> = asked.topics.map(|topics| {
+        let mut wanted: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+        for topic in topics {
+            wanted.entry(topic.topic).or_default().extend(topic.partitions);
+        }
+        wanted
+    });
+    let wanted = |topic: &str, index: i32| match &asked_of {
         None => true,
-        Some(topics) => topics.iter().any(|t| t.topic == topic && t.partitions.contains(&index)),
+        Some(topics) => topics.get(topic).is_some_and(|partitions| partitions.contains(&index)),
     };
+    let size = AnswerSize::new(shard);
     let mut results = Vec::new();
     for (number, dir) in shard.node.dirs.iter().enumerate() {
         let mut topics: BTreeMap<&str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
@@ -33,6 +41,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                     partition_size: *bytes as i64,
                     ..Default::default()
                 };
+                size.add(30)?;
                 topics.entry(&topic.name).or_default().push(partition);
             }
         }

@@ -1,6 +1,7 @@
 //! DescribeProducers 0 (KIP-664).
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::named::partitions_once;
 use crate::shard::{Request, Shard};
 use model::{ErrorCode, TopicPartition};
 use partition::ShownProducer;
@@ -15,14 +16,18 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<DescribeProducersRequest>(request)?;
     let image = shard.image();
     let mut topics = Vec::new();
-    for topic in asked.topics {
+    let size = AnswerSize::new(shard);
+    let topics_asked = asked.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes));
+    for (name, indexes) in partitions_once(topics_asked.collect()) {
         let mut partitions = Vec::new();
-        for index in topic.partition_indexes {
-            let known = image.by_name.get(&topic.name).and_then(|topic| topic.partition(index));
+        for index in indexes {
+            let known = image.by_name.get(&name).and_then(|topic| topic.partition(index));
             let found = match known {
                 Some(id) => shard.call(shard.owner_of(id), move |owner| look(owner, id)).await,
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };
+            let producers = found.as_ref().map_or(0, Vec::len);
+            size.add(name.len() + 100 + producers * size_of::<ProducerState>())?;
             let error = found.as_ref().err().copied().unwrap_or(ErrorCode::None);
             partitions.push(DescribeProducersPartition {
                 partition_index: index,
@@ -31,7 +36,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 active_producers: found.unwrap_or_default(),
             });
         }
-        topics.push(DescribeProducersTopicResponse { name: topic.name, partitions });
+        topics.push(DescribeProducersTopicResponse { name, partitions });
     }
     Ok(respond(shard, request, &DescribeProducersResponse { topics, ..Default::default() }))
 }

@@ -1,6 +1,7 @@
 //! DescribeTransactions 0 (KIP-664).
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::named::each_once;
 use crate::shard::{Request, Shard};
 use crate::transactions::step_at;
 use std::rc::Rc;
@@ -12,14 +13,21 @@ use wire::messages::{
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DescribeTransactionsRequest>(request)?;
     let mut transaction_states = Vec::new();
-    for id in asked.transactional_ids {
+    let size = AnswerSize::new(shard);
+    for id in each_once(asked.transactional_ids) {
         let name = id.clone();
         let found = step_at(shard, &id, move |_, coordinator, _| coordinator.describe(&name));
-        transaction_states.push(found.await.unwrap_or_else(|error| DescribedTransaction {
+        let described = found.await.unwrap_or_else(|error| DescribedTransaction {
             error_code: error.code(),
             transactional_id: id,
             ..Default::default()
-        }));
+        });
+        let topics = described
+            .topics
+            .iter()
+            .map(|topic| 10 + topic.topic.len() + 4 * topic.partitions.len());
+        size.add(50 + described.transactional_id.len() + topics.sum::<usize>())?;
+        transaction_states.push(described);
     }
     let response = DescribeTransactionsResponse { transaction_states, ..Default::default() };
     Ok(respond(shard, request, &response))

@@ -24,6 +24,8 @@ use wire::fetch::{
 use wire::{ApiKey, WireError, header};
 
 const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
+/// As long as a fetch waits for which there is no memory to wait in: it keeps others from theirs.
+const SHORT_WAIT_MS: i32 = 500;
 
 /// What one shard contributes to a fetch. Boxes of it travel between shards and are used again.
 #[derive(Default)]
@@ -80,6 +82,15 @@ impl FetchShare {
             copy.append(&piece);
         }
         self.pieces.push(copy.share(0..bytes));
+    }
+
+    /// Leaves out what was just read if it is one batch that is larger than may be: only the first that has records
+    /// is given whole however large it is, so that its reader gets on.
+    fn keep_within(&mut self, first_piece: usize, bytes_max: usize) {
+        let read: usize = self.pieces[first_piece..].iter().map(|piece| piece.len()).sum();
+        if self.bytes > 0 && read > bytes_max {
+            self.pieces.truncate(first_piece);
+        }
     }
 
     /// Takes another shard's share, in place of an older one of the same shard.
@@ -209,7 +220,8 @@ async fn serve(
     fetch: &FetchRequest<'_>,
     part: Part,
 ) -> Outcome {
-    let wait_ms = fetch.max_wait_ms.clamp(0, MAX_WAIT_MS) as u64;
+    let wait_max_ms = if request.may_wait { MAX_WAIT_MS } else { SHORT_WAIT_MS };
+    let wait_ms = fetch.max_wait_ms.clamp(0, wait_max_ms) as u64;
     let deadline = clock::now() + Duration::from_millis(wait_ms);
     let open = shard.requests.open(0);
     let mut share = shard.take_share();
@@ -381,23 +393,22 @@ fn read_cached(
             continue;
         };
         let (result, below) = begin(&slot, &asked, fetch.isolation_level == READ_COMMITTED);
-        if result.error == ErrorCode::None {
-            let bytes_max = budget(&asked, reading, share);
-            if let Some(bytes_max) = bytes_max {
-                let offset = Offset(asked.fetch_offset);
-                match slot.log.read_cached(offset, bytes_max, below, &mut share.pieces) {
-                    Read::Bytes(_) => {}
-                    Read::Miss => {
-                        share.entries.truncate(entries_before);
-                        share.aborted.truncate(aborted_before);
-                        share.pieces.truncate(pieces_before);
-                        share.bytes = bytes_before;
-                        share.failed =
-                            share.entries.iter().any(|e| e.result.error != ErrorCode::None);
-                        return false;
-                    }
+        if result.error == ErrorCode::None
+            && let Some(bytes_max) = budget(&asked, reading, share)
+        {
+            let offset = Offset(asked.fetch_offset);
+            match slot.log.read_cached(offset, bytes_max, below, &mut share.pieces) {
+                Read::Bytes(_) => {}
+                Read::Miss => {
+                    share.entries.truncate(entries_before);
+                    share.aborted.truncate(aborted_before);
+                    share.pieces.truncate(pieces_before);
+                    share.bytes = bytes_before;
+                    share.failed = share.entries.iter().any(|e| e.result.error != ErrorCode::None);
+                    return false;
                 }
             }
+            share.keep_within(first_piece, bytes_max);
         }
         finish(share, &slot, fetch, reading, index as u32, result, first_piece);
     }
@@ -434,6 +445,7 @@ async fn read_with_disk(
                 ));
                 result = FetchResult::refused(ErrorCode::KafkaStorageError);
             }
+            share.keep_within(first_piece, bytes_max);
         }
         finish(share, &slot, fetch, reading, index as u32, result, first_piece);
     }

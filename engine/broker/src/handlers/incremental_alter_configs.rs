@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::config_changes::change_each;
 use crate::dispatch::{Outcome, read, respond};
+use crate::named::repeated;
 use crate::shard::{Request, Shard};
 use crate::topic_settings::{self, Kind, value_of};
 use crate::topics::Refusal;
@@ -29,7 +30,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let (changes, node) = (asked.resources[place].configs.clone(), Arc::clone(&shard.node));
         move |set: &mut BTreeMap<String, String>| apply_all(&changes, set, &node.config)
     };
-    let responses = change_each(shard, &resources, asked.validate_only, change).await;
+    let nothing_set =
+        |place: usize| asked.resources[place].configs.iter().all(|c| c.config_operation == DELETE);
+    let responses = change_each(shard, &resources, asked.validate_only, nothing_set, change).await;
     let response = IncrementalAlterConfigsResponse { responses, ..Default::default() };
     Ok(respond(shard, request, &response))
 }
@@ -39,11 +42,8 @@ fn apply_all(
     set: &mut BTreeMap<String, String>,
     config: &Config,
 ) -> Result<(), Refusal> {
-    let twice = |change: &&IncrementalConfig| {
-        changes.iter().filter(|other| other.name == change.name).count() > 1
-    };
-    if let Some(change) = changes.iter().find(twice) {
-        return Err((ErrorCode::InvalidRequest, format!("{} is named twice", change.name)));
+    if let Some(name) = repeated(changes.iter().map(|change| &change.name)).first() {
+        return Err((ErrorCode::InvalidRequest, format!("{name} is named twice")));
     }
     changes.iter().try_for_each(|change| apply(change, set, config))
 }
@@ -55,12 +55,13 @@ fn apply(
 ) -> Result<(), Refusal> {
     let invalid = |why: String| (ErrorCode::InvalidConfig, why);
     let name = &change.name;
+    if change.config_operation == DELETE {
+        // Of whatever is not set, known or not: MirrorMaker 2 deletes what is a default at its source.
+        set.remove(name);
+        return Ok(());
+    }
     let setting = topic_settings::setting(name).map_err(invalid)?;
     let value = match change.config_operation {
-        DELETE => {
-            set.remove(name);
-            return Ok(());
-        }
         SET => change.value.clone().unwrap_or_default(),
         operation @ (APPEND | SUBTRACT) => {
             if !matches!(setting.kind, Kind::Words(_)) {

@@ -12,13 +12,14 @@ use wire::messages::{JoinGroupRequest, JoinGroupResponse};
 /// Before this version the protocol's name may not be null.
 const NULL_PROTOCOL_SINCE: i16 = 7;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
-    let asked = read::<JoinGroupRequest>(request)?;
+pub(crate) async fn handle(shard: &Rc<Shard>, request: Request) -> Result<Outcome, WireError> {
+    let asked = read::<JoinGroupRequest>(&request)?;
     let (client, version) = (request.client(), request.version);
+    let request = request.let_go();
     let (group, member_id) = (asked.group_id.clone(), asked.member_id.clone());
     let answered = at_coordinator(shard, &group, move |shard, partition| async move {
         partition
-            .run_parked(&shard, |coordinator, now, ticket| {
+            .run_parked(&shard, move |coordinator, now, ticket| {
                 coordinator.join(now, version, &asked, &client, ticket);
             })
             .await
@@ -34,5 +35,5 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     if version < NULL_PROTOCOL_SINCE {
         response.protocol_name.get_or_insert_default();
     }
-    Ok(respond(shard, request, &response))
+    Ok(respond(shard, &request, &response))
 }

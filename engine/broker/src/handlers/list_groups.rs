@@ -1,6 +1,6 @@
 //! ListGroups 0-5: v3 flexible, v4 states (KIP-518), v5 types (KIP-848).
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use crate::state_log::step_at_all;
 use coordinator::GroupCoordinator;
@@ -11,12 +11,17 @@ use wire::messages::{ListGroupsRequest, ListGroupsResponse};
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ListGroupsRequest>(request)?;
     let mut response = ListGroupsResponse::default();
+    let size = AnswerSize::new(shard);
     for listed in
         step_at_all(shard, move |_, coordinator: &mut GroupCoordinator, _| coordinator.list(&asked))
             .await
     {
         match listed {
-            Ok(groups) => response.groups.extend(groups),
+            Ok(groups) => {
+                let bytes = groups.iter().map(|g| 40 + g.group_id.len() + g.protocol_type.len());
+                size.add(bytes.sum())?;
+                response.groups.extend(groups);
+            }
             Err(error) => response.error_code = error.code(),
         }
     }

@@ -2,8 +2,10 @@
 //! v10 timeout. Timestamps are found exactly, inside batches.
 
 use crate::dispatch::{Outcome, read, respond};
+use crate::named::repeated;
 use crate::shard::{Request, Shard};
 use model::{ErrorCode, Offset, TopicPartition};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
@@ -23,10 +25,23 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<ListOffsetsRequest>(request)?;
     let image = shard.image();
     let read_committed = asked.isolation_level == READ_COMMITTED;
+    let named = asked.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|asked| (topic.name.clone(), asked.partition_index))
+    });
+    let (repeated, mut told) = (repeated(named), BTreeSet::new());
     let mut topics = Vec::new();
     for topic in asked.topics {
         let mut partitions = Vec::new();
         for asked in topic.partitions {
+            let key = (topic.name.clone(), asked.partition_index);
+            if repeated.contains(&key) {
+                if told.insert(key) {
+                    let refused = refused(ErrorCode::InvalidRequest);
+                    let partition_index = asked.partition_index;
+                    partitions.push(ListOffsetsPartitionResponse { partition_index, ..refused });
+                }
+                continue;
+            }
             let known =
                 image.by_name.get(&topic.name).and_then(|t| t.partition(asked.partition_index));
             let index = asked.partition_index;
@@ -42,6 +57,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             };
             answer.partition_index = index;
             partitions.push(answer);
+        }
+        if partitions.is_empty() && told.iter().any(|(name, _)| *name == topic.name) {
+            continue;
         }
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
@@ -91,6 +109,6 @@ async fn look_up(
 }
 
 fn failed(error: &storage::StorageError) -> ListOffsetsPartitionResponse {
-    crate::logging::error!("lookup by time failed: {error}");
+    crate::logging::warning_of!(None, "lookup by time failed: {error}");
     refused(ErrorCode::KafkaStorageError)
 }

@@ -1,10 +1,11 @@
 //! ListTransactions 0-2 (KIP-664): v1 by duration (KIP-994), v2 by pattern (KIP-1152).
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use crate::state_log::step_at_all;
 use coordinator::{TransactionCoordinator, TransactionState};
 use model::ErrorCode;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{ListTransactionsRequest, ListTransactionsResponse};
@@ -21,19 +22,26 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let mut states = Vec::new();
     for name in asked.state_filters {
         match TransactionState::ALL.iter().find(|state| state.name() == name) {
+            Some(state) if states.contains(state) => {}
             Some(state) => states.push(*state),
             None => response.unknown_state_filters.push(name),
         }
     }
     // Only states that do not exist were asked for: nothing can be in one.
     if !states.is_empty() || response.unknown_state_filters.is_empty() {
-        let (producers, running_ms) = (asked.producer_id_filters, asked.duration_filter);
+        let (producers, running_ms) =
+            (asked.producer_id_filters.into_iter().collect::<BTreeSet<_>>(), asked.duration_filter);
         let found = step_at_all(shard, move |_, coordinator: &mut TransactionCoordinator, now| {
             coordinator.list(now, &states, &producers, running_ms)
         });
+        let size = AnswerSize::new(shard);
         for listed in found.await {
             match listed {
-                Ok(listed) => response.transaction_states.extend(listed),
+                Ok(listed) => {
+                    let bytes = listed.iter().map(|found| 40 + found.transactional_id.len());
+                    size.add(bytes.sum())?;
+                    response.transaction_states.extend(listed);
+                }
                 Err(error) => response.error_code = error.code(),
             }
         }

@@ -2,8 +2,9 @@
 //! ids, v12 lookup by id, v13 top-level error.
 
 use crate::authorized::{self, if_asked};
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::image::TopicImage;
+use crate::named::each_once;
 use crate::shard::{Request, Shard};
 use crate::topic_settings::is_internal;
 use crate::topics;
@@ -12,53 +13,79 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
-    MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic,
+    MetadataBroker, MetadataPartition, MetadataRequest, MetadataRequestTopic, MetadataResponse,
+    MetadataTopic,
 };
+
+/// From here on a topic may be named by its id.
+const BY_ID_SINCE: i16 = 12;
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<MetadataRequest>(request)?;
     // Version 0 has no null: an empty list asks for all.
     let topics = asked.topics.filter(|topics| request.version > 0 || !topics.is_empty());
     let mut image = shard.image();
-    let found = match topics {
-        None => image.by_name.values().map(|topic| describe(shard, topic)).collect(),
-        Some(asked_topics) => {
+    let size = AnswerSize::new(shard);
+    let found: Vec<MetadataTopic> = match topics {
+        None => image
+            .by_name
+            .values()
+            .map(|topic| describe(shard, topic, &size))
+            .collect::<Result<_, _>>()?,
+        Some(topics) if request.version < BY_ID_SINCE && topics.iter().any(names_by_id) => {
+            let refused = |topic: MetadataRequestTopic| {
+                unknown(
+                    Some(topic.name.unwrap_or_default()),
+                    topic.topic_id,
+                    ErrorCode::InvalidRequest,
+                )
+            };
+            topics.into_iter().map(refused).collect()
+        }
+        // As soon as one has an id, ids count alone: Java's admin sends an empty name beside it.
+        Some(topics) if topics.iter().any(|topic| topic.topic_id != TopicId::ZERO) => {
+            let ids = topics.iter().map(|topic| topic.topic_id).filter(|id| *id != TopicId::ZERO);
+            let of = |id: TopicId| match image.by_id.get(&id) {
+                Some(topic) => describe(shard, topic, &size),
+                None => Ok(unknown(None, id, ErrorCode::UnknownTopicId)),
+            };
+            each_once(ids).into_iter().map(of).collect::<Result<_, _>>()?
+        }
+        Some(topics) => {
+            let names = each_once(topics.into_iter().map(|topic| topic.name));
             let node = &shard.node;
             let create = asked.allow_auto_topic_creation && node.config.auto_create_topics;
-            let missing: Vec<_> = asked_topics
-                .iter()
-                .filter_map(|topic| topic.name.clone())
-                .filter(|name| {
-                    // Internal topics are made by what uses them.
-                    create
-                        && !image.by_name.contains_key(name)
-                        && ids::topic_name_is_valid(name)
-                        && !is_internal(name)
-                })
-                .map(|name| topics::NewTopic {
-                    name,
-                    partitions: node.config.num_partitions,
-                    settings: BTreeMap::new(),
-                })
-                .collect();
+            let is_missing = |name: &&String| {
+                // Internal topics are made by what uses them.
+                create
+                    && !image.by_name.contains_key(*name)
+                    && ids::topic_name_is_valid(name)
+                    && !is_internal(name)
+            };
+            let new = |name: &String| topics::NewTopic {
+                name: name.clone(),
+                partitions: node.config.num_partitions,
+                settings: BTreeMap::new(),
+            };
+            let missing: Vec<_> = names.iter().flatten().filter(is_missing).map(new).collect();
             if !missing.is_empty() {
                 topics::create(shard, missing).await;
                 image = shard.image();
             }
-            let of = |name: Option<String>, id: TopicId| match &name {
-                Some(name) => match image.by_name.get(name) {
-                    Some(topic) => describe(shard, topic),
-                    None if ids::topic_name_is_valid(name) => {
-                        unknown(Some(name.clone()), id, ErrorCode::UnknownTopicOrPartition)
-                    }
-                    None => unknown(Some(name.clone()), id, ErrorCode::InvalidTopicException),
-                },
-                None => match image.by_id.get(&id) {
-                    Some(topic) => describe(shard, topic),
-                    None => unknown(None, id, ErrorCode::UnknownTopicId),
-                },
+            let of = |name: Option<String>| {
+                let error = match &name {
+                    Some(name) => match image.by_name.get(name) {
+                        Some(topic) => return describe(shard, topic, &size),
+                        None if ids::topic_name_is_valid(name) => {
+                            ErrorCode::UnknownTopicOrPartition
+                        }
+                        None => ErrorCode::InvalidTopicException,
+                    },
+                    None => ErrorCode::UnknownTopicId,
+                };
+                Ok(unknown(name, TopicId::ZERO, error))
             };
-            asked_topics.into_iter().map(|topic| of(topic.name, topic.topic_id)).collect()
+            names.into_iter().map(of).collect::<Result<_, _>>()?
         }
     };
     let node = &shard.node;
@@ -90,7 +117,20 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     Ok(respond(shard, request, &response))
 }
 
-fn describe(shard: &Shard, topic: &TopicImage) -> MetadataTopic {
+/// Whether a topic is named by its id, or by nothing.
+fn names_by_id(topic: &MetadataRequestTopic) -> bool {
+    topic.name.is_none() || topic.topic_id != TopicId::ZERO
+}
+
+/// What a partition takes in the answer, in the version in which it takes most.
+const PARTITION_BYTES: usize = 34;
+
+fn describe(
+    shard: &Shard,
+    topic: &TopicImage,
+    size: &AnswerSize,
+) -> Result<MetadataTopic, WireError> {
+    size.add(topic.partitions as usize * PARTITION_BYTES + topic.name.len() + 40)?;
     let node = shard.node.config.node_id;
     let partition = |index| MetadataPartition {
         error_code: 0,
@@ -101,13 +141,13 @@ fn describe(shard: &Shard, topic: &TopicImage) -> MetadataTopic {
         isr_nodes: vec![node],
         offline_replicas: Vec::new(),
     };
-    MetadataTopic {
+    Ok(MetadataTopic {
         name: Some(topic.name.clone()),
         topic_id: topic.id,
         is_internal: topic.is_internal(),
         partitions: (0..topic.partitions).map(partition).collect(),
         ..Default::default()
-    }
+    })
 }
 
 fn unknown(name: Option<String>, topic_id: TopicId, error: ErrorCode) -> MetadataTopic {

@@ -1,10 +1,12 @@
 //! OffsetFetch 1-9: v2 null for all topics, v6 flexible, v7 require_stable, v8 several groups
 //! (KIP-709), v9 member epochs.
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::groups::step_at;
+use crate::named::{each_once, partitions_once};
 use crate::shard::{Request, Shard};
 use model::ErrorCode;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
@@ -19,8 +21,16 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<OffsetFetchRequest>(request)?;
     if request.version >= 8 {
         let mut groups = Vec::new();
+        let size = AnswerSize::new(shard);
+        let order = each_once(asked.groups.iter().map(|group| group.group_id.clone()));
+        let mut by_id: BTreeMap<String, OffsetFetchGroup> = BTreeMap::new();
         for group in asked.groups {
-            groups.push(fetch(shard, group, asked.require_stable).await);
+            by_id.entry(group.group_id.clone()).or_insert(group);
+        }
+        for group in order.iter().filter_map(|id| by_id.remove(id)) {
+            let found = fetch(shard, group, asked.require_stable).await;
+            size.add(bytes_of(&found))?;
+            groups.push(found);
         }
         return Ok(respond(shard, request, &OffsetFetchResponse { groups, ..Default::default() }));
     }
@@ -39,12 +49,29 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     Ok(respond(shard, request, &response))
 }
 
+/// What a group's offsets take in the answer, about.
+fn bytes_of(group: &OffsetFetchGroupResponse) -> usize {
+    let partition = |partition: &OffsetFetchPartitionResponse| {
+        24 + partition.metadata.as_ref().map_or(0, String::len)
+    };
+    let topic = |topic: &OffsetFetchTopicResponse| {
+        10 + topic.name.len() + topic.partitions.iter().map(partition).sum::<usize>()
+    };
+    20 + group.group_id.len() + group.topics.iter().map(topic).sum::<usize>()
+}
+
 async fn fetch(
     shard: &Rc<Shard>,
-    group: OffsetFetchGroup,
+    mut group: OffsetFetchGroup,
     require_stable: bool,
 ) -> OffsetFetchGroupResponse {
     let group_id = group.group_id.clone();
+    let once = |topics: Vec<OffsetFetchTopic>| {
+        let topics = topics.into_iter().map(|topic| (topic.name, topic.partition_indexes));
+        let topic = |(name, partition_indexes)| OffsetFetchTopic { name, partition_indexes };
+        partitions_once(topics.collect()).into_iter().map(topic).collect()
+    };
+    group.topics = group.topics.map(once);
     let found = if group_id.is_empty() {
         Err(ErrorCode::InvalidGroupId)
     } else {

@@ -47,19 +47,12 @@ async fn look_up(
     if let Err(error) = slot.leader.borrow().check_epoch(asked.current_leader_epoch) {
         return refused(error.error_code());
     }
-    let epoch = shard.node.epoch;
-    let end = if asked.leader_epoch == epoch.0 {
-        // The current epoch ends where the log ends, also before it appended anything.
-        Some((epoch, slot.log.log_end()))
-    } else {
-        slot.log.end_of_epoch(LeaderEpoch(asked.leader_epoch))
-    };
-    end.filter(|_| asked.leader_epoch <= epoch.0).map_or_else(
-        EpochEndOffset::default,
-        |(epoch, end)| EpochEndOffset {
-            leader_epoch: epoch.0,
-            end_offset: end.0,
-            ..Default::default()
-        },
-    )
+    let (asked, current) = (LeaderEpoch(asked.leader_epoch), slot.leader.borrow().epoch());
+    if asked.0 < 0 || asked > current {
+        return EpochEndOffset::default();
+    }
+    // The current epoch ends where the log ends, also before it appended anything.
+    let (epoch, end) =
+        if asked == current { (current, slot.log.log_end()) } else { slot.log.end_of_epoch(asked) };
+    EpochEndOffset { leader_epoch: epoch.0, end_offset: end.0, ..Default::default() }
 }

@@ -23,6 +23,8 @@ use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_respons
 use wire::{ApiKey, WireError, header};
 
 const ZSTD_SINCE_VERSION: i16 = 7;
+/// Most partitions of a request; each takes about 90 bytes while it is answered.
+const PARTITIONS_PER_PRODUCE_MAX: usize = 100_000;
 /// From here on a partition joins the transaction by being written to (KIP-890).
 const JOINS_SINCE_VERSION: i16 = 12;
 
@@ -30,6 +32,12 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let began = clock::now();
     let produce = ProduceRequest::read(request.body(), request.version)?;
     let partitions = produce.partitions().count();
+    if partitions > PARTITIONS_PER_PRODUCE_MAX {
+        let why = format!(
+            "a produce of {partitions} partitions; {PARTITIONS_PER_PRODUCE_MAX} at most are taken"
+        );
+        return Ok(Outcome::Close(why));
+    }
     let turn = produce.transactional_id.map(|id| shard.turns.take(id));
     let proofs = match &turn {
         Some(turn) => {
@@ -43,6 +51,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let appends = clock::now();
     {
         let image = shard.image();
+        shard.rewriter.borrow_mut().begin_request();
         for (index, partition) in produce.partitions().enumerate() {
             let index = index as u32;
             let known = resolve(&image, &partition);
@@ -125,6 +134,7 @@ pub(crate) fn append_owned(
     let began = clock::now();
     let produce = ProduceRequest::read(request.body(), request.version)
         .expect("the sending shard has read it");
+    shard.rewriter.borrow_mut().begin_request();
     for (index, partition) in produce.partitions().enumerate() {
         let index = index as u32;
         let Ok((topic, id)) = resolve(image, &partition) else { continue };
@@ -243,7 +253,8 @@ fn validate<'a>(
     let batch = RecordBatch::validate_produced(bytes, rules.batch_bytes_max).map_err(|error| {
         let peer_is_wrong = error != BatchError::TooLarge;
         if peer_is_wrong {
-            crate::logging::warning!(
+            crate::logging::warning_of!(
+                None,
                 "batch for {}-{} refused: {}",
                 topic.name,
                 partition.partition,
@@ -328,5 +339,5 @@ fn records_that(
 }
 
 fn tell_refused(topic: &TopicImage, error: BatchError) {
-    crate::logging::warning!("batch for {} refused: {}", topic.name, error.meaning());
+    crate::logging::warning_of!(None, "batch for {} refused: {}", topic.name, error.meaning());
 }

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{SyncGroupRequest, SyncGroupResponse};
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
-    let asked = read::<SyncGroupRequest>(request)?;
+pub(crate) async fn handle(shard: &Rc<Shard>, request: Request) -> Result<Outcome, WireError> {
+    let asked = read::<SyncGroupRequest>(&request)?;
+    let request = request.let_go();
     let group = asked.group_id.clone();
     let answered = at_coordinator(shard, &group, move |shard, partition| async move {
-        let step = partition.run_parked(&shard, |coordinator, now, ticket| {
+        let step = partition.run_parked(&shard, move |coordinator, now, ticket| {
             coordinator.sync(now, &asked, ticket);
         });
         step.await
@@ -23,5 +24,5 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         Ok(Answer::Join(_)) => unreachable!("a sync is answered as one"),
         Err(error) => SyncGroupResponse { error_code: error.code(), ..Default::default() },
     };
-    Ok(respond(shard, request, &response))
+    Ok(respond(shard, &request, &response))
 }
