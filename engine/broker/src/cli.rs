@@ -152,10 +152,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         let _ = out.flush();
     };
-    if let Err(why) = logging::start() {
-        let _ = writeln!(std::io::stderr(), "weir: {why}");
-        return ExitCode::FAILURE;
-    }
     let ended = server::run(config, ready);
     logging::flush();
     match ended {

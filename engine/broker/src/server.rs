@@ -4,7 +4,7 @@ use crate::compaction;
 use crate::config::Config;
 use crate::groups::look_after;
 use crate::image::MetadataImage;
-use crate::logging::{info, warning, warning_of};
+use crate::logging::{self, info, warning, warning_of};
 use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
 use crate::peers::Peers;
 use crate::shard::{Message, Node, Shard};
@@ -43,6 +43,8 @@ pub fn run(
     ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
 ) -> Result<(), String> {
     let signals = StopSignals::listen().map_err(|error| format!("signals: {error}"))?;
+    // Only then: a thread that began before would be ended by them.
+    logging::start()?;
     let open_files = runtime::process::raise_open_files();
     if open_files < LIMIT_IS_LOW {
         warning!(

@@ -264,10 +264,14 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
     let until = Instant::now() + Duration::from_secs(30);
-    while child.try_wait().unwrap().is_none() {
+    let ended = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
         assert!(Instant::now() < until, "it stops when told to");
         std::thread::sleep(Duration::from_millis(50));
-    }
+    };
+    assert!(ended.success(), "{ended}");
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("HTTP"), "{said}");

@@ -566,8 +566,9 @@ impl Journal {
         }
         let data = self.take_group();
         self.state.borrow_mut().last_frame_at = clock::now();
-        if self.state.borrow().entries.is_empty() {
-            // It was only about the file before this one.
+        let is_empty = self.state.borrow().entries.is_empty() && !self.state.borrow().unconfirmed;
+        if is_empty {
+            // It was only about the file before this one. (An empty frame behind appends says that those are whole.)
             return;
         }
         let turned = if self.has_room(data) { Ok(()) } else { self.turn_over().await };
