@@ -73,6 +73,15 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
             handlers::list_partition_reassignments::handle(shard, request)
         }
         ApiKey::ListConfigResources => handlers::list_config_resources::handle(shard, request),
+        ApiKey::DescribeAcls => handlers::describe_acls::handle(shard, request),
+        ApiKey::CreateAcls => handlers::create_acls::handle(shard, request),
+        ApiKey::DeleteAcls => handlers::delete_acls::handle(shard, request),
+        ApiKey::DescribeClientQuotas => handlers::describe_client_quotas::handle(shard, request),
+        ApiKey::DescribeUserScramCredentials => {
+            handlers::describe_user_scram_credentials::handle(shard, request)
+        }
+        ApiKey::SaslHandshake => handlers::sasl_handshake::handle(shard, request),
+        ApiKey::SaslAuthenticate => handlers::sasl_authenticate::handle(shard, request),
         ApiKey::InitProducerId => handlers::init_producer_id::handle(shard, request).await,
         ApiKey::AddPartitionsToTxn => handlers::add_partitions_to_txn::handle(shard, request).await,
         ApiKey::AddOffsetsToTxn => handlers::add_offsets_to_txn::handle(shard, request).await,

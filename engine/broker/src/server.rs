@@ -221,7 +221,7 @@ fn on_directory_failed(
         );
         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
             crate::logging::error!("no data directory is left: stopping");
-            crate::logging::flush();
+            logging::flush();
             std::process::exit(1);
         }
     }

@@ -288,3 +288,79 @@ fn only_the_first_batch_of_an_answer_may_be_larger_than_asked_for() {
     .unwrap();
     assert_eq!(with_records, [true, false, false, false, false, false, false, false]);
 }
+
+#[test]
+fn offsets_may_be_kept_without_a_groups_name() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.client();
+    client.create("t", 1);
+    let commit = OffsetCommitRequest {
+        group_id: String::new(),
+        generation_id: -1,
+        topics: vec![OffsetCommitTopic {
+            name: "t".to_owned(),
+            partitions: vec![OffsetCommitPartition {
+                partition_index: 0,
+                committed_offset: 7,
+                ..Default::default()
+            }],
+        }],
+        ..Default::default()
+    };
+    let response: OffsetCommitResponse = client.ask(&commit, 8);
+    assert_eq!(response.topics[0].partitions[0].error_code, 0);
+    let fetch = OffsetFetchRequest {
+        groups: vec![OffsetFetchGroup {
+            group_id: String::new(),
+            topics: Some(vec![OffsetFetchTopic {
+                name: "t".to_owned(),
+                partition_indexes: vec![0, 0, 0],
+            }]),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response: OffsetFetchResponse = client.ask(&fetch, 8);
+    let group = &response.groups[0];
+    assert_eq!((group.error_code, group.topics[0].partitions.len()), (0, 1), "each once");
+    assert_eq!(group.topics[0].partitions[0].committed_offset, 7);
+    let delete = DeleteGroupsRequest { groups_names: vec![String::new()] };
+    let response: DeleteGroupsResponse = client.ask(&delete, 2);
+    assert_eq!(response.results[0].error_code, 0);
+}
+
+#[test]
+fn a_cluster_without_security_says_so_to_every_tool() {
+    const SECURITY_DISABLED: i16 = 54;
+    const ILLEGAL_SASL_STATE: i16 = 34;
+    let broker = Broker::start(&[]);
+    let mut client = broker.client();
+    for version in 1..=3 {
+        let acls: DescribeAclsResponse = client.ask(&DescribeAclsRequest::default(), version);
+        assert_eq!((acls.error_code, acls.resources.len()), (SECURITY_DISABLED, 0));
+        let made: CreateAclsResponse =
+            client.ask(&CreateAclsRequest { creations: vec![AclCreation::default(); 2] }, version);
+        let codes: Vec<_> = made.results.iter().map(|result| result.error_code).collect();
+        assert_eq!(codes, [SECURITY_DISABLED; 2]);
+        let gone: DeleteAclsResponse =
+            client.ask(&DeleteAclsRequest { filters: vec![DeleteAclsFilter::default()] }, version);
+        assert_eq!(gone.filter_results[0].error_code, SECURITY_DISABLED);
+    }
+    for version in 0..=1 {
+        let quotas: DescribeClientQuotasResponse =
+            client.ask(&DescribeClientQuotasRequest::default(), version);
+        assert_eq!((quotas.error_code, quotas.entries), (0, Some(Vec::new())));
+    }
+    let asked = |users: Option<Vec<&str>>| DescribeUserScramCredentialsRequest {
+        users: users.map(|names| {
+            names.into_iter().map(|name| ScramUser { name: name.to_owned() }).collect()
+        }),
+    };
+    let all: DescribeUserScramCredentialsResponse = client.ask(&asked(None), 0);
+    assert_eq!((all.error_code, all.results.len()), (0, 0));
+    let one: DescribeUserScramCredentialsResponse = client.ask(&asked(Some(vec!["u"])), 0);
+    assert_eq!(one.results[0].error_code, 91, "RESOURCE_NOT_FOUND");
+    let sasl = SaslHandshakeRequest { mechanism: "PLAIN".to_owned() };
+    let response: SaslHandshakeResponse = client.ask(&sasl, 1);
+    assert_eq!(response.error_code, ILLEGAL_SASL_STATE);
+}

@@ -858,11 +858,9 @@ impl GroupCoordinator {
 
     /// Deletes a group without members, with its offsets.
     pub fn delete_group(&mut self, id: &str) -> ErrorCode {
-        if id.is_empty() {
-            return ErrorCode::InvalidGroupId;
-        }
         let Some(group) = self.groups.get(id) else { return ErrorCode::GroupIdNotFound };
-        if !group.is(GroupState::Empty) || !group.pending.is_empty() {
+        // Who was given an id and has not joined is no member.
+        if !group.is(GroupState::Empty) {
             return ErrorCode::NonEmptyGroup;
         }
         let pending = group.pending_offsets.partitions();

@@ -40,10 +40,6 @@ impl GroupCoordinator {
     #[must_use]
     pub fn describe(&self, version: i16, id: &str) -> DescribedGroup {
         let mut shown = DescribedGroup { group_id: id.to_owned(), ..Default::default() };
-        if id.is_empty() {
-            shown.error_code = ErrorCode::InvalidGroupId.code();
-            return shown;
-        }
         let Some(group) = self.groups.get(id) else {
             shown.group_state = DEAD.to_owned();
             if version >= NOT_FOUND_SINCE {

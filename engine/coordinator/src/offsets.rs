@@ -107,9 +107,7 @@ impl GroupCoordinator {
     /// Who may commit: a member of the current generation; anyone who does not claim to be one
     /// while the group is empty.
     fn check_commit(&mut self, now: Now, request: &OffsetCommitRequest) -> Option<ErrorCode> {
-        if request.group_id.is_empty() {
-            return Some(ErrorCode::InvalidGroupId);
-        }
+        // Offsets may be kept without a group's name, as from the time before it was asked for.
         let Some(group) = self.groups.get_mut(&request.group_id) else {
             // The group lives with whoever keeps offsets in it.
             return (request.generation_id >= 0).then_some(ErrorCode::IllegalGeneration);

@@ -53,6 +53,7 @@ apis! {
     SyncGroup = 14, 0, 0..=5, 4;
     DescribeGroups = 15, 0, 0..=6, 5;
     ListGroups = 16, 0, 0..=5, 3;
+    SaslHandshake = 17, 0, 0..=1, 2;
     ApiVersions = 18, 0, 0..=4, 3;
     CreateTopics = 19, 2, 2..=7, 5;
     DeleteTopics = 20, 1, 1..=6, 4;
@@ -64,9 +65,13 @@ apis! {
     EndTxn = 26, 0, 0..=5, 3;
     WriteTxnMarkers = 27, 1, 1..=1, 1;
     TxnOffsetCommit = 28, 0, 0..=5, 3;
+    DescribeAcls = 29, 1, 1..=3, 2;
+    CreateAcls = 30, 1, 1..=3, 2;
+    DeleteAcls = 31, 1, 1..=3, 2;
     DescribeConfigs = 32, 1, 1..=4, 4;
     AlterConfigs = 33, 0, 0..=2, 2;
     DescribeLogDirs = 35, 1, 1..=4, 2;
+    SaslAuthenticate = 36, 0, 0..=2, 2;
     CreatePartitions = 37, 0, 0..=3, 2;
     DeleteGroups = 42, 0, 0..=2, 2;
     ElectLeaders = 43, 0, 0..=2, 2;
@@ -74,6 +79,8 @@ apis! {
     AlterPartitionReassignments = 45, 0, 0..=0, 0;
     ListPartitionReassignments = 46, 0, 0..=0, 0;
     OffsetDelete = 47, 0, 0..=0, 1;
+    DescribeClientQuotas = 48, 0, 0..=1, 1;
+    DescribeUserScramCredentials = 50, 0, 0..=0, 0;
     DescribeCluster = 60, 0, 0..=2, 0;
     DescribeProducers = 61, 0, 0..=0, 0;
     DescribeTransactions = 65, 0, 0..=0, 0;

@@ -59,9 +59,6 @@ impl fmt::Display for WireError {
                     "its answer would be larger than {ANSWER_BYTES_MAX} bytes; ask for less at a time"
                 )
             }
-            Self::UnknownApi(key @ (17 | 36)) => {
-                write!(f, "API key {key}: a client that wants SASL, which is not served")
-            }
             Self::UnknownApi(key) => write!(f, "API key {key} is not served"),
             Self::UnsupportedVersion(key, version) => {
                 write!(f, "version {version} of API key {key} is not served")

@@ -78,11 +78,13 @@ macro_rules! message {
 mod admin;
 mod features;
 mod groups;
+mod security;
 mod transactions;
 
 pub use admin::*;
 pub use features::*;
 pub use groups::*;
+pub use security::*;
 pub use transactions::*;
 
 message! {
@@ -702,6 +704,24 @@ mod tests {
         agrees::<DescribeTransactionsResponse, theirs::DescribeTransactionsResponse>(0..=0);
         agrees::<ListTransactionsRequest, theirs::ListTransactionsRequest>(0..=2);
         agrees::<ListTransactionsResponse, theirs::ListTransactionsResponse>(0..=2);
+        agrees::<DescribeAclsRequest, theirs::DescribeAclsRequest>(1..=3);
+        agrees::<DescribeAclsResponse, theirs::DescribeAclsResponse>(1..=3);
+        agrees::<CreateAclsRequest, theirs::CreateAclsRequest>(1..=3);
+        agrees::<CreateAclsResponse, theirs::CreateAclsResponse>(1..=3);
+        agrees::<DeleteAclsRequest, theirs::DeleteAclsRequest>(1..=3);
+        agrees::<DeleteAclsResponse, theirs::DeleteAclsResponse>(1..=3);
+        agrees::<DescribeClientQuotasRequest, theirs::DescribeClientQuotasRequest>(0..=1);
+        agrees::<DescribeClientQuotasResponse, theirs::DescribeClientQuotasResponse>(0..=1);
+        agrees::<DescribeUserScramCredentialsRequest, theirs::DescribeUserScramCredentialsRequest>(
+            0..=0,
+        );
+        agrees::<DescribeUserScramCredentialsResponse, theirs::DescribeUserScramCredentialsResponse>(
+            0..=0,
+        );
+        agrees::<SaslHandshakeRequest, theirs::SaslHandshakeRequest>(0..=1);
+        agrees::<SaslHandshakeResponse, theirs::SaslHandshakeResponse>(0..=1);
+        agrees::<SaslAuthenticateRequest, theirs::SaslAuthenticateRequest>(0..=2);
+        agrees::<SaslAuthenticateResponse, theirs::SaslAuthenticateResponse>(0..=2);
         agrees::<ListConfigResourcesRequest, theirs::ListConfigResourcesRequest>(0..=1);
         agrees::<ListConfigResourcesResponse, theirs::ListConfigResourcesResponse>(0..=1);
         agrees::<DescribeTopicPartitionsRequest, theirs::DescribeTopicPartitionsRequest>(0..=0);

@@ -5,7 +5,6 @@ use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::groups::step_at;
 use crate::named::{each_once, partitions_once};
 use crate::shard::{Request, Shard};
-use model::ErrorCode;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::WireError;
@@ -72,14 +71,10 @@ async fn fetch(
         partitions_once(topics.collect()).into_iter().map(topic).collect()
     };
     group.topics = group.topics.map(once);
-    let found = if group_id.is_empty() {
-        Err(ErrorCode::InvalidGroupId)
-    } else {
-        step_at(shard, &group_id, move |_, coordinator, _| {
-            coordinator.fetch(&group.group_id, group.topics.as_deref(), require_stable)
-        })
-        .await
-    };
+    let found = step_at(shard, &group_id, move |_, coordinator, _| {
+        coordinator.fetch(&group.group_id, group.topics.as_deref(), require_stable)
+    })
+    .await;
     match found {
         Ok(topics) => OffsetFetchGroupResponse { group_id, topics, error_code: 0 },
         Err(error) => {
