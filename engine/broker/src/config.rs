@@ -3,7 +3,7 @@
 use coordinator::{CoordinatorConfig, TransactionConfig};
 use model::limits;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -491,7 +491,7 @@ impl Config {
             listen: address("listeners", get("listeners"))?,
             advertised: match get("advertised.listeners") {
                 "" => None,
-                text => Some(host_and_port("advertised.listeners", text)?),
+                text => Some(advertised("advertised.listeners", text)?),
             },
             metrics_listen: match get("weir.metrics.listen") {
                 "" => None,
@@ -586,20 +586,42 @@ pub fn pairs_of_toml(text: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 fn host_and_port(name: &str, text: &str) -> Result<(String, u16), String> {
-    let bare = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
-    if bare.contains("://") {
-        return Err(format!("{name}={text:?}: only PLAINTEXT listeners are served"));
+    if text.contains(',') {
+        return Err(format!("{name}={text:?}: one listener is served, and these are several"));
     }
-    let parts = bare.rsplit_once(':').and_then(|(h, p)| Some((h.to_owned(), p.parse().ok()?)));
-    parts.ok_or_else(|| format!("{name}={text:?} is not HOST:PORT, as 127.0.0.1:9092 is"))
+    let bare = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
+    if let Some((protocol, _)) = bare.split_once("://") {
+        return Err(format!(
+            "{name}={text:?}: only a listener called PLAINTEXT is served, none called {protocol}"
+        ));
+    }
+    let is_not = || format!("{name}={text:?} is not HOST:PORT, as 127.0.0.1:9092 or [::1]:9092 is");
+    let (host, port) = bare.rsplit_once(':').ok_or_else(is_not)?;
+    let port = port.parse().map_err(|_| is_not())?;
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match inner {
+        Some(inner) if inner.parse::<Ipv6Addr>().is_ok() => inner,
+        None if !host.contains([':', '[', ']']) => host,
+        _ => return Err(is_not()),
+    };
+    Ok((host.to_owned(), port))
+}
+
+/// As `host_and_port`, for what clients are told: they cannot connect to all addresses at once.
+fn advertised(name: &str, text: &str) -> Result<(String, u16), String> {
+    let (host, port) = host_and_port(name, text)?;
+    let is_all = host.is_empty() || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    if is_all {
+        return Err(format!(
+            "{name}={text:?} is no address that clients can connect to: name this machine as they know it"
+        ));
+    }
+    Ok((host, port))
 }
 
 fn address(name: &str, text: &str) -> Result<SocketAddr, String> {
     let (host, port) = host_and_port(name, text)?;
-    let host = match host.trim_matches(['[', ']']) {
-        "" => "0.0.0.0".to_owned(),
-        host => host.to_owned(),
-    };
+    let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
     let mut found = (host.as_str(), port)
         .to_socket_addrs()
         .map_err(|error| format!("{name}={text:?}: {host} cannot be resolved: {error}"))?;
@@ -619,6 +641,23 @@ mod tests {
         assert_eq!(config(&[]).unwrap().listen.port(), 9092);
         let set = config(&[("listen", "127.0.0.1:1"), ("listeners", "PLAINTEXT://127.0.0.1:2")]);
         assert_eq!(set.unwrap().listen.port(), 2);
+    }
+
+    #[test]
+    fn addresses_are_taken_as_clients_are_told_them() {
+        let told =
+            |text: &str| config(&[("advertised.listeners", text)]).map(|c| c.advertised.unwrap());
+        assert_eq!(told("PLAINTEXT://[::1]:9092"), Ok(("::1".to_owned(), 9092)));
+        assert_eq!(told("kafka.example:9"), Ok(("kafka.example".to_owned(), 9)));
+        for wrong in
+            ["::1", "::1:9092", "[x]:1", "0.0.0.0:9092", ":9092", "[::]:1", "a:1,b:2", "SSL://a:1"]
+        {
+            assert!(told(wrong).is_err(), "{wrong}");
+        }
+        assert!(told("INTERNAL://a:1,EXTERNAL://b:1").unwrap_err().contains("several"));
+        let listens = |text: &str| config(&[("listeners", text)]).map(|c| c.listen.to_string());
+        assert_eq!(listens("[::1]:7"), Ok("[::1]:7".to_owned()));
+        assert_eq!(listens(":7"), Ok("0.0.0.0:7".to_owned()));
     }
 
     #[test]

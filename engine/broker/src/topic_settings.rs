@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
     /// Some of these words, with commas.
     Words(&'static [&'static str]),
+    /// Partitions with brokers, `1:2,3:4`, all by `*`, or none.
+    Replicas,
 }
 
 impl Kind {
@@ -45,7 +47,7 @@ impl Kind {
             Self::Number(_, high) if *high <= i64::from(i32::MAX) => 3,
             Self::Number(..) => 5,
             Self::Ratio => 6,
-            Self::Words(_) => 7,
+            Self::Words(_) | Self::Replicas => 7,
         }
     }
 
@@ -72,6 +74,17 @@ impl Kind {
                 if numbers { Ok(()) } else { Err("a version, as 2.8, is expected".to_owned()) }
             }
             Self::Flag => one_of(&["true", "false"], value),
+            Self::Replicas => {
+                let is_pair = |pair: &str| {
+                    let numbers = pair.split_once(':');
+                    numbers.is_some_and(|(partition, broker)| {
+                        partition.parse::<u32>().is_ok() && broker.parse::<u32>().is_ok()
+                    })
+                };
+                let are =
+                    value.is_empty() || value == "*" || value.split(',').all(|p| is_pair(p.trim()));
+                if are { Ok(()) } else { Err("*, or partition:broker,... is expected".to_owned()) }
+            }
             Self::Word(words) => one_of(words, value),
             Self::Words(words) => value.split(',').try_for_each(|word| one_of(words, word.trim())),
         }
@@ -96,9 +109,14 @@ macro_rules! topic_settings {
 topic_settings! {
     "cleanup.policy", Some("log.cleanup.policy"), "delete", Kind::Words(&["delete", "compact"]),
         "What happens to old records: delete obeys retention.*, compact keeps the newest of each key";
+    "compression.gzip.level", None, "-1", Kind::Number(-1, 9),
+        "Without effect: what the broker compresses it compresses at the codec's usual level";
+    "compression.lz4.level", None, "9", Kind::Number(1, 17), "Without effect, as compression.gzip.level";
     "compression.type", Some("compression.type"), "producer",
         Kind::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
         "Codec that batches are kept in; producer: as they were sent";
+    "compression.zstd.level", None, "3", Kind::Number(-131_072, 22),
+        "Without effect, as compression.gzip.level";
     "delete.retention.ms", None, "86400000", Kind::Number(0, MAX),
         "How long compaction keeps tombstones, and markers of transactions without records";
     "file.delete.delay.ms", None, "60000", Kind::Number(0, MAX),
@@ -109,6 +127,10 @@ topic_settings! {
         "Records are synced after so long, whatever acks";
     "index.interval.bytes", None, "4096", Kind::Number(0, i32::MAX as i64),
         "Without effect: the index has an entry for each 32 KiB";
+    "follower.replication.throttled.replicas", None, "", Kind::Replicas, "Without effect on one node";
+    "leader.replication.throttled.replicas", None, "", Kind::Replicas, "Without effect on one node";
+    "local.retention.bytes", None, "-2", Kind::Number(-2, MAX), "Without effect: there is no remote storage";
+    "local.retention.ms", None, "-2", Kind::Number(-2, MAX), "Without effect: there is no remote storage";
     "max.compaction.lag.ms", None, NEVER, Kind::Number(1, MAX),
         "A record that is not the newest of its key is compacted away after about so long";
     "max.message.bytes", Some("message.max.bytes"), "1048588", Kind::Number(100, 64 * 1024 * 1024),
@@ -130,6 +152,9 @@ topic_settings! {
         "Replicas that must be in sync for acks=all";
     "preallocate", None, "false", Kind::Flag,
         "Without effect: space is always taken ahead";
+    "remote.log.copy.disable", None, "false", Kind::Flag, "Without effect: there is no remote storage";
+    "remote.log.delete.on.disable", None, "false", Kind::Flag, "Without effect: there is no remote storage";
+    "remote.storage.enable", None, "false", Kind::Word(&["false"]), "There is no remote storage";
     "retention.bytes", Some("log.retention.bytes"), "-1", Kind::Number(-1, MAX),
         "A partition larger than this loses its oldest log file, -1: never";
     "retention.ms", Some("log.retention.ms"), "604800000", Kind::Number(-1, MAX),

@@ -151,3 +151,18 @@ fn an_unreachable_cluster_is_named() {
     let script = weir("", "completion bash");
     assert!(script.status.success() && script.stdout.len() > 10_000);
 }
+
+#[test]
+fn each_command_says_what_it_is_for() {
+    for (command, says) in [
+        (&["--help"][..], "A Kafka-compatible broker"),
+        (&["topic", "--help"], "Create, list, describe"),
+        (&["group", "--help"], "List and describe consumer groups"),
+        (&["config", "--help"], "Show and change the settings"),
+        (&["transaction", "--help"], "List and describe transactions"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_weir")).args(command).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.starts_with(says), "{command:?}: {text}");
+    }
+}

@@ -184,6 +184,22 @@ fn a_setting_that_is_not_set_can_be_deleted_whatever_its_name() {
     ];
     assert_eq!(change(2, "t", &mixed), 0);
     assert_eq!(change(2, "t", &[("no.such.setting", set, Some("1"))]), INVALID_CONFIG);
+    // Settings that mean nothing here are kept, as far as they could mean something in Kafka.
+    for (name, good, bad) in [
+        ("compression.gzip.level", "9", "10"),
+        ("compression.lz4.level", "17", "0"),
+        ("compression.zstd.level", "22", "99"),
+        ("leader.replication.throttled.replicas", "0:1,1:1", "0"),
+        ("follower.replication.throttled.replicas", "*", "x:y"),
+        ("local.retention.ms", "-2", "-3"),
+        ("local.retention.bytes", "100", "x"),
+        ("remote.storage.enable", "false", "true"),
+        ("remote.log.copy.disable", "true", "maybe"),
+    ] {
+        assert_eq!(change(2, "t", &[(name, set, Some(good))]), 0, "{name}={good}");
+        assert_eq!(change(2, "t", &[(name, set, Some(bad))]), INVALID_CONFIG, "{name}={bad}");
+        assert_eq!(change(2, "t", &[(name, delete, None)]), 0);
+    }
     // kafka-reassign-partitions takes back what it may have set.
     assert_eq!(change(4, "1", &[("leader.replication.throttled.rate", delete, None)]), 0);
     assert_ne!(change(4, "1", &[("log.retention.ms", set, Some("1"))]), 0);

@@ -173,7 +173,7 @@ impl DataDir {
             // EIO and a read-only file system are the disk's; the rest is the operator's.
             Some(5 | 30) => StorageError::of(path, "open", error),
             _ => unusable(format!(
-                "cannot be {why}: {error}; choose another --data-dir or fix its owner and mode"
+                "cannot be {why}: {error}; choose another --log.dirs or fix its owner and mode"
             )),
         };
         let partitions = path.join("partitions");
@@ -183,7 +183,7 @@ impl DataDir {
         let lock = lock.map_err(|error| refused(&error, "written"))?;
         if !lock.try_lock().map_err(|error| StorageError::of(path, "lock", &error))? {
             return Err(unusable(
-                "in use by another running broker; stop that one, or choose another --data-dir"
+                "in use by another running broker; stop that one, or choose another --log.dirs"
                     .into(),
             ));
         }
@@ -193,7 +193,7 @@ impl DataDir {
         }
         match &stored {
             Some(stored) if stored.node_id != node_id => Err(unusable(format!(
-                "belongs to node {}, and this is node {node_id}; start with --node.id {0} or choose another --data-dir",
+                "belongs to node {}, and this is node {node_id}; start with --node.id {0} or choose another --log.dirs",
                 stored.node_id
             ))),
             _ => Ok((lock, stored, is_damaged)),
@@ -436,7 +436,7 @@ impl Superblock {
     /// What is wrong with them, and what to do.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.get(..8) != Some(MAGIC) {
-            return Err("not a Weir data directory; choose another --data-dir".into());
+            return Err("not a Weir data directory; choose another --log.dirs".into());
         }
         let u32_at = |at: usize| {
             bytes.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().expect("4 bytes")))
@@ -454,7 +454,7 @@ impl Superblock {
         if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
             return Err(format!(
                 "format version {version}, and this program reads versions {FORMAT_VERSION_MIN} to \
-                 {FORMAT_VERSION}; use the program that wrote it, or choose another --data-dir"
+                 {FORMAT_VERSION}; use the program that wrote it, or choose another --log.dirs"
             ));
         }
         if !whole {

@@ -59,11 +59,16 @@ pub(crate) enum Format {
 
 /// The verbs' own subcommands, for `weir`'s command line.
 pub(crate) fn augment(command: clap::Command) -> clap::Command {
-    let command = Admin::augment_subcommands(command);
+    // Arguments that are added bring a description of their own, which is not the command's.
+    let keeping_about = |command: clap::Command, add: fn(clap::Command) -> clap::Command| {
+        let about = command.get_about().cloned().unwrap_or_default();
+        add(command).about(about).long_about(None::<&'static str>)
+    };
+    let command = keeping_about(command, Admin::augment_subcommands);
     let names = ["topic", "group", "config", "transaction"];
-    names
-        .into_iter()
-        .fold(command, |command, name| command.mut_subcommand(name, Where::augment_args))
+    names.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |verb| keeping_about(verb, Where::augment_args))
+    })
 }
 
 /// Runs the verb if it is one of these.

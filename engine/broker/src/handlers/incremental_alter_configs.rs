@@ -64,7 +64,7 @@ fn apply(
     let value = match change.config_operation {
         SET => change.value.clone().unwrap_or_default(),
         operation @ (APPEND | SUBTRACT) => {
-            if !matches!(setting.kind, Kind::Words(_)) {
+            if !matches!(setting.kind, Kind::Words(_) | Kind::Replicas) {
                 return Err(invalid(format!("{name} is no list: it can be set or deleted")));
             }
             let before = value_of(setting, set, config).0;
