@@ -628,13 +628,13 @@ impl Life {
         }
         let logs: Vec<_> =
             node.logs.borrow().iter().map(|(id, log)| (*id, Rc::clone(log))).collect();
-        for (id, log) in logs {
+        for (id, log) in &logs {
             if log.close().await.is_err() {
                 return;
             }
             let mut oracle = self.machine.oracle.borrow_mut();
-            if let Some(expected) = oracle.partitions.get_mut(&id) {
-                (expected.written, expected.durable) = (log.log_end().0, log.log_end().0);
+            if let Some(expected) = oracle.partitions.get_mut(id) {
+                expected.written = log.log_end().0;
             }
         }
         for home in node.managers.iter().flat_map(LogManager::homes) {
@@ -642,6 +642,13 @@ impl Life {
                 && journal.close().await.is_err()
             {
                 return;
+            }
+        }
+        // Only now something else than the segments says how far they go.
+        for (id, log) in logs {
+            let mut oracle = self.machine.oracle.borrow_mut();
+            if let Some(expected) = oracle.partitions.get_mut(&id) {
+                expected.durable = log.log_end().0;
             }
         }
         node.logs.borrow_mut().clear();
