@@ -19,6 +19,7 @@ use crate::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::transactions::{ProducerIds, Proofs, TransactionLog, Turns};
 use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
+use runtime::Slice;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::mailbox::Mailbox;
@@ -448,12 +449,14 @@ impl Shard {
         new: &[TopicPartition],
     ) -> Result<(), StorageError> {
         let mut result = Ok(());
+        let mut slice = Slice::begin();
         for &id in new {
             let topic = &image.by_id[&id.topic_id];
             match self.logs.create(id, topic.log) {
                 Ok(log) => self.serve(id, topic, log, ProducerState::default()),
                 Err(error) => result = Err(error),
             }
+            slice.rest().await;
         }
         for slot in self.slots.borrow().values() {
             if let Some(topic) = image.by_id.get(&slot.id.topic_id) {
@@ -479,6 +482,7 @@ impl Shard {
             self.transactions.borrow_mut().remove(&slot.id);
             let _ = slot.close(self, false).await;
             result = self.logs.remove(&slot.log).await.and(result);
+            slice.rest().await;
         }
         if some_went {
             result = self.logs.remove_refused(is_gone).await.and(result);

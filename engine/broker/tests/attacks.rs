@@ -385,3 +385,48 @@ fn a_group_has_a_size() {
     assert!(refused >= 6, "GROUP_MAX_SIZE_REACHED: {refused}");
     is_answered(&broker);
 }
+
+/// Does `work`, and holds that a client beside it that asks for next to nothing is answered again and again: its
+/// longest wait is a small part of the work.
+fn others_are_answered_while(what: &str, broker: &Broker, work: impl FnOnce()) {
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let mut innocent = broker.client();
+    innocent.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let watcher = runtime::thread::spawn("innocent", None, move || {
+        let mut longest = Duration::ZERO;
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let began = Instant::now();
+            let _: ApiVersionsResponse = innocent.ask(&ApiVersionsRequest::default(), 3);
+            longest = longest.max(began.elapsed());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        longest
+    })
+    .unwrap();
+    let began = Instant::now();
+    work();
+    let took = began.elapsed();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let longest = watcher.join().unwrap();
+    println!("{what}: {took:?}, the longest wait beside it {longest:?}");
+    assert!(longest < took / 3, "{what}: {took:?}, and someone waited {longest:?}");
+}
+
+#[test]
+fn while_partitions_are_made_and_deleted_by_the_thousand_others_are_answered() {
+    let broker = Broker::start(&["--weir.shards", "1"]);
+    let mut client = broker.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    for name in ["a", "b"] {
+        others_are_answered_while("made", &broker, || client.create(name, 10_000));
+    }
+    let request = wire::messages::DeleteTopicsRequest {
+        topic_names: vec!["a".to_owned(), "b".to_owned()],
+        ..Default::default()
+    };
+    others_are_answered_while("deleted", &broker, || {
+        let response: wire::messages::DeleteTopicsResponse = client.ask(&request, 4);
+        assert!(response.responses.iter().all(|result| result.error_code == 0));
+    });
+}

@@ -10,7 +10,7 @@ use model::limits::DISK_BLOCK_BYTES;
 use runtime::budget::{Budget, Held};
 use runtime::buffer::{ChunkPool, DiskRange, SharedBytes};
 use runtime::file::File;
-use runtime::fs;
+use runtime::{Slice, fs};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -311,7 +311,9 @@ pub(crate) async fn remove_partition(
 /// What it cannot remove is left for the next start.
 pub async fn sweep_deleted(data_dir: &Path) {
     let deleted = deleted_path(data_dir);
+    let mut slice = Slice::begin();
     for name in fs::list(&deleted).unwrap_or_default() {
+        slice.rest().await;
         let dir = deleted.join(name);
         for file in fs::list(&dir).unwrap_or_default() {
             let _ = fs::remove_large_file(&dir.join(file)).await;
