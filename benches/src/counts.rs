@@ -73,7 +73,7 @@ fn main() {
 
 fn fetch_frame(offset: i64) -> Vec<u8> {
     let asks: Vec<_> = (0..PARTITIONS).map(|partition| FetchAsk { partition, offset }).collect();
-    let limits = FetchLimits { partition_max_bytes: 2_000, ..FETCH_LIMITS };
+    let limits = FetchLimits { partition_max_bytes: 3_000, ..FETCH_LIMITS };
     frame(ApiKey::Fetch, 12, |out| {
         fetch::put_request(out, 12, limits, "t", TopicId::ZERO, &asks);
     })

@@ -5,7 +5,7 @@
 //! begins while a client leaves much unread: what it sends then waits in its socket.
 
 use crate::dispatch::{Outcome, start};
-use crate::memory::HeldAnswer;
+use crate::memory::{HeldAnswer, SMALL_BYTES_MAX};
 use crate::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
 use crate::stages::Stage;
 use runtime::budget::Held;
@@ -59,6 +59,8 @@ struct Pipeline<F> {
     /// Fetches begun whose answers are not sent. One at a time: what many would read at once nobody may
     /// ever take.
     fetches: Cell<usize>,
+    /// An answer was sent since it was last asked.
+    has_sent: Cell<bool>,
     /// The same of joins and syncs of groups, which wait for other members.
     joins: Cell<usize>,
 }
@@ -81,6 +83,7 @@ async fn serve_with<F: Future<Output = Outcome>>(
         unsent: shard.answer_memory.hold(),
         fetches: Cell::new(0),
         joins: Cell::new(0),
+        has_sent: Cell::new(false),
     };
     let mut buffer = ReceiveBuffer::new(&mut shard.receive_pool.borrow_mut());
     let ended = {
@@ -124,8 +127,16 @@ async fn read<F: Future<Output = Outcome>>(
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
             let (key, mut request) = parse(payload, peer)?;
-            if pipeline.is_full(key) {
-                pipeline.changed.until(|| (!pipeline.is_full(key)).then_some(())).await;
+            if pipeline.is_full(key, total) {
+                let until = large.as_ref().map(|_| clock::now() + LARGE_STALLS_MAX);
+                let room = pipeline.changed.until(|| (!pipeline.is_full(key, total)).then_some(()));
+                if timer::before(until, room).await.is_none() {
+                    let seconds = LARGE_STALLS_MAX.as_secs();
+                    return Err(format!(
+                        "a request of {total} bytes waited {seconds} s for those before it, and kept its memory from \
+                         others"
+                    ));
+                }
             }
             let held = match large.take() {
                 Some(large) => large.held,
@@ -165,6 +176,7 @@ async fn read<F: Future<Output = Outcome>>(
             Ok(0) => break,
             Ok(bytes) => {
                 silent_since = None;
+                slice = Slice::begin();
                 if let Some(large) = &mut large {
                     large.on_bytes(bytes);
                     if let Some(why) = large.is_too_slow(shard) {
@@ -186,12 +198,14 @@ async fn read<F: Future<Output = Outcome>>(
                 } else {
                     clock::now() >= idle_until
                 };
-                if is_idle && pipeline.waiting.borrow().is_empty() {
+                let is_answering =
+                    !pipeline.waiting.borrow().is_empty() || pipeline.unsent.bytes() > 0;
+                // What was sent meanwhile counts as well.
+                if pipeline.has_sent.replace(false) || is_answering {
+                    silent_since = None;
+                } else if is_idle {
                     // As in Kafka: who wants to go on connects again.
                     break;
-                }
-                if is_idle {
-                    silent_since = None;
                 }
             }
             // A peer that resets is gone like one that closes.
@@ -288,7 +302,13 @@ async fn begin<F: Future<Output = Outcome>>(
 
 impl<F> Pipeline<F> {
     /// Whether a request of this kind must wait until answers before it are sent.
-    fn is_full(&self, key: ApiKey) -> bool {
+    fn is_full(&self, key: ApiKey, bytes: usize) -> bool {
+        // Behind what waits as long as its client likes nothing begins that would hold memory as long.
+        let is_waiting = self.fetches.get() + self.joins.get() > 0;
+        let holds_memory = key == ApiKey::Produce || bytes > SMALL_BYTES_MAX;
+        if is_waiting && holds_memory {
+            return true;
+        }
         self.waiting.borrow().len() >= IN_FLIGHT_MAX
             || self.unsent.bytes() >= UNSENT_BYTES_MAX
             || self.counter(key).is_some_and(|begun| begun.get() > 0)
@@ -383,6 +403,7 @@ async fn respond<F: Future<Output = Outcome>>(
             if socket.send(&mut pieces).await.is_err() {
                 return Ok(());
             }
+            pipeline.has_sent.set(true);
             shard.stages().ended(Stage::Send, began);
         }
         pipeline.unsent.set(pipeline.unsent.bytes() - bytes);

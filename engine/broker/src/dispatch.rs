@@ -123,7 +123,7 @@ impl AnswerSize {
 
 /// Reads a control request's body.
 pub(crate) fn read<M: Message>(request: &Request) -> Result<M, WireError> {
-    M::decode(&mut request.body(), request.version)
+    M::decode_untrusted(&mut request.body(), request.version)
 }
 
 /// A control response as bytes to send.

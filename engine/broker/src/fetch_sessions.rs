@@ -5,6 +5,7 @@
 //! leaves out what the client knows. Sessions live on the shard of their connection; a client that
 //! comes back to another shard begins a new one.
 
+use model::limits::TOPIC_NAME_BYTES_MAX;
 use model::{ErrorCode, TopicId};
 use runtime::clock::{self, Nanos};
 use runtime::random;
@@ -141,6 +142,14 @@ impl Session {
     }
 }
 
+/// Whether every name is one that a topic may have: longer ones would be kept for each of their partitions.
+fn names_are_short(fetch: &FetchRequest<'_>) -> bool {
+    fetch.partitions().all(|asked| match asked.topic {
+        TopicRef::Name(name) => name.len() <= TOPIC_NAME_BYTES_MAX,
+        TopicRef::Id(_) => true,
+    })
+}
+
 /// Partitions that all sessions hold together.
 fn held(sessions: &BTreeMap<i32, Session>) -> usize {
     sessions.values().map(|session| session.partitions.len()).sum()
@@ -195,6 +204,10 @@ impl FetchSessions {
                 if session.uses_ids != (version >= 13) {
                     return Err(ErrorCode::FetchSessionTopicIdError);
                 }
+                if !names_are_short(fetch) {
+                    sessions.remove(&id);
+                    return Err(ErrorCode::FetchSessionIdNotFound);
+                }
                 session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
                 session.last_used = clock::now();
                 let before = session.partitions.len();
@@ -241,7 +254,7 @@ impl FetchSessions {
         let partitions = fetch.partitions().count();
         let fits =
             partitions <= PARTITIONS_MAX && held(&sessions) + partitions <= PARTITIONS_OF_ALL_MAX;
-        if self.slots == 0 || partitions == 0 || !fits {
+        if self.slots == 0 || partitions == 0 || !fits || !names_are_short(fetch) {
             return 0;
         }
         if sessions.len() >= self.slots {

@@ -19,6 +19,8 @@ const QUEUE_LINES: usize = 4096;
 /// Lines of one cause, and one peer where there is one, that each thread writes in `QUIET`.
 const LINES_MAX: u64 = 10;
 const QUIET: Duration = Duration::from_secs(10);
+/// As long as the end of the process waits for whoever reads.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// Causes and peers that a thread tells apart.
 const CAUSES_MAX: usize = 1000;
 
@@ -57,14 +59,20 @@ fn write_for_ever(lines: &Receiver<Entry>) {
     // A closed standard error is no reason to stop serving.
     let write = |text: &str| drop(std::io::stderr().lock().write_all(text.as_bytes()));
     while let Ok(entry) = lines.recv() {
-        match entry {
-            Entry::Line(text) => write(&text),
-            Entry::Flush(done) => drop(done.try_send(())),
-        }
+        let done = match entry {
+            Entry::Line(text) => {
+                write(&text);
+                None
+            }
+            Entry::Flush(done) => Some(done),
+        };
         let dropped = LOG.get().map_or(0, |log| log.dropped.swap(0, Ordering::Relaxed));
         if dropped > 0 {
             let why = format!("{dropped} lines were dropped: whoever reads this log is too slow");
             write(&formatted("WARN", &why));
+        }
+        if let Some(done) = done {
+            let _ = done.try_send(());
         }
     }
 }
@@ -72,9 +80,15 @@ fn write_for_ever(lines: &Receiver<Entry>) {
 /// Waits until everything said so far is written, or until nobody seems to read it.
 pub(crate) fn flush() {
     let Some(log) = LOG.get() else { return };
-    let (done, is_done) = sync_channel(1);
-    if log.queue.try_send(Entry::Flush(done)).is_ok() {
-        let _ = is_done.recv_timeout(Duration::from_secs(1));
+    let until = clock::now() + FLUSH_MAX;
+    while clock::now() < until {
+        let (done, is_done) = sync_channel(1);
+        // A full queue has no place for it either.
+        if log.queue.try_send(Entry::Flush(done)).is_ok() {
+            let _ = is_done.recv_timeout(FLUSH_MAX);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

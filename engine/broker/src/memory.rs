@@ -14,7 +14,7 @@ use wire::ApiKey;
 
 /// A request of so many bytes at most, that is not a produce, never waits for a larger one: who only says that it lives
 /// is heard whatever others send.
-const SMALL_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const SMALL_BYTES_MAX: usize = 16 * 1024;
 /// Who waits for memory for so long is told of in the log.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
 

@@ -111,7 +111,14 @@ impl ParkedFetches {
 
     /// Its client's shard asks again: nothing of the last time counts.
     pub(crate) fn unpark(&self, token: Token) {
-        self.with(token, |parked| parked.state = State::Gone);
+        self.with(token, |parked| {
+            parked.state = State::Gone;
+            // Its memory is used again, unless there is much of it.
+            if self.bytes.get() > ALL_BYTES_MAX / 2 {
+                self.bytes.set(self.bytes.get() - parked.body.capacity());
+                parked.body = Vec::new();
+            }
+        });
     }
 
     /// Looks at a fetch, if it is still the one of this token.

@@ -93,7 +93,7 @@ impl Request {
     }
 
     pub(crate) fn body(&self) -> wire::primitives::Reader<'_> {
-        wire::primitives::Reader::untrusted(self.body_bytes())
+        wire::primitives::Reader::new(self.body_bytes())
     }
 
     pub(crate) fn body_bytes(&self) -> &[u8] {

@@ -1,6 +1,6 @@
 //! Creating, growing and deleting topics: decided on shard 0, durable before any shard sees it.
 
-use crate::image::MetadataImage;
+use crate::image::{MetadataImage, TopicImage};
 use crate::shard::Shard;
 use model::limits::PARTITIONS_MAX;
 use model::{ErrorCode, TopicId};
@@ -144,6 +144,21 @@ fn more_partitions(there: usize, added: usize) -> Result<usize, Refusal> {
     let why =
         format!("{there} partitions and {added} more; this broker has {PARTITIONS_MAX} at most");
     Err((ErrorCode::PolicyViolation, why))
+}
+
+/// What `create` would answer, as far as it can be told without doing it.
+pub(crate) fn would_create(shard: &Shard, new: &[NewTopic]) -> Vec<Result<Created, Refusal>> {
+    let image = shard.image();
+    let name = |topic: &Arc<TopicImage>| (topic.name.replace('.', "_"), topic.name.clone());
+    let mut taken = Taken {
+        names: image.by_name.values().map(name).collect(),
+        partitions: image.by_name.values().map(|topic| topic.partitions as usize).sum(),
+    };
+    let would = |new: &NewTopic| {
+        taken.add(&new.name, new.partitions)?;
+        Ok(Created { id: TopicId::ZERO, partitions: new.partitions })
+    };
+    new.iter().map(would).collect()
 }
 
 /// Gives a topic more partitions.

@@ -120,6 +120,13 @@ fn what_exists_is_said_first_when_a_topic_is_made() {
     };
     let response: CreateTopicsResponse = client.ask(&request, 7);
     assert_eq!((response.topics[0].error_code, response.topics[0].num_partitions), (0, 1));
+    let collides = CreateTopicsRequest {
+        topics: vec![topic("a_b", -1, -1)],
+        validate_only: true,
+        ..Default::default()
+    };
+    let response: CreateTopicsResponse = client.ask(&collides, 7);
+    assert_eq!(response.topics[0].error_code, INVALID_TOPIC, "as it would be refused");
 }
 
 #[test]

@@ -16,8 +16,10 @@ use wire::messages::{
     CreateTopicsRequest, CreateTopicsResponse, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResponse, DescribeGroupsRequest, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, IncrementalConfigsResource, JoinGroupProtocol,
-    JoinGroupRequest, JoinGroupResponse, Message, MetadataRequest, MetadataRequestTopic,
-    MetadataResponse,
+    JoinGroupRequest, JoinGroupResponse, ListOffsetsPartition, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsTopic, Message, MetadataRequest, MetadataRequestTopic,
+    MetadataResponse, OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetCommitTopic,
 };
 
 const MB: u64 = 1 << 20;
@@ -383,6 +385,89 @@ fn a_group_has_a_size() {
         members.push(client);
     }
     assert!(refused >= 6, "GROUP_MAX_SIZE_REACHED: {refused}");
+    is_answered(&broker);
+}
+
+#[test]
+fn a_long_name_is_not_kept_for_each_of_its_partitions() {
+    let broker = Broker::start(&["--weir.shards", "1"]);
+    let mut client = broker.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    client.create("t", 1);
+    let before = resident(&broker);
+    let long = "n".repeat(32_000);
+    let partition = |partition_index| ListOffsetsPartition {
+        partition_index,
+        timestamp: -1,
+        ..Default::default()
+    };
+    // And entries without partitions behind others that are named twice.
+    let of = |name: &str, indexes: Vec<i32>| ListOffsetsTopic {
+        name: name.to_owned(),
+        partitions: indexes.into_iter().map(partition).collect(),
+    };
+    let twice = (0..50_000).chain(0..50_000).collect();
+    let mut topics = vec![of(&long, (0..100_000).collect()), of("a", twice)];
+    topics.extend((0..10_000).map(|_| of("b", Vec::new())));
+    let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    let response: ListOffsetsResponse = client.ask(&request, 1);
+    assert_eq!(response.topics.len(), 2 + 10_000);
+    let limits = wire::fetch::FetchLimits {
+        max_wait_ms: 0,
+        min_bytes: 0,
+        max_bytes: 1 << 20,
+        partition_max_bytes: 1 << 20,
+        read_committed: false,
+    };
+    let asks: Vec<_> =
+        (0..50_000).map(|partition| wire::fetch::FetchAsk { partition, offset: 0 }).collect();
+    let frame = client.frame(ApiKey::Fetch, 7, |out| {
+        wire::fetch::put_request(out, 7, limits, &long, TopicId::ZERO, &asks);
+    });
+    client.send(&frame);
+    assert!(client.receive().is_some());
+    let partition = |_| OffsetCommitPartition { partition_index: 0, ..Default::default() };
+    let commit = OffsetCommitRequest {
+        group_id: long.clone(),
+        generation_id: -1,
+        topics: vec![OffsetCommitTopic {
+            name: "t".to_owned(),
+            partitions: (0..50_000).map(partition).collect(),
+        }],
+        ..Default::default()
+    };
+    let response: OffsetCommitResponse = client.ask(&commit, 2);
+    assert_eq!(response.topics[0].partitions[0].error_code, 28, "INVALID_COMMIT_OFFSET_SIZE");
+    let grown = resident(&broker) - before;
+    assert!(grown < 150 * MB, "{} MB", grown / MB);
+    is_answered(&broker);
+}
+
+#[test]
+fn what_stands_behind_a_fetch_that_waits_keeps_no_memory_from_others() {
+    let broker = Broker::start(&["--weir.shards", "1", "--queued.max.request.bytes", "16777216"]);
+    broker.client().create("t", 1);
+    let bytes = batch(10, 90_000);
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut client = broker.client();
+        let fetch = long_fetch(&mut client, 1, 300_000);
+        client.send(&fetch);
+        // As much as the sockets take.
+        client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        for _ in 0..16 {
+            let frame = client.produce_frame("t", -1, &[(0, &bytes)]);
+            if client.stream.write_all(&frame).is_err() {
+                break;
+            }
+        }
+        waiting.push(client);
+    }
+    let mut client = broker.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    for _ in 0..5 {
+        assert_eq!(client.produce("t", -1, &bytes).map(|(error, _)| error), Some(0));
+    }
     is_answered(&broker);
 }
 

@@ -396,7 +396,12 @@ impl GroupCoordinator {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
         let own: usize = protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum();
-        let others = known.map_or(0, |group| group.bytes_without(&request.member_id));
+        let others = known.map_or(0, |group| {
+            // A static member that comes back takes its own place.
+            let instance = request.group_instance_id.as_ref();
+            let replaced = instance.and_then(|instance| group.static_members.get(instance));
+            group.bytes_without(replaced.unwrap_or(&request.member_id))
+        });
         if others + own > GROUP_BYTES_MAX {
             return Err(ErrorCode::GroupMaxSizeReached);
         }

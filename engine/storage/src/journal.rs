@@ -138,6 +138,15 @@ struct Slot {
     waker: Option<Waker>,
 }
 
+impl State {
+    /// A new file would hold less than the current one's snapshot.
+    fn knows_less(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.snapshot_end = 0;
+        }
+    }
+}
+
 struct Current {
     file: Rc<File>,
     sequence: u64,
@@ -208,7 +217,9 @@ impl Journal {
 
     pub(crate) fn register(&self, log: &Rc<Log>) {
         let mut state = self.state.borrow_mut();
-        state.carried.remove(&log.id());
+        if state.carried.remove(&log.id()).is_some() {
+            state.knows_less();
+        }
         state.logs.insert(log.id(), Rc::downgrade(log));
     }
 
@@ -224,6 +235,7 @@ impl Journal {
         let mut state = self.state.borrow_mut();
         state.logs.remove(&partition);
         state.carried.remove(&partition);
+        state.knows_less();
     }
 
     /// Frames written so far.

@@ -21,7 +21,7 @@ pub enum WireError {
     /// What is read would take many times its bytes in memory.
     Memory,
     /// A request of an API that has only small ones announces more bytes than those may have.
-    ControlFrameLength(i16, usize),
+    ControlFrameLength(i16, i32),
     /// What is asked for would be a larger answer than any client takes.
     AnswerTooLarge,
     /// The API key is not one this side knows.
@@ -68,3 +68,6 @@ impl fmt::Display for WireError {
 }
 
 impl std::error::Error for WireError {}
+
+// It is handed up from each field that is read: in a register.
+const _: () = assert!(size_of::<WireError>() <= 8);

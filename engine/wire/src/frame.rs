@@ -23,7 +23,7 @@ pub fn frame_bytes(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<usize>
         let Some(key) = bytes[PREFIX_BYTES..].first_chunk::<2>() else { return Ok(None) };
         let key = i16::from_be_bytes(*key);
         if key != ApiKey::Produce as i16 {
-            return Err(WireError::ControlFrameLength(key, found));
+            return Err(WireError::ControlFrameLength(key, length));
         }
     }
     Ok(Some(found + PREFIX_BYTES))
@@ -62,7 +62,7 @@ mod tests {
         let large = CONTROL_FRAME_BYTES_MAX + 1;
         assert_eq!(announced(large, &[0]), Ok(None), "whose request it is comes next");
         assert_eq!(announced(large, &[0, 0]), Ok(Some(large + 4)));
-        assert_eq!(announced(large, &[0, 3]), Err(WireError::ControlFrameLength(3, large)));
+        assert_eq!(announced(large, &[0, 3]), Err(WireError::ControlFrameLength(3, large as i32)));
         assert_eq!(announced(large - 1, &[]), Ok(Some(large + 3)));
     }
 }

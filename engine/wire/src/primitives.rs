@@ -4,6 +4,7 @@ use crate::WireError;
 use model::TopicId;
 use model::limits::{DECODE_BYTES_FREE, STRING_BYTES_MAX};
 use model::varint::{put_unsigned, take_unsigned};
+use std::cell::Cell;
 
 /// Which encoding a message uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,31 +19,13 @@ pub struct Version {
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
-    /// Bytes that what is read may still take in memory.
-    memory: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Starts at the front of `bytes`.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, memory: usize::MAX }
-    }
-
-    /// The same for bytes of someone who is not trusted: what is read takes four times its bytes at most, and a little.
-    /// An array of empty strings would take many times its bytes.
-    #[must_use]
-    pub fn untrusted(bytes: &'a [u8]) -> Self {
-        Self { bytes, memory: 4 * bytes.len() + DECODE_BYTES_FREE }
-    }
-
-    /// Notes that so many bytes of memory are about to be taken for what was read.
-    ///
-    /// # Errors
-    /// `Memory`.
-    fn charge(&mut self, bytes: usize) -> Result<(), WireError> {
-        self.memory = self.memory.checked_sub(bytes).ok_or(WireError::Memory)?;
-        Ok(())
+        Self { bytes }
     }
 
     /// What was not read yet.
@@ -172,6 +155,33 @@ impl<'a> Reader<'a> {
     }
 }
 
+thread_local! {
+    /// Bytes that the message being decoded may still take in memory. Beside the reader, so that the hot paths, which
+    /// take no memory for what they read, carry nothing along.
+    static MEMORY: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Decodes something of someone who is not trusted: what is read takes four times the reader's bytes at most, and a
+/// little. An array of empty strings would take many times its bytes.
+pub(crate) fn with_bounded_memory<T>(
+    reader: &mut Reader<'_>,
+    decode: impl FnOnce(&mut Reader<'_>) -> T,
+) -> T {
+    MEMORY.set(4 * reader.rest().len() + DECODE_BYTES_FREE);
+    let decoded = decode(reader);
+    MEMORY.set(usize::MAX);
+    decoded
+}
+
+/// Notes that so many bytes of memory are about to be taken for what was read.
+///
+/// # Errors
+/// `Memory`.
+fn charge(bytes: usize) -> Result<(), WireError> {
+    MEMORY.set(MEMORY.get().checked_sub(bytes).ok_or(WireError::Memory)?);
+    Ok(())
+}
+
 /// What so many bytes of their own take, with what the allocator keeps beside them.
 fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { bytes + 16 }
@@ -297,7 +307,7 @@ impl Field for Option<String> {
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, WireError> {
         let Some(text) = reader.string(version.flexible)? else { return Ok(None) };
-        reader.charge(allocated(text.len()))?;
+        charge(allocated(text.len()))?;
         Ok(Some(text.to_owned()))
     }
 
@@ -315,7 +325,7 @@ impl Field for Vec<u8> {
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, WireError> {
         let bytes = reader.byte_string(version.flexible)?.ok_or(WireError::Null)?;
-        reader.charge(allocated(bytes.len()))?;
+        charge(allocated(bytes.len()))?;
         Ok(bytes.to_vec())
     }
 
@@ -354,7 +364,7 @@ impl<T: Field> Field for Option<Vec<T>> {
         // Grown as elements really come: a count alone takes next to no memory.
         let mut items = Vec::with_capacity(count.min(16));
         for _ in 0..count {
-            reader.charge(size_of::<T>())?;
+            charge(size_of::<T>())?;
             items.push(T::read(reader, version)?);
         }
         Ok(Some(items))

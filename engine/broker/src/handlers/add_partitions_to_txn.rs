@@ -5,6 +5,7 @@ use crate::shard::{Request, Shard};
 use crate::transactions::{fenced_since, step_at};
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TopicErrors};
@@ -17,13 +18,15 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let is_there = |topic: &str, index: i32| {
         image.has(topic, index) && !crate::topic_settings::is_internal(topic)
     };
-    let of = |topic: &wire::messages::AddPartitionsToTxnTopic| {
-        let name = topic.name.clone();
-        topic.partitions.iter().map(move |index| (name.clone(), *index)).collect::<Vec<_>>()
-    };
-    let partitions: Vec<(String, i32)> = asked.topics.iter().flat_map(of).collect();
-    let all_there = partitions.iter().all(|(topic, index)| is_there(topic, *index));
+    let mut named: BTreeSet<(&str, i32)> = BTreeSet::new();
+    for topic in &asked.topics {
+        named.extend(topic.partitions.iter().map(|index| (topic.name.as_str(), *index)));
+    }
+    let all_there = named.iter().all(|(topic, index)| is_there(topic, *index));
     let error = if all_there {
+        // Names of their own only for partitions that are there.
+        let own = |(topic, index): (&str, i32)| (topic.to_owned(), index);
+        let partitions: Vec<(String, i32)> = named.into_iter().map(own).collect();
         let producer = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
         let id = asked.transactional_id.clone();
         let added = step_at(shard, &asked.transactional_id, move |_, coordinator, now| {

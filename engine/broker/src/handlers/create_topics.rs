@@ -6,7 +6,7 @@ use crate::shard::{Request, Shard};
 use crate::topic_settings::{self, TOPIC_SETTINGS, value_of};
 use crate::topics::{self, Created, NewTopic};
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
-use model::{ErrorCode, TopicId, ids};
+use model::{ErrorCode, ids};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::WireError;
@@ -41,9 +41,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         ));
     }
     let mut created = if asked.validate_only {
-        new.iter()
-            .map(|new| Ok(Created { id: TopicId::ZERO, partitions: new.partitions }))
-            .collect()
+        topics::would_create(shard, &new)
     } else if new.is_empty() {
         Vec::new()
     } else {

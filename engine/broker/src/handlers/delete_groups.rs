@@ -2,6 +2,7 @@
 
 use crate::dispatch::{Outcome, read, respond};
 use crate::groups::step_at;
+use crate::named::each_once;
 use crate::shard::{Request, Shard};
 use std::rc::Rc;
 use wire::WireError;
@@ -10,7 +11,7 @@ use wire::messages::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResp
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DeleteGroupsRequest>(request)?;
     let mut results = Vec::new();
-    for group_id in asked.groups_names {
+    for group_id in each_once(asked.groups_names) {
         let group = group_id.clone();
         let deleted = step_at(shard, &group_id, move |_, c, _| c.delete_group(&group)).await;
         let error_code = deleted.unwrap_or_else(|error| error).code();

@@ -1,7 +1,7 @@
 //! DescribeUserScramCredentials 0 (KIP-554). Nobody has any: of all there is nothing to tell, and who is named is not there.
 
 use crate::dispatch::{AnswerSize, Outcome, read, respond};
-use crate::named::each_once;
+use crate::named::{each_once, repeated};
 use crate::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;
@@ -13,12 +13,18 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     let asked = read::<DescribeUserScramCredentialsRequest>(request)?;
     let size = AnswerSize::new(shard);
     let mut results = Vec::new();
-    for user in each_once(asked.users.into_iter().flatten().map(|user| user.name)) {
-        let why = format!("Attempt to describe a user credential that does not exist: {user}");
+    let names: Vec<String> = asked.users.into_iter().flatten().map(|user| user.name).collect();
+    let twice = repeated(names.iter().cloned());
+    for user in each_once(names) {
+        let (error, why) = if twice.contains(&user) {
+            (ErrorCode::DuplicateResource, format!("the request names this user twice: {user}"))
+        } else {
+            (ErrorCode::ResourceNotFound, format!("there is no such user: {user}"))
+        };
         size.add(user.len() + why.len() + 10)?;
         results.push(ScramUserResult {
             user,
-            error_code: ErrorCode::ResourceNotFound.code(),
+            error_code: error.code(),
             error_message: Some(why),
             ..Default::default()
         });

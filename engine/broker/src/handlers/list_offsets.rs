@@ -5,7 +5,7 @@ use crate::dispatch::{Outcome, read, respond};
 use crate::named::repeated;
 use crate::shard::{Request, Shard};
 use model::{ErrorCode, Offset, TopicPartition};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
@@ -25,23 +25,37 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<ListOffsetsRequest>(request)?;
     let image = shard.image();
     let read_committed = asked.isolation_level == READ_COMMITTED;
-    let named = asked.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|asked| (topic.name.clone(), asked.partition_index))
+    // Topics by number: a name may be long, and is not kept for each of its partitions.
+    let numbers: Vec<usize> = {
+        let mut known: BTreeMap<&str, usize> = BTreeMap::new();
+        asked
+            .topics
+            .iter()
+            .map(|topic| {
+                let next = known.len();
+                *known.entry(&topic.name).or_insert(next)
+            })
+            .collect()
+    };
+    let named = asked.topics.iter().zip(&numbers).flat_map(|(topic, number)| {
+        topic.partitions.iter().map(|asked| (*number, asked.partition_index))
     });
     let (repeated, mut told) = (repeated(named), BTreeSet::new());
     let mut topics = Vec::new();
-    for topic in asked.topics {
-        let mut partitions = Vec::new();
+    for (topic, number) in asked.topics.into_iter().zip(numbers) {
+        let (mut partitions, mut all_told) = (Vec::new(), !topic.partitions.is_empty());
         for asked in topic.partitions {
-            let key = (topic.name.clone(), asked.partition_index);
+            let key = (number, asked.partition_index);
             if repeated.contains(&key) {
                 if told.insert(key) {
                     let refused = refused(ErrorCode::InvalidRequest);
                     let partition_index = asked.partition_index;
                     partitions.push(ListOffsetsPartitionResponse { partition_index, ..refused });
+                    all_told = false;
                 }
                 continue;
             }
+            all_told = false;
             let known =
                 image.by_name.get(&topic.name).and_then(|t| t.partition(asked.partition_index));
             let index = asked.partition_index;
@@ -58,7 +72,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             answer.partition_index = index;
             partitions.push(answer);
         }
-        if partitions.is_empty() && told.iter().any(|(name, _)| *name == topic.name) {
+        if all_told {
             continue;
         }
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });

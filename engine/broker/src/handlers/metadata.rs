@@ -8,6 +8,7 @@ use crate::named::each_once;
 use crate::shard::{Request, Shard};
 use crate::topic_settings::is_internal;
 use crate::topics;
+use model::limits::PARTITIONS_PER_REQUEST_MAX;
 use model::{ErrorCode, TopicId, ids};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -67,7 +68,10 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 partitions: node.config.num_partitions,
                 settings: BTreeMap::new(),
             };
-            let missing: Vec<_> = names.iter().flatten().filter(is_missing).map(new).collect();
+            // Who asks for more asks again.
+            let most = PARTITIONS_PER_REQUEST_MAX / i64::from(node.config.num_partitions);
+            let missing = names.iter().flatten().filter(is_missing).map(new);
+            let missing: Vec<_> = missing.take((most as usize).max(1)).collect();
             if !missing.is_empty() {
                 topics::create(shard, missing).await;
                 image = shard.image();

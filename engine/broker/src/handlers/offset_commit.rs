@@ -8,13 +8,28 @@ use model::ErrorCode;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
-    OffsetCommitPartitionResponse, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetCommitTopicResponse,
+    OffsetCommitPartition, OffsetCommitPartitionResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetCommitTopic, OffsetCommitTopicResponse,
 };
+
+/// What the records of a commit may take together: each has the names of its group and its topic.
+pub(crate) const COMMIT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What a record takes beside them.
+pub(crate) const RECORD_BYTES: usize = 60;
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = Rc::new(read::<OffsetCommitRequest>(request)?);
     let version = request.version;
+    let of = |topic: &OffsetCommitTopic| {
+        let beside = asked.group_id.len() + topic.name.len() + RECORD_BYTES;
+        let metadata =
+            |p: &OffsetCommitPartition| p.committed_metadata.as_ref().map_or(0, String::len);
+        topic.partitions.iter().map(|p| beside + metadata(p)).sum::<usize>()
+    };
+    if asked.topics.iter().map(of).sum::<usize>() > COMMIT_BYTES_MAX {
+        let response = refused(&asked, ErrorCode::InvalidCommitOffsetSize);
+        return Ok(respond(shard, request, &response));
+    }
     let for_coordinator = OffsetCommitRequest::clone(&asked);
     let committed = step_at(shard, &asked.group_id, move |shard, coordinator, now| {
         let image = shard.image();

@@ -1,6 +1,7 @@
 //! TxnOffsetCommit 0-5: v2 leader epochs, v3 flexible and who in the group commits (KIP-447), v5 the
 //! offsets join the transaction by this (KIP-890).
 
+use super::offset_commit::{COMMIT_BYTES_MAX, RECORD_BYTES};
 use crate::dispatch::{Outcome, read, respond};
 use crate::groups::{GroupLog, at_coordinator, home_of_group};
 use crate::shard::{Request, Shard};
@@ -9,7 +10,10 @@ use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
 use std::rc::Rc;
 use wire::WireError;
-use wire::messages::{TopicErrors, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+use wire::messages::{
+    TopicErrors, TxnOffsetCommitPartition, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+    TxnOffsetCommitTopic,
+};
 
 const JOINS_SINCE: i16 = 5;
 
@@ -29,6 +33,15 @@ async fn commit(
 ) -> Result<TxnOffsetCommitResponse, ErrorCode> {
     if asked.group_id.is_empty() {
         return Err(ErrorCode::InvalidGroupId);
+    }
+    let of = |topic: &TxnOffsetCommitTopic| {
+        let beside = asked.group_id.len() + topic.name.len() + RECORD_BYTES;
+        let metadata =
+            |p: &TxnOffsetCommitPartition| p.committed_metadata.as_ref().map_or(0, String::len);
+        topic.partitions.iter().map(|p| beside + metadata(p)).sum::<usize>()
+    };
+    if asked.topics.iter().map(of).sum::<usize>() > COMMIT_BYTES_MAX {
+        return Err(ErrorCode::InvalidCommitOffsetSize);
     }
     if asked.transactional_id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
