@@ -83,12 +83,17 @@ pub(crate) fn flush() {
     let until = clock::now() + FLUSH_MAX;
     while clock::now() < until {
         let (done, is_done) = sync_channel(1);
-        // A full queue has no place for it either.
-        if log.queue.try_send(Entry::Flush(done)).is_ok() {
-            let _ = is_done.recv_timeout(FLUSH_MAX);
-            return;
+        // A full queue has no place for it either: a moment later it may.
+        match log.queue.try_send(Entry::Flush(done)) {
+            Ok(()) => {
+                let _ = is_done.recv_timeout(FLUSH_MAX);
+                return;
+            }
+            Err(full) => {
+                let _ = is_done.recv_timeout(Duration::from_millis(10));
+                drop(full);
+            }
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -532,6 +532,21 @@ impl Life {
             start.0 <= expected.deleting.max(expected.deleted),
             "{id}: nothing is deleted unasked"
         );
+        if is_start {
+            // Of a write that was refused a part may have come to the disk: where nothing was promised since, it may
+            // be there, as after any error.
+            for batch in found.iter().filter(|batch| batch.base >= promised) {
+                if let Some(at) = expected.dropped.iter().position(|other| other == batch) {
+                    let batch = expected.dropped.swap_remove(at);
+                    let from = expected.batches.partition_point(|b| b.base < batch.base);
+                    match expected.batches.get_mut(from) {
+                        Some(lost) if lost.base == batch.base => *lost = batch,
+                        _ => expected.batches.insert(from, batch),
+                    }
+                }
+            }
+            expected.dropped.clear();
+        }
         let appended = expected.batches.iter().filter(|b| b.base + b.records > start.0);
         let mut appended = appended.take_while(|b| b.base < end.0);
         for batch in &found {
@@ -872,7 +887,9 @@ impl Life {
                 Err(error) if error.is_passing() => self.with(id, |expected| {
                     let end = log.log_end().0;
                     assert!(expected.written <= end, "what was promised is not dropped");
-                    expected.batches.retain(|b| b.base < end);
+                    let at = expected.batches.partition_point(|b| b.base < end);
+                    let dropped = expected.batches.split_off(at);
+                    expected.dropped.extend(dropped);
                 }),
                 Err(_) => continue,
             }

@@ -54,7 +54,7 @@ impl Outcome {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) base: i64,
     pub(super) records: i64,
@@ -66,6 +66,8 @@ pub(super) struct Batch {
 #[derive(Clone, Default)]
 pub(super) struct Expected {
     pub(super) batches: Vec<Batch>,
+    /// Refused in this life: what of them came to the disk nobody knows.
+    pub(super) dropped: Vec<Batch>,
     pub(super) written: i64,
     pub(super) durable: i64,
     pub(super) deleted: i64,
