@@ -30,6 +30,8 @@ use wire::{ApiKey, WireError};
 const IN_FLIGHT_MAX: usize = 32;
 /// While answers of so many bytes are not sent, nothing more of a connection begins.
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
+/// A request of an API with small ones that is larger than this is not read beside others.
+const LARGE_CONTROL_BYTES: usize = 64 * 1024;
 /// A large request of which nothing comes for so long keeps no memory from others.
 const LARGE_STALLS_MAX: Duration = Duration::from_secs(30);
 /// While others wait for its memory a large request is to come with so many bytes a second at least, looked at each
@@ -148,7 +150,17 @@ async fn read<F: Future<Output = Outcome>>(
             if !shard.mailbox.has_room() {
                 shard.mailbox.until_room().await;
             }
+            // What names very much has a turn of its own: it is read, and its answer made, in one go.
+            let place = match key {
+                ApiKey::Produce | ApiKey::Fetch => None,
+                _ if total <= LARGE_CONTROL_BYTES => None,
+                _ => Some(shard.large_answers.take(1).await),
+            };
+            if place.is_some() {
+                timer::next_turn().await;
+            }
             begin(pipeline, key, held, to_wait, start(Rc::clone(shard), key, request)).await;
+            drop(place);
             // Whoever sends many requests at once does not keep the shard from others.
             slice.rest().await;
         }

@@ -4,10 +4,15 @@ use crate::handlers;
 use crate::memory::HeldAnswer;
 use crate::shard::{Request, Shard};
 use model::limits::ANSWER_BYTES_MAX;
+use runtime::Slice;
+use runtime::budget::{Budget, Held};
 use runtime::buffer::SharedBytes;
 use std::rc::Rc;
 use wire::messages::Message;
 use wire::{ApiKey, WireError, header};
+
+/// From here on an answer is a large one.
+const LARGE_ANSWER_BYTES: usize = 64 * 1024;
 
 /// What becomes of a request.
 pub(crate) enum Outcome {
@@ -32,7 +37,8 @@ pub(crate) async fn start(shard: Rc<Shard>, key: ApiKey, request: Request) -> Ou
         other => Box::pin(control(&shard, other, &request)).await,
     };
     outcome.unwrap_or_else(|error| {
-        let what = if error == WireError::AnswerTooLarge { "" } else { "malformed " };
+        let is_ours = matches!(error, WireError::AnswerTooLarge | WireError::NoMemory);
+        let what = if is_ours { "" } else { "malformed " };
         Outcome::Close(format!("{what}{} v{}: {error}", key.api().name, version))
     })
 }
@@ -50,7 +56,7 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         ApiKey::OffsetForLeaderEpoch => {
             handlers::offset_for_leader_epoch::handle(shard, request).await
         }
-        ApiKey::DescribeConfigs => handlers::describe_configs::handle(shard, request),
+        ApiKey::DescribeConfigs => handlers::describe_configs::handle(shard, request).await,
         ApiKey::DescribeCluster => handlers::describe_cluster::handle(shard, request),
         ApiKey::Heartbeat => handlers::heartbeat::handle(shard, request).await,
         ApiKey::LeaveGroup => handlers::leave_group::handle(shard, request).await,
@@ -74,11 +80,11 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         }
         ApiKey::ListConfigResources => handlers::list_config_resources::handle(shard, request),
         ApiKey::DescribeAcls => handlers::describe_acls::handle(shard, request),
-        ApiKey::CreateAcls => handlers::create_acls::handle(shard, request),
-        ApiKey::DeleteAcls => handlers::delete_acls::handle(shard, request),
+        ApiKey::CreateAcls => handlers::create_acls::handle(shard, request).await,
+        ApiKey::DeleteAcls => handlers::delete_acls::handle(shard, request).await,
         ApiKey::DescribeClientQuotas => handlers::describe_client_quotas::handle(shard, request),
         ApiKey::DescribeUserScramCredentials => {
-            handlers::describe_user_scram_credentials::handle(shard, request)
+            handlers::describe_user_scram_credentials::handle(shard, request).await
         }
         ApiKey::SaslHandshake => handlers::sasl_handshake::handle(shard, request),
         ApiKey::SaslAuthenticate => handlers::sasl_authenticate::handle(shard, request),
@@ -102,22 +108,43 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
     }
 }
 
-/// The memory of an answer that is being made, noted before it is taken.
-pub(crate) struct AnswerSize(HeldAnswer);
+/// An answer that is being made: its memory is noted before it is taken, and of large ones only a few are made at a
+/// time, in slices, and none while clients that do not read hold all there is for answers.
+pub(crate) struct AnswerSize {
+    held: HeldAnswer,
+    lane: Rc<Budget>,
+    place: Option<Held>,
+    slice: Slice,
+}
 
 impl AnswerSize {
     pub(crate) fn new(shard: &Shard) -> Self {
-        Self(shard.answer_memory.hold())
+        Self {
+            held: shard.answer_memory.hold(),
+            lane: Rc::clone(&shard.large_answers),
+            place: None,
+            slice: Slice::begin(),
+        }
     }
 
     /// Notes so many bytes more.
     ///
     /// # Errors
-    /// No client takes an answer of that size.
-    pub(crate) fn add(&self, bytes: usize) -> Result<(), WireError> {
-        let bytes = self.0.bytes() + bytes;
-        self.0.set(bytes);
-        if bytes > ANSWER_BYTES_MAX { Err(WireError::AnswerTooLarge) } else { Ok(()) }
+    /// No client takes an answer of that size, or there is no memory for it.
+    pub(crate) async fn add(&mut self, bytes: usize) -> Result<(), WireError> {
+        let bytes = self.held.bytes() + bytes;
+        if bytes > ANSWER_BYTES_MAX {
+            return Err(WireError::AnswerTooLarge);
+        }
+        if bytes > LARGE_ANSWER_BYTES && self.place.is_none() {
+            self.place = Some(self.lane.take(1).await);
+            if !self.held.room().await {
+                return Err(WireError::NoMemory);
+            }
+        }
+        self.held.set(bytes);
+        self.slice.rest().await;
+        Ok(())
     }
 }
 

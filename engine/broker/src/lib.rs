@@ -5,6 +5,7 @@
 
 mod admin;
 mod authorized;
+mod batch_check;
 pub mod cli;
 mod compaction;
 pub mod config;
@@ -35,3 +36,4 @@ mod tools;
 mod topic_settings;
 mod topics;
 mod transactions;
+mod turns;

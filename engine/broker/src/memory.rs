@@ -79,8 +79,12 @@ impl RequestMemory {
 /// A fetch is granted so much however little is left: without it nobody would get anywhere.
 pub(crate) const ANSWER_BYTES_MIN: usize = 64 * 1024;
 
-/// Bytes of answers, from when they are read until they are sent. Nobody waits for it: what is left is shared
-/// out, so that clients that do not read cannot stop those that do.
+/// A large answer waits so long for others to be read. (Those who read nothing are let go sooner.)
+const LARGE_WAITS_MAX: Duration = Duration::from_secs(60);
+const LARGE_LOOKS_EACH: Duration = Duration::from_millis(20);
+
+/// Bytes of answers, from when they are read until they are sent. No fetch waits for it: what is left is shared
+/// out, so that clients that do not read cannot stop those that do. Other large answers wait.
 pub(crate) struct AnswerMemory {
     bytes_max: usize,
     held: Cell<usize>,
@@ -105,6 +109,11 @@ impl AnswerMemory {
         granted
     }
 
+    /// Whether clients have left so much unread that no large answer is made any more.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.held.get() >= self.bytes_max
+    }
+
     /// A holder of nothing yet.
     pub(crate) fn hold(self: &Rc<Self>) -> HeldAnswer {
         HeldAnswer { memory: Rc::clone(self), bytes: Cell::new(0) }
@@ -114,6 +123,18 @@ impl AnswerMemory {
 impl HeldAnswer {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.get()
+    }
+
+    /// Waits until answers that nobody has taken yet leave room for a large one. False: it took too long.
+    pub(crate) async fn room(&self) -> bool {
+        let until = clock::now() + LARGE_WAITS_MAX;
+        while self.memory.is_exhausted() {
+            if clock::now() >= until {
+                return false;
+            }
+            timer::sleep(LARGE_LOOKS_EACH).await;
+        }
+        true
     }
 
     /// Holds so many from now on.

@@ -7,7 +7,7 @@ use runtime::buffer::SharedBytes;
 use runtime::notify::Notify;
 use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::{Listener, Socket};
-use runtime::{clock, spawn, timer};
+use runtime::{clock, spawn, timer, watch};
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::rc::Rc;
@@ -96,6 +96,12 @@ fn metrics(node: &Node) -> String {
         ("weir_io_syncs_total", "Syncs of files, and writes that sync themselves.", io.syncs),
     ] {
         let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} counter\n{name} {count}");
+    }
+    let name = "weir_long_turns_total";
+    let about = "Turns in which a shard kept everybody waiting for longer than so many ms.";
+    let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} counter");
+    for (length_ms, count) in watch::LENGTHS_MS.iter().zip(watch::long_turns()) {
+        let _ = writeln!(out, "{name}{{over_ms=\"{length_ms}\"}} {count}");
     }
     if let Some(usage) = runtime::process::usage(std::process::id()) {
         let cpu = usage.user_s + usage.system_s;

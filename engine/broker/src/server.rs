@@ -339,6 +339,8 @@ struct Peer {
     socket: Rc<Socket>,
     /// How many receives had ended when it was last looked at.
     receives: Cell<u64>,
+    /// The send that was under way then, and for how many looks.
+    unread: Cell<(Option<u64>, u64)>,
 }
 
 /// Connections that were silent for so long, and up to twice that, give back the memory they receive in.
@@ -346,6 +348,19 @@ const SILENT: Duration = Duration::from_secs(1);
 /// Memory that nobody needed for so many times `SILENT` goes back to the system. (Each second instead, a bulk load
 /// on a disk that stalls now and then had twice the page faults.)
 const TRIM_TURNS: u64 = 10;
+/// Who has not read an answer for so many times `SILENT` is let go when memory for answers is short.
+const UNREAD_TURNS: u64 = 20;
+
+impl Peer {
+    /// Whether the same answer has been on its way for long; to be asked once in `SILENT`.
+    fn does_not_read(&self) -> bool {
+        let send = self.socket.send_under_way();
+        let (before, looks) = self.unread.get();
+        let looks = if send.is_some() && send == before { looks + 1 } else { 0 };
+        self.unread.set((send, looks));
+        looks >= UNREAD_TURNS
+    }
+}
 
 thread_local! {
     /// The acceptor of a shard other than 0, for `stop`.
@@ -370,10 +385,20 @@ impl Acceptor {
             if turn.is_multiple_of(TRIM_TURNS) {
                 shard.receive_pool.borrow_mut().trim();
             }
+            let is_exhausted = shard.answer_memory.is_exhausted();
             for peer in self.peers.borrow().values() {
                 let receives = peer.socket.receives();
                 if peer.receives.replace(receives) == receives {
                     peer.socket.interrupt();
+                }
+                if peer.does_not_read() && is_exhausted {
+                    let address = peer.socket.peer_address();
+                    warning_of!(
+                        address,
+                        "a connection is closed: it has not read its answer for {UNREAD_TURNS} s while others wait for \
+                         its memory"
+                    );
+                    peer.socket.shutdown();
                 }
             }
         }
@@ -440,7 +465,11 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
                 };
                 let socket = Rc::new(socket);
                 number += 1;
-                let peer = Peer { socket: Rc::clone(&socket), receives: Cell::new(0) };
+                let peer = Peer {
+                    socket: Rc::clone(&socket),
+                    receives: Cell::new(0),
+                    unread: Cell::default(),
+                };
                 acceptor.peers.borrow_mut().insert(number, peer);
                 let place = until_place(shard).await;
                 let (shard, acceptor) = (Rc::clone(shard), Rc::clone(acceptor));

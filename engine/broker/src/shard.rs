@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::fetch_sessions::FetchSessions;
 use crate::groups::GroupLog;
 use crate::handlers::fetch::FetchShare;
+use crate::handlers::produce::SlowProduces;
 use crate::image::{MetadataImage, TopicImage};
 use crate::memory::{AnswerMemory, RequestMemory};
 use crate::open_files::OpenFiles;
@@ -16,10 +17,13 @@ use crate::producer_state::ProducerState;
 use crate::requests::{Requests, Token};
 use crate::stages::{Stage, StageTimes};
 use crate::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
-use crate::transactions::{ProducerIds, Proofs, TransactionLog, Turns};
+use crate::transactions::{ProducerIds, Proofs, TransactionLog};
+use crate::turns::Turns;
+use model::limits::DECOMPRESSED_BYTES_MAX;
 use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
 use runtime::Slice;
+use runtime::budget::Budget;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::mailbox::Mailbox;
@@ -173,6 +177,10 @@ const MEND_EVERY: Duration = Duration::from_secs(5);
 /// Received bytes per chunk: Kafka's largest default batch and room for its request.
 pub(crate) const RECEIVE_CHUNK_BYTES: usize = 1024 * 1024 + 64 * 1024;
 const HEAD_CHUNK_BYTES: usize = 64 * 1024;
+/// Requests of a shard that decompress in slices at a time: so many slices are in a turn.
+const UNPACKING_AT_A_TIME: usize = 2;
+/// The same of large answers; two at least, since nobody waits for more than half of a budget.
+const LARGE_ANSWERS_AT_A_TIME: usize = 2;
 /// A larger answer's memory is given back once it is made.
 const SCRATCH_BYTES_KEPT: usize = 1024 * 1024;
 
@@ -201,13 +209,19 @@ pub(crate) struct Shard {
     pub(crate) parked_fetches: ParkedFetches,
     pub(crate) request_memory: RequestMemory,
     pub(crate) answer_memory: Rc<AnswerMemory>,
+    /// Places for those that make large answers, and for large requests other than produces and fetches.
+    pub(crate) large_answers: Rc<Budget>,
     groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
     transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
-    pub(crate) turns: Turns,
+    /// Requests that write in a transaction, by transactional id.
+    pub(crate) turns: Rc<Turns<String>>,
+    pub(crate) produces: SlowProduces,
+    /// Memory for what is decompressed in slices, and a bound on how much of that goes on at a time.
+    pub(crate) unpacked: Rc<Budget>,
     /// How many requests came: whether anyone wants this core.
     pub(crate) requests_begun: Cell<u64>,
     pub(crate) fetch_sessions: FetchSessions,
-    pub(crate) rewriter: RefCell<BatchRewriter>,
+    spare_rewriters: RefCell<Vec<BatchRewriter>>,
     calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
 }
@@ -248,15 +262,18 @@ impl Shard {
             parked_fetches: ParkedFetches::default(),
             request_memory: RequestMemory::new(node.config.queued_request_bytes_max / shards),
             answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
+            large_answers: Budget::new(LARGE_ANSWERS_AT_A_TIME),
             groups: RefCell::default(),
             transactions: RefCell::default(),
-            turns: Turns::default(),
+            turns: Rc::default(),
+            produces: SlowProduces::default(),
+            unpacked: Budget::new(UNPACKING_AT_A_TIME * DECOMPRESSED_BYTES_MAX),
             requests_begun: Cell::new(0),
             fetch_sessions: FetchSessions::new(
                 mailbox.shard(),
                 node.config.fetch_sessions_max.div_ceil(mailbox.shards()),
             ),
-            rewriter: RefCell::default(),
+            spare_rewriters: RefCell::default(),
             calls: RefCell::default(),
             next_call: Cell::new(0),
             node,
@@ -628,7 +645,7 @@ impl Shard {
             match self.mailbox.receive().await {
                 Message::Produce { frame, image, token, proofs, sent } => {
                     self.stages().ended(Stage::ShardQueue, sent);
-                    crate::handlers::produce::append_owned(&self, &frame, &image, token, &proofs);
+                    crate::handlers::produce::append_owned(&self, frame, image, token, proofs);
                 }
                 Message::Produced { token, index, result } => {
                     self.requests.on_produced(token, index, result);
@@ -646,6 +663,19 @@ impl Shard {
                 Message::Moved { token, at } => self.requests.on_moved(token, at, true),
                 Message::Call(call) => call(&self),
             }
+        }
+    }
+
+    /// Memory to change the batches of a request in.
+    pub(crate) fn take_rewriter(&self) -> BatchRewriter {
+        let mut rewriter = self.spare_rewriters.borrow_mut().pop().unwrap_or_default();
+        rewriter.begin_request();
+        rewriter
+    }
+
+    pub(crate) fn give_back_rewriter(&self, rewriter: BatchRewriter) {
+        if rewriter.capacity() <= 4 * SCRATCH_BYTES_KEPT {
+            self.spare_rewriters.borrow_mut().push(rewriter);
         }
     }
 

@@ -13,7 +13,7 @@ use runtime::clock;
 use runtime::notify::Notify;
 use runtime::timer;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -390,55 +390,6 @@ fn for_writer(error: ErrorCode, version: ClientVersion) -> ErrorCode {
             ErrorCode::NotEnoughReplicas
         }
         other => other,
-    }
-}
-
-/// Requests of one transactional id come to the logs in the order they were sent, also while the
-/// first of them waits for the coordinator.
-#[derive(Default)]
-pub(crate) struct Turns {
-    queues: RefCell<BTreeMap<String, VecDeque<u64>>>,
-    next: std::cell::Cell<u64>,
-    moved: Notify,
-}
-
-/// A place in the queue of a transactional id; given up when dropped.
-pub(crate) struct Turn<'a> {
-    turns: &'a Turns,
-    name: String,
-    ticket: u64,
-}
-
-impl Turns {
-    /// Takes a place; it is one's turn once `come` returns.
-    pub(crate) fn take(&self, name: &str) -> Turn<'_> {
-        let ticket = self.next.get();
-        self.next.set(ticket + 1);
-        self.queues.borrow_mut().entry(name.to_owned()).or_default().push_back(ticket);
-        Turn { turns: self, name: name.to_owned(), ticket }
-    }
-}
-
-impl Turn<'_> {
-    pub(crate) async fn come(&self) {
-        let first = || {
-            let queues = self.turns.queues.borrow();
-            (queues[&self.name].front() == Some(&self.ticket)).then_some(())
-        };
-        self.turns.moved.until(first).await;
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut queues = self.turns.queues.borrow_mut();
-        let queue = queues.get_mut(&self.name).expect("ours is in it");
-        queue.retain(|ticket| *ticket != self.ticket);
-        if queue.is_empty() {
-            queues.remove(&self.name);
-        }
-        drop(queues);
-        self.turns.moved.notify();
     }
 }
 

@@ -3,8 +3,9 @@
 
 use crate::limits::{BATCH_HEADER_BYTES, BATCH_LENGTH_PREFIX_BYTES};
 use crate::record_batch::{
-    BatchError, CRC_COVERS_FROM, DELETE_HORIZON_BIT, RecordBatch, TRANSACTIONAL_BIT,
+    BatchError, CRC_COVERS_FROM, DELETE_HORIZON_BIT, PART_RECORDS, RecordBatch, TRANSACTIONAL_BIT,
 };
+use crate::rest::at_once;
 use crate::{Compression, Record, crc32c};
 
 /// What is left of a batch.
@@ -35,12 +36,29 @@ impl BatchFilter {
         &mut self,
         batch: RecordBatch<'_>,
         horizon: i64,
+        keep: impl FnMut(Record<'_>) -> bool,
+    ) -> Result<Filtered<'_>, BatchError> {
+        at_once(self.filter_resting(batch, horizon, keep, &mut async || ()))
+    }
+
+    /// The same, with rests in between.
+    ///
+    /// # Errors
+    /// As `filter`.
+    pub async fn filter_resting(
+        &mut self,
+        batch: RecordBatch<'_>,
+        horizon: i64,
         mut keep: impl FnMut(Record<'_>) -> bool,
+        rest: &mut impl AsyncFnMut(),
     ) -> Result<Filtered<'_>, BatchError> {
         let Self { plain, kept, out } = self;
         kept.clear();
         let (mut count, mut max_delta, mut has_tombstone) = (0, i64::MIN, false);
-        for record in batch.records(plain)? {
+        for (number, record) in batch.records_resting(plain, rest).await?.enumerate() {
+            if number % PART_RECORDS == 0 {
+                rest().await;
+            }
             let record = record?;
             if keep(record) {
                 count += 1;
@@ -67,20 +85,25 @@ impl BatchFilter {
             let shift = base_timestamp.saturating_sub(horizon);
             base_timestamp = horizon;
             out.clear();
-            for record in crate::record::Records::new(kept, count as usize) {
+            for (number, record) in crate::record::Records::new(kept, count as usize).enumerate() {
+                if number % PART_RECORDS == 0 {
+                    rest().await;
+                }
                 let record = record?;
                 record.put_shifted(out, record.timestamp_delta.saturating_add(shift));
             }
             std::mem::swap(kept, out);
         }
         let bits = if gets_horizon { DELETE_HORIZON_BIT } else { 0 };
-        Ok(Filtered::Part(assemble(out, batch, kept, count, bits, base_timestamp, max_timestamp)))
+        let part =
+            assemble(out, batch, kept, count, bits, base_timestamp, max_timestamp, rest).await;
+        Ok(Filtered::Part(part))
     }
 
     /// A batch without its records: what it says of offsets and of its producer stays.
     pub fn emptied(&mut self, batch: RecordBatch<'_>) -> RecordBatch<'_> {
         let (base, max) = (batch.base_timestamp(), batch.max_timestamp());
-        assemble(&mut self.out, batch, &[], 0, 0, base, max)
+        at_once(assemble(&mut self.out, batch, &[], 0, 0, base, max, &mut async || ()))
     }
 
     /// A marker with the time from which on it may go.
@@ -100,11 +123,12 @@ impl BatchFilter {
             record.put_shifted(kept, record.timestamp_delta.saturating_add(shift));
         }
         let (count, max) = (marker.record_count(), marker.max_timestamp());
-        Ok(assemble(out, marker, kept, count, DELETE_HORIZON_BIT, horizon, max))
+        let bits = DELETE_HORIZON_BIT;
+        Ok(at_once(assemble(out, marker, kept, count, bits, horizon, max, &mut async || ())))
     }
 }
 
-fn assemble<'b>(
+async fn assemble<'b>(
     out: &'b mut Vec<u8>,
     batch: RecordBatch<'_>,
     records: &[u8],
@@ -112,6 +136,7 @@ fn assemble<'b>(
     bits: u16,
     base_timestamp: i64,
     max_timestamp: i64,
+    rest: &mut impl AsyncFnMut(),
 ) -> RecordBatch<'b> {
     out.clear();
     out.extend_from_slice(&batch.bytes()[..BATCH_HEADER_BYTES]);
@@ -120,7 +145,7 @@ fn assemble<'b>(
     let codec = if count == 0 { Compression::None } else { codec };
     match codec {
         Compression::None => out.extend_from_slice(records),
-        codec => codec.compress(records, out),
+        codec => codec.compress_resting(records, out, rest).await,
     }
     let length = (out.len() - BATCH_LENGTH_PREFIX_BYTES) as i32;
     // An empty batch must not seem to begin a transaction: its marker may be gone before it.

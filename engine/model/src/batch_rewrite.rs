@@ -41,18 +41,28 @@ impl BatchRewriter {
         self.unpacked = 0;
     }
 
+    /// Bytes of memory it keeps.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.plain.capacity() + self.out.capacity()
+    }
+
     /// The records of a batch, decompressed; `rewrite` can use them again.
     ///
     /// # Errors
     /// As `RecordBatch::records`, and `Unpacked` once those of a request are too many bytes: a few packed ones can
     /// stand for very many.
-    pub fn unpack(&mut self, batch: RecordBatch<'_>) -> Result<&[u8], BatchError> {
+    pub async fn unpack(
+        &mut self,
+        batch: RecordBatch<'_>,
+        rest: &mut impl AsyncFnMut(),
+    ) -> Result<&[u8], BatchError> {
         self.plain.clear();
         if self.unpacked > DECOMPRESSED_BYTES_MAX {
             return Err(BatchError::Unpacked);
         }
         let codec = batch.compression().ok_or(BatchError::Codec)?;
-        codec.decompress(batch.body(), &mut self.plain)?;
+        codec.decompress_resting(batch.body(), &mut self.plain, rest).await?;
         self.unpacked += self.plain.len();
         if self.unpacked > DECOMPRESSED_BYTES_MAX {
             Err(BatchError::Unpacked)
@@ -65,15 +75,16 @@ impl BatchRewriter {
     ///
     /// # Errors
     /// As `unpack`.
-    pub fn rewrite(
+    pub async fn rewrite(
         &mut self,
         batch: RecordBatch<'_>,
         changes: BatchChanges,
+        rest: &mut impl AsyncFnMut(),
     ) -> Result<RecordBatch<'_>, BatchError> {
         let from = batch.compression().ok_or(BatchError::Codec)?;
         let to = changes.codec.unwrap_or(from);
         if to != from && from != Compression::None && !changes.is_unpacked {
-            self.unpack(batch)?;
+            self.unpack(batch, rest).await?;
         }
         self.out.clear();
         self.out.extend_from_slice(&batch.bytes()[..BATCH_HEADER_BYTES]);
@@ -83,7 +94,7 @@ impl BatchRewriter {
         } else if to == Compression::None {
             self.out.extend_from_slice(plain);
         } else {
-            to.compress(plain, &mut self.out);
+            to.compress_resting(plain, &mut self.out, rest).await;
         }
         let length = (self.out.len() - crate::limits::BATCH_LENGTH_PREFIX_BYTES) as i32;
         let mut attributes = batch.attributes() & !7 | to as u16;
@@ -104,7 +115,7 @@ impl BatchRewriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BatchBuilder;
+    use crate::{BatchBuilder, at_once};
 
     #[test]
     fn records_survive_every_change_of_codec() {
@@ -119,9 +130,8 @@ mod tests {
                 }
                 builder.finish(from);
                 let (before, _) = RecordBatch::split_first(builder.bytes()).unwrap();
-                let after = rewriter
-                    .rewrite(before, BatchChanges { codec: Some(to), ..BatchChanges::default() })
-                    .unwrap();
+                let changes = BatchChanges { codec: Some(to), ..BatchChanges::default() };
+                let after = at_once(rewriter.rewrite(before, changes, &mut async || ())).unwrap();
                 assert!(after.crc_matches());
                 assert_eq!(after.compression(), Some(to));
                 assert_eq!((after.base_timestamp(), after.max_timestamp()), (1_000, 1_049));
@@ -133,7 +143,7 @@ mod tests {
                 assert_eq!(records(before, &mut one), records(after, &mut two));
                 let stamped = {
                     let changes = BatchChanges { append_time: Some(77), ..BatchChanges::default() };
-                    rewriter.rewrite(before, changes).unwrap()
+                    at_once(rewriter.rewrite(before, changes, &mut async || ())).unwrap()
                 };
                 assert!(stamped.crc_matches() && stamped.is_log_append_time());
                 assert_eq!((stamped.max_timestamp(), stamped.record_count()), (77, 50));

@@ -1,6 +1,7 @@
 //! The four codecs of Kafka's batches, in the framing its clients use.
 
 use crate::limits::DECOMPRESSED_BYTES_MAX;
+use crate::rest::at_once;
 use std::io::{Read, Write};
 
 /// How the records of a batch are compressed: bits 0 to 2 of its attributes.
@@ -56,15 +57,23 @@ impl Compression {
 
     /// Appends the compressed form of `input` to `out`.
     pub fn compress(self, input: &[u8], out: &mut Vec<u8>) {
+        at_once(self.compress_resting(input, out, &mut async || ()));
+    }
+
+    /// The same, with rests between parts of the work.
+    pub async fn compress_resting(
+        self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        rest: &mut impl AsyncFnMut(),
+    ) {
         const INFALLIBLE: &str = "writing to memory does not fail";
         match self {
             Self::None => out.extend_from_slice(input),
             Self::Gzip => {
                 let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(6));
-                encoder
-                    .write_all(input)
-                    .and_then(|()| encoder.finish().map(drop))
-                    .expect(INFALLIBLE);
+                write_resting(&mut encoder, input, rest).await;
+                encoder.finish().expect(INFALLIBLE);
             }
             Self::Snappy => {
                 out.extend_from_slice(&XERIAL_MAGIC);
@@ -76,15 +85,18 @@ impl Compression {
                     let bytes = encoder.compress(block, &mut out[start + 4..]).expect(INFALLIBLE);
                     out[start..start + 4].copy_from_slice(&(bytes as u32).to_be_bytes());
                     out.truncate(start + 4 + bytes);
+                    rest().await;
                 }
             }
             Self::Lz4 => {
                 let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
-                encoder.write_all(input).expect(INFALLIBLE);
+                write_resting(&mut encoder, input, rest).await;
                 encoder.finish().expect(INFALLIBLE);
             }
             Self::Zstd => {
-                zstd::stream::copy_encode(input, out, 3).expect(INFALLIBLE);
+                let mut encoder = zstd::stream::write::Encoder::new(out, 3).expect(INFALLIBLE);
+                write_resting(&mut encoder, input, rest).await;
+                encoder.finish().expect(INFALLIBLE);
             }
         }
     }
@@ -95,59 +107,99 @@ impl Compression {
     /// # Errors
     /// Bytes the codec did not write, or more output than the limit.
     pub fn decompress(self, input: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
+        at_once(self.decompress_resting(input, out, &mut async || ()))
+    }
+
+    /// The same, with rests between parts of the work.
+    ///
+    /// # Errors
+    /// As `decompress`.
+    pub async fn decompress_resting(
+        self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        rest: &mut impl AsyncFnMut(),
+    ) -> Result<(), CompressionError> {
         match self {
             Self::None => {
                 out.extend_from_slice(input);
                 Ok(())
             }
-            Self::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(input), out),
-            Self::Snappy => decompress_snappy(input, out),
-            Self::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(input), out),
+            Self::Gzip => read_resting(flate2::read::MultiGzDecoder::new(input), out, rest).await,
+            Self::Snappy => decompress_snappy(input, out, rest).await,
+            Self::Lz4 => read_resting(lz4_flex::frame::FrameDecoder::new(input), out, rest).await,
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(input)
                     .map_err(|_| CompressionError::Malformed)?;
                 decoder
                     .window_log_max(ZSTD_WINDOW_LOG_MAX)
                     .map_err(|_| CompressionError::Malformed)?;
-                read_bounded(decoder, out)
+                read_resting(decoder, out, rest).await
             }
         }
+    }
+}
+
+/// So much is packed between two rests: gzip takes half a millisecond for it.
+const PACK_PART_BYTES: usize = 16 * 1024;
+/// So much comes out between two rests.
+const UNPACK_PART_BYTES: usize = 128 * 1024;
+
+async fn write_resting(out: &mut impl Write, input: &[u8], rest: &mut impl AsyncFnMut()) {
+    for part in input.chunks(PACK_PART_BYTES) {
+        out.write_all(part).expect("writing to memory does not fail");
+        rest().await;
     }
 }
 
 /// Windows of up to 128 MiB, as Kafka reads them: levels 20 to 22 make windows above 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
-fn read_bounded(reader: impl Read, out: &mut Vec<u8>) -> Result<(), CompressionError> {
+async fn read_resting(
+    mut reader: impl Read,
+    out: &mut Vec<u8>,
+    rest: &mut impl AsyncFnMut(),
+) -> Result<(), CompressionError> {
     let before = out.len();
-    let limit = DECOMPRESSED_BYTES_MAX as u64;
-    reader.take(limit + 1).read_to_end(out).map_err(|_| CompressionError::Malformed)?;
-    if (out.len() - before) as u64 > limit {
-        return Err(CompressionError::TooLarge);
+    loop {
+        let part = (&mut reader).take(UNPACK_PART_BYTES as u64).read_to_end(out);
+        let bytes = part.map_err(|_| CompressionError::Malformed)?;
+        if out.len() - before > DECOMPRESSED_BYTES_MAX {
+            return Err(CompressionError::TooLarge);
+        }
+        if bytes < UNPACK_PART_BYTES {
+            return Ok(());
+        }
+        rest().await;
     }
-    Ok(())
 }
 
 /// Java and kafka-python write xerial frames; some clients write one raw block: both are read.
-fn decompress_snappy(input: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
+async fn decompress_snappy(
+    input: &[u8],
+    out: &mut Vec<u8>,
+    rest: &mut impl AsyncFnMut(),
+) -> Result<(), CompressionError> {
     let before = out.len();
-    let Some(mut rest) = input.strip_prefix(&XERIAL_MAGIC) else {
-        return decompress_snappy_block(input, before, out);
+    let Some(mut left) = input.strip_prefix(&XERIAL_MAGIC) else {
+        return decompress_snappy_block(input, before, out, rest).await;
     };
-    rest = rest.get(XERIAL_HEADER_BYTES - 8..).ok_or(CompressionError::Malformed)?;
-    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+    left = left.get(XERIAL_HEADER_BYTES - 8..).ok_or(CompressionError::Malformed)?;
+    while let Some((length, tail)) = left.split_first_chunk::<4>() {
         let bytes = u32::from_be_bytes(*length) as usize;
         let block = tail.get(..bytes).ok_or(CompressionError::Malformed)?;
-        decompress_snappy_block(block, before, out)?;
-        rest = &tail[bytes..];
+        decompress_snappy_block(block, before, out, rest).await?;
+        rest().await;
+        left = &tail[bytes..];
     }
-    if rest.is_empty() { Ok(()) } else { Err(CompressionError::Malformed) }
+    if left.is_empty() { Ok(()) } else { Err(CompressionError::Malformed) }
 }
 
-fn decompress_snappy_block(
+async fn decompress_snappy_block(
     block: &[u8],
     before: usize,
     out: &mut Vec<u8>,
+    rest: &mut impl AsyncFnMut(),
 ) -> Result<(), CompressionError> {
     let bytes = snap::raw::decompress_len(block).map_err(|_| CompressionError::Malformed)?;
     let start = out.len();
@@ -159,11 +211,72 @@ fn decompress_snappy_block(
     if bytes > block.len().saturating_mul(64) {
         return Err(CompressionError::Malformed);
     }
+    if bytes > SNAPPY_AT_ONCE_BYTES {
+        out.reserve(bytes);
+        return decompress_large_snappy_block(block, bytes, out, rest)
+            .await
+            .ok_or(CompressionError::Malformed);
+    }
     out.resize(start + bytes, 0);
     snap::raw::Decoder::new()
         .decompress(block, &mut out[start..])
         .map_err(|_| CompressionError::Malformed)?;
     Ok(())
+}
+
+/// The library unpacks a block in one go: larger ones, which no known client writes by default, are unpacked here.
+const SNAPPY_AT_ONCE_BYTES: usize = 1024 * 1024;
+
+/// A raw block after snappy's `format_description.txt`: literals and copies, told apart by the two low bits of a tag.
+async fn decompress_large_snappy_block(
+    block: &[u8],
+    bytes: usize,
+    out: &mut Vec<u8>,
+    rest: &mut impl AsyncFnMut(),
+) -> Option<()> {
+    let start = out.len();
+    // Behind the length, a varint.
+    let mut left = &block[block.iter().position(|byte| byte & 0x80 == 0)? + 1..];
+    let mut rest_at = start + UNPACK_PART_BYTES;
+    while let Some((&tag, tail)) = left.split_first() {
+        let number = |bytes: usize| -> Option<(usize, &[u8])> {
+            let (little, tail) = tail.split_at_checked(bytes)?;
+            let number = little.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));
+            Some((number, tail))
+        };
+        let high = usize::from(tag >> 2);
+        if tag & 3 == 0 {
+            let (length, tail) = if high < 60 { (high, tail) } else { number(high - 59)? };
+            let (literal, tail) = tail.split_at_checked(length + 1)?;
+            out.extend_from_slice(literal);
+            left = tail;
+        } else {
+            let (length, (back, tail)) = match tag & 3 {
+                1 => {
+                    let (low, tail) = number(1)?;
+                    (4 + (high & 7), (high >> 3 << 8 | low, tail))
+                }
+                2 => (high + 1, number(2)?),
+                _ => (high + 1, number(4)?),
+            };
+            let from = out.len().checked_sub(back).filter(|from| back > 0 && *from >= start)?;
+            if back >= length {
+                out.extend_from_within(from..from + length);
+            } else {
+                // What is copied is made on the way.
+                (from..from + length).for_each(|at| out.push(out[at]));
+            }
+            left = tail;
+        }
+        if out.len() - start > bytes {
+            return None;
+        }
+        if out.len() >= rest_at {
+            rest_at = out.len() + UNPACK_PART_BYTES;
+            rest().await;
+        }
+    }
+    (out.len() - start == bytes).then_some(())
 }
 
 #[cfg(test)]
@@ -181,6 +294,70 @@ mod tests {
                 assert_eq!(&out[4..], input, "{}", codec.name());
             }
             assert_eq!(Compression::from_name(codec.name()), Some(codec));
+        }
+    }
+
+    /// Rests come so often that no part of the work is long.
+    #[test]
+    fn work_with_rests_does_the_same() {
+        let text: Vec<u8> = (0..800_000u32).flat_map(|i| (i / 7).to_le_bytes()).collect();
+        for codec in &Compression::ALL[1..] {
+            let (mut packed, mut sliced, mut out) = (Vec::new(), Vec::new(), b"kept".to_vec());
+            let mut rests = 0;
+            codec.compress(&text, &mut packed);
+            at_once(codec.compress_resting(&text, &mut sliced, &mut async || rests += 1));
+            assert_eq!(packed, sliced, "{}", codec.name());
+            assert!(rests >= text.len() / XERIAL_BLOCK_BYTES, "{}: {rests}", codec.name());
+            rests = 0;
+            let mut rest = async || rests += 1;
+            at_once(codec.decompress_resting(&packed, &mut out, &mut rest)).unwrap();
+            assert_eq!(&out[4..], text);
+            assert!(rests >= text.len() / UNPACK_PART_BYTES, "{}: {rests}", codec.name());
+        }
+    }
+
+    #[test]
+    fn large_raw_snappy_blocks_are_unpacked_as_the_library_does() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize
+        };
+        for round in 0..40 {
+            // Runs, repeats at near and far distances, noise.
+            let mut text: Vec<u8> = Vec::new();
+            while text.len() <= SNAPPY_AT_ONCE_BYTES {
+                let length = 1 + random() % 90_000;
+                match (random() % 3, text.len()) {
+                    (0, have) if have > 0 => {
+                        let back = 1 + random() % have.min(70_000);
+                        (0..length).for_each(|_| text.push(text[text.len() - back]));
+                    }
+                    (1, _) => text.resize(text.len() + length, random() as u8),
+                    _ => text.extend((0..length).map(|_| random() as u8)),
+                }
+            }
+            let mut packed = snap::raw::Encoder::new().compress_vec(&text).unwrap();
+            let mut out = Vec::new();
+            Compression::Snappy.decompress(&packed, &mut out).unwrap();
+            assert!(out == text, "round {round}");
+            // Of what is broken both think the same.
+            for _ in 0..20 {
+                let at = random() % packed.len();
+                packed[at] ^= 1 << (random() % 8);
+                if random() % 4 == 0 {
+                    packed.truncate(at.max(8));
+                }
+                let library = snap::raw::Decoder::new().decompress_vec(&packed);
+                out.clear();
+                let ours = Compression::Snappy.decompress(&packed, &mut out);
+                let lies = snap::raw::decompress_len(&packed)
+                    .is_ok_and(|bytes| bytes > packed.len() * 64 || bytes > DECOMPRESSED_BYTES_MAX);
+                if !lies {
+                    assert_eq!(ours.is_ok(), library.is_ok(), "round {round}");
+                    assert!(library.map_or(true, |library| library == out), "round {round}");
+                }
+            }
         }
     }
 

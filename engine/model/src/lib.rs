@@ -16,6 +16,7 @@ pub mod offset;
 pub mod record;
 pub mod record_batch;
 pub mod record_walk;
+pub mod rest;
 pub mod varint;
 
 pub use batch_filter::{BatchFilter, Filtered};
@@ -27,4 +28,5 @@ pub use marker::Marker;
 pub use offset::{LeaderEpoch, Offset};
 pub use record::Record;
 pub use record_batch::{BatchBuilder, BatchError, RecordBatch};
-pub use record_walk::{RecordsFound, walk_records};
+pub use record_walk::{RecordsFound, walk_records, walk_records_resting};
+pub use rest::{at_once, try_at_once};

@@ -5,6 +5,7 @@ use crate::limits::{
     BATCH_HEADER_BYTES, BATCH_LENGTH_PREFIX_BYTES, DECOMPRESSED_BYTES_MAX, RECORD_BYTES_MIN,
 };
 use crate::record::Records;
+use crate::rest::at_once;
 use crate::{Compression, ErrorCode, LeaderEpoch, Offset, Producer, ProducerId, crc32c};
 
 /// Where the bytes that the CRC covers begin (attributes).
@@ -324,12 +325,27 @@ impl<'a> RecordBatch<'a> {
     where
         'a: 's,
     {
+        at_once(self.records_resting(scratch, &mut async || ()))
+    }
+
+    /// The same, with rests while they are decompressed.
+    ///
+    /// # Errors
+    /// As `records`.
+    pub async fn records_resting<'s>(
+        self,
+        scratch: &'s mut Vec<u8>,
+        rest: &mut impl AsyncFnMut(),
+    ) -> Result<Records<'s>, BatchError>
+    where
+        'a: 's,
+    {
         let count = usize::try_from(self.record_count()).map_err(|_| BatchError::Count)?;
         match self.compression().ok_or(BatchError::Codec)? {
             Compression::None => Ok(Records::new(self.body(), count)),
             codec => {
                 scratch.clear();
-                codec.decompress(self.body(), scratch)?;
+                codec.decompress_resting(self.body(), scratch, rest).await?;
                 Ok(Records::new(scratch, count))
             }
         }
@@ -337,11 +353,29 @@ impl<'a> RecordBatch<'a> {
 
     /// Whether all its records can be read; `scratch` is used to decompress.
     pub fn is_readable(self, scratch: &mut Vec<u8>) -> bool {
+        at_once(self.readable_resting(scratch, &mut async || ())).is_some()
+    }
+
+    /// Its records, if all of them can be read.
+    pub async fn readable_resting<'s>(
+        self,
+        scratch: &'s mut Vec<u8>,
+        rest: &mut impl AsyncFnMut(),
+    ) -> Option<Records<'s>>
+    where
+        'a: 's,
+    {
         let last = self.last_offset_delta();
-        let fits = |record: Result<crate::Record<'_>, BatchError>| {
-            record.is_ok_and(|record| (0..=last).contains(&record.offset_delta))
-        };
-        self.records(scratch).is_ok_and(|mut records| records.all(fits))
+        let records = self.records_resting(scratch, rest).await.ok()?;
+        for (number, record) in records.clone().enumerate() {
+            if !(0..=last).contains(&record.ok()?.offset_delta) {
+                return None;
+            }
+            if number % PART_RECORDS == 0 {
+                rest().await;
+            }
+        }
+        Some(records)
     }
 
     fn i64_at(self, at: usize) -> i64 {
@@ -368,6 +402,8 @@ pub fn stored_prefix(batch: RecordBatch<'_>, base: Offset, epoch: LeaderEpoch) -
     prefix
 }
 
+/// Records between two rests.
+pub(crate) const PART_RECORDS: usize = 1024;
 /// A larger batch's memory is given back when the next one begins.
 const BYTES_KEPT: usize = 2 * 1024 * 1024;
 

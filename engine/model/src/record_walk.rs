@@ -4,6 +4,7 @@
 //! lookups, by compaction.
 
 use crate::BatchError;
+use crate::rest::at_once;
 use crate::varint::take_signed;
 
 /// What a batch's records say that its header also does.
@@ -82,23 +83,84 @@ pub fn walk_records(
     count: i32,
     base_timestamp: i64,
 ) -> Result<RecordsFound, BatchError> {
-    let (mut position, mut without_key) = (0, 0);
-    let (mut least, mut most) = (i64::MAX, i64::MIN);
-    for index in 0..i64::from(count) {
-        let found = match walk_plain(body, position, index) {
-            Some(found) => found,
-            None => walk_any(body, position, index).ok_or(BatchError::Records)?,
-        };
-        position = found.end;
-        least = least.min(found.timestamp_delta);
-        most = most.max(found.timestamp_delta);
-        without_key += usize::from(!found.has_key);
+    at_once(walk_records_resting(body, count, base_timestamp, &mut async || ()))
+}
+
+/// Records, or headers of one, between two rests: at most a few tenths of a millisecond.
+const PART: i64 = 2048;
+
+/// The same, with rests in between.
+///
+/// # Errors
+/// As `walk_records`.
+pub async fn walk_records_resting(
+    body: &[u8],
+    count: i32,
+    base_timestamp: i64,
+    rest: &mut impl AsyncFnMut(),
+) -> Result<RecordsFound, BatchError> {
+    let mut walk = RecordWalk::default();
+    let (count, mut rest_at) = (i64::from(count), PART);
+    while walk.index < count {
+        walk.walk_plain_ones(body, count.min(rest_at));
+        if walk.index >= rest_at {
+            rest_at = walk.index + PART;
+            rest().await;
+        } else if walk.index < count {
+            let found = walk_any(body, walk.position, walk.index, rest).await;
+            walk.on_record(found.ok_or(BatchError::Records)?);
+        }
     }
-    if position != body.len() {
-        return Err(BatchError::Records);
+    walk.found(body, base_timestamp)
+}
+
+/// How far a walk came.
+struct RecordWalk {
+    /// The next record's delta.
+    index: i64,
+    /// Where it begins.
+    position: usize,
+    /// Of the timestamps' deltas.
+    least: i64,
+    most: i64,
+    without_key: usize,
+}
+
+impl Default for RecordWalk {
+    fn default() -> Self {
+        Self { index: 0, position: 0, least: i64::MAX, most: i64::MIN, without_key: 0 }
     }
-    let at = |delta: i64| base_timestamp.checked_add(delta).ok_or(BatchError::Records);
-    Ok(RecordsFound { min_timestamp: at(least)?, max_timestamp: at(most)?, without_key })
+}
+
+impl RecordWalk {
+    /// Walks up to the record with delta `until`, or to one that is not like almost all are.
+    fn walk_plain_ones(&mut self, body: &[u8], until: i64) {
+        let mut walk = Self { ..*self };
+        while walk.index < until
+            && let Some(found) = walk_plain(body, walk.position, walk.index)
+        {
+            walk.on_record(found);
+        }
+        *self = walk;
+    }
+
+    #[inline]
+    fn on_record(&mut self, found: Walked) {
+        self.index += 1;
+        self.position = found.end;
+        self.least = self.least.min(found.timestamp_delta);
+        self.most = self.most.max(found.timestamp_delta);
+        self.without_key += usize::from(!found.has_key);
+    }
+
+    fn found(self, body: &[u8], base_timestamp: i64) -> Result<RecordsFound, BatchError> {
+        if self.position != body.len() {
+            return Err(BatchError::Records);
+        }
+        let at = |delta: i64| base_timestamp.checked_add(delta).ok_or(BatchError::Records);
+        let (min_timestamp, max_timestamp) = (at(self.least)?, at(self.most)?);
+        Ok(RecordsFound { min_timestamp, max_timestamp, without_key: self.without_key })
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -150,8 +212,12 @@ fn walk_plain(bytes: &[u8], position: usize, index: i64) -> Option<Walked> {
 }
 
 /// Walks a record of any shape.
-#[inline(never)]
-fn walk_any(bytes: &[u8], position: usize, index: i64) -> Option<Walked> {
+async fn walk_any(
+    bytes: &[u8],
+    position: usize,
+    index: i64,
+    rest: &mut impl AsyncFnMut(),
+) -> Option<Walked> {
     let (length, start) = number(bytes, position)?;
     let end = start.checked_add(usize::try_from(length).ok()?)?;
     let record = bytes.get(..end)?;
@@ -164,7 +230,10 @@ fn walk_any(bytes: &[u8], position: usize, index: i64) -> Option<Walked> {
     let (has_key, position) = skip(record, position)?;
     let (_, position) = skip(record, position)?;
     let (headers, mut position) = number(record, position)?;
-    for _ in 0..usize::try_from(headers).ok()? {
+    for header in 1..=usize::try_from(headers).ok()? {
+        if header as i64 % PART == 0 {
+            rest().await;
+        }
         let (has_name, value_at) = skip(record, position)?;
         if !has_name {
             return None;
@@ -260,6 +329,26 @@ mod tests {
     }
 
     #[test]
+    fn a_long_walk_rests_and_finds_the_same() {
+        let (mut body, mut headers) = (Vec::new(), vec![2, b'v']);
+        put_signed(&mut headers, 50_000);
+        headers.extend(std::iter::repeat_n([2, b'h', 1], 50_000).flatten());
+        for n in 0..100_000 {
+            let tail = if n == 70_000 { &headers[..] } else { PLAIN };
+            record(&mut body, n % 7, n, (n % 2 > 0).then_some(b"k"), tail);
+        }
+        let mut rests = 0;
+        let found = at_once(walk_records_resting(&body, 100_000, 5, &mut async || rests += 1));
+        assert_eq!(found, walk_records(&body, 100_000, 5));
+        let expected = RecordsFound { min_timestamp: 5, max_timestamp: 11, without_key: 50_000 };
+        assert_eq!(found, Ok(expected));
+        assert!(rests >= 150_000 / PART - 2, "{rests}");
+        for count in [0, -1, i32::MIN] {
+            assert!(walk_records(&body, count, 5).is_err());
+        }
+    }
+
+    #[test]
     fn any_bytes_are_walked_without_panic_and_both_ways_alike() {
         let (mut state, mut alike) = (1u64, 0);
         for _ in 0..20_000 {
@@ -274,7 +363,11 @@ mod tests {
             let _ = walk_records(&body, 2, 0);
             // Both ways of walking a record say the same.
             if let Some(plain) = walk_plain(&body, 0, 0) {
-                assert_eq!(Some(plain), walk_any(&body, 0, 0), "{body:02x?}");
+                assert_eq!(
+                    Some(plain),
+                    at_once(walk_any(&body, 0, 0, &mut async || ())),
+                    "{body:02x?}"
+                );
                 alike += 1;
             }
         }

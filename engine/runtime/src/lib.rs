@@ -25,6 +25,7 @@ mod slice;
 pub mod socket;
 pub mod thread;
 pub mod timer;
+pub mod watch;
 
 /// What `doorbell` is made of: a test puts a model of memory in its place.
 mod atomics {

@@ -10,6 +10,7 @@ use crate::op::{Op, Slots};
 use crate::ring::{Counters, Ring};
 use crate::simulated::SimulatedBackend;
 use crate::timer::Timers;
+use crate::watch;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 /// What carries out the operations of a thread.
 pub enum Io {
@@ -93,6 +95,12 @@ struct Task {
 }
 
 const MAIN: usize = usize::MAX;
+
+/// Tasks of a turn at most, and between two looks at the clock.
+const TASKS_A_TURN: usize = 4096;
+const TASKS_A_LOOK: usize = 16;
+/// After so long the kernel is asked what else has come, also while tasks are ready.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Wakes a task of one thread. Sound to send anywhere, but waking from another thread is a bug of
 /// ours (threads talk by mailbox) and stops the program.
@@ -242,6 +250,7 @@ impl Runtime {
         }));
         let mut wake = Vec::with_capacity(64);
         core.main_ready.set(true);
+        let (mut began, mut watched) = (crate::clock::now(), watch::clock());
         loop {
             if core.main_ready.replace(false)
                 && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
@@ -249,9 +258,12 @@ impl Runtime {
                 return Ok(output);
             }
             // Tasks woken during this turn run in this turn too, up to a bound that keeps I/O going.
-            for _ in 0..4096 {
+            for number in 1..=TASKS_A_TURN {
                 let Some(index) = core.ready.borrow_mut().pop_front() else { break };
                 core.run_task(index);
+                if number % TASKS_A_LOOK == 0 && crate::clock::now() >= began + TURN {
+                    break;
+                }
             }
             let mesh = core.mesh.borrow().clone();
             if let Some(mesh) = &mesh {
@@ -260,6 +272,7 @@ impl Runtime {
             let idle = core.ready.borrow().is_empty() && !core.main_ready.get();
             let next_timer = core.timers.borrow_mut().next_at();
             let parked = idle && mesh.as_ref().is_none_or(|mesh| mesh.park());
+            watch::on_turn(watched, watch::clock());
             self.enter(parked, next_timer, &mut wake)?;
             if parked && let Some(mesh) = &mesh {
                 mesh.unpark();
@@ -267,8 +280,9 @@ impl Runtime {
             for waker in wake.drain(..) {
                 waker.wake();
             }
-            let now = crate::clock::now();
-            core.timers.borrow_mut().fire(now);
+            began = crate::clock::now();
+            watched = if cfg!(debug_assertions) { watch::clock() } else { began };
+            core.timers.borrow_mut().fire(began);
         }
     }
 

@@ -19,6 +19,9 @@ pub struct Socket {
     /// The operation that receives.
     receiving: Cell<Option<u32>>,
     receives: Cell<u64>,
+    /// Sends that have begun, and whether the last of them goes on.
+    sends: Cell<u64>,
+    is_sending: Cell<bool>,
 }
 
 /// A listening TCP socket; several may share an address (`SO_REUSEPORT`).
@@ -108,7 +111,13 @@ impl Drop for Listener {
 
 impl Socket {
     fn new(fd: RawFd) -> Self {
-        Self { fd, receiving: Cell::new(None), receives: Cell::new(0) }
+        Self {
+            fd,
+            receiving: Cell::new(None),
+            receives: Cell::new(0),
+            sends: Cell::new(0),
+            is_sending: Cell::new(false),
+        }
     }
 
     /// Connects to `address`.
@@ -152,6 +161,13 @@ impl Socket {
         self.receives.get()
     }
 
+    /// The number of the send that the kernel has not taken yet, if there is one: the same one for long is a peer that
+    /// does not read.
+    #[must_use]
+    pub fn send_under_way(&self) -> Option<u64> {
+        self.is_sending.get().then(|| self.sends.get())
+    }
+
     /// Has a `receive` that waits for bytes end without any, as `was_interrupted` tells; one to which they have
     /// come ends with them.
     pub fn interrupt(&self) {
@@ -173,7 +189,10 @@ impl Socket {
             // The kernel takes at most UIO_MAXIOV pieces at once.
             let later = if pieces.len() > 1024 { pieces.split_off(1024) } else { Vec::new() };
             let taken = std::mem::take(pieces);
+            self.sends.set(self.sends.get() + 1);
+            self.is_sending.set(true);
             let (result, op) = submit(Op::Send { fd: self.fd, pieces: taken }).await;
+            self.is_sending.set(false);
             let Op::Send { pieces: returned, .. } = op else { unreachable!("the op comes back") };
             *pieces = returned;
             let mut sent = match result_of(result) {

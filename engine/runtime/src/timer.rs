@@ -137,7 +137,7 @@ pub async fn next_turn() {
     .await;
 }
 
-fn is_simulated() -> bool {
+pub(crate) fn is_simulated() -> bool {
     with_core(|core| matches!(&*core.backend.borrow(), Backend::Simulated(_)))
 }
 

@@ -13,14 +13,14 @@ use crate::index::{SegmentIndex, header_of};
 use crate::journal::Journaled;
 use crate::key_map::KeyMap;
 use crate::log::{Log, Reached, open_file};
-use crate::log_read::Reading;
+use crate::log_read::{RECORDS_A_LOOK, Reading};
 use crate::log_segment::LogSegment;
 use crate::segment_files::{Compacted, UNFINISHED};
 use model::limits::DISK_BLOCK_BYTES;
-use model::{BatchFilter, Filtered, Marker, Offset, ProducerId, RecordBatch, crc32c};
+use model::{BatchFilter, Filtered, Marker, Offset, ProducerId, Record, RecordBatch, crc32c};
 use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::file::File;
-use runtime::{fs, random, timer};
+use runtime::{Slice, fs, random, timer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -209,7 +209,7 @@ struct Cleaning<'p> {
 
 impl Cleaning<'_> {
     /// Puts what is left of a batch into the output; one that cannot be read, as its client sent it, whole.
-    fn clean(&mut self, batch: RecordBatch<'_>, out: &mut Output) {
+    async fn clean(&mut self, batch: RecordBatch<'_>, out: &mut Output) {
         out.tail = None;
         if batch.base_offset() >= self.end {
             if batch.is_transactional() && !batch.is_control() {
@@ -222,7 +222,9 @@ impl Cleaning<'_> {
             self.clean_marker(batch, out);
             return;
         }
-        if !batch.is_readable(&mut self.scratch) {
+        let (plan, mut slice) = (self.plan, Slice::begin());
+        let mut rest = async || plan.end_slice(&mut slice).await;
+        if batch.readable_resting(&mut self.scratch, &mut rest).await.is_none() {
             out.push(batch);
             return;
         }
@@ -231,12 +233,13 @@ impl Cleaning<'_> {
         let old = batch.delete_horizon().is_some_and(|at| at <= now_ms);
         let is_aborted = self.plan.is_aborted(batch);
         let (base, map) = (batch.base_offset(), &self.map);
-        let filtered = self.filter.filter(batch, horizon, |record| {
+        let keep = |record: Record<'_>| {
             let offset = base.plus(i64::from(record.offset_delta));
             let Some(key) = record.key else { return false };
             let is_newest = map.get(key).is_none_or(|newest| newest <= offset);
             !is_aborted && is_newest && !(old && record.value.is_none())
-        });
+        };
+        let filtered = self.filter.filter_resting(batch, horizon, keep, &mut rest).await;
         let Ok(filtered) = filtered else {
             out.push(batch);
             return;
@@ -284,6 +287,22 @@ impl Cleaning<'_> {
 }
 
 impl CompactionPlan<'_> {
+    /// Lets everything else have its turn: a turn of the ring, not only of the tasks that are ready.
+    async fn take_turn(&self) {
+        match (self.rest)() {
+            Duration::ZERO => timer::next_turn().await,
+            rest => timer::sleep(rest).await,
+        }
+    }
+
+    /// The same inside a batch, if the slice is over: of few bytes there can be millions of records.
+    async fn end_slice(&self, slice: &mut Slice) {
+        if slice.is_over() {
+            self.take_turn().await;
+            *slice = Slice::begin();
+        }
+    }
+
     fn is_aborted(&self, batch: RecordBatch<'_>) -> bool {
         let Some(producer) = batch.producer().filter(|_| batch.is_transactional()) else {
             return false;
@@ -458,7 +477,8 @@ impl Log {
         let dirty: usize = sources.iter().filter(|s| s.end > from).map(|s| s.bytes as usize).sum();
         // No more than the keys there can be, unless they are compressed.
         let mut map = KeyMap::new(plan.map_bytes.min(dirty.saturating_mul(2)), secret);
-        let (mut end, mut scratch) = (from, Vec::new());
+        let (mut end, mut scratch, mut slice) = (from, Vec::new(), Slice::begin());
+        let mut pause = async || plan.end_slice(&mut slice).await;
         for source in sources.iter().filter(|source| source.end > from) {
             let mut scan = Scan::of(*source);
             while let Some(bytes) = self.next_window(&mut scan, plan).await? {
@@ -468,11 +488,15 @@ impl Log {
                     // What cannot be read, as its client sent it, has no keys and stays as it is.
                     let counts = batch.last_offset() >= from
                         && !batch.is_control()
-                        && !plan.is_aborted(batch)
-                        && batch.is_readable(&mut scratch);
-                    if counts {
-                        let records = batch.records(&mut scratch).into_iter().flatten();
-                        for record in records.map_while(Result::ok) {
+                        && !plan.is_aborted(batch);
+                    if counts
+                        && let Some(records) =
+                            batch.readable_resting(&mut scratch, &mut pause).await
+                    {
+                        for (number, record) in records.map_while(Result::ok).enumerate() {
+                            if number % RECORDS_A_LOOK == RECORDS_A_LOOK - 1 {
+                                pause().await;
+                            }
                             let offset = batch.base_offset().plus(i64::from(record.offset_delta));
                             let Some(key) = record.key.filter(|_| offset >= from) else { continue };
                             if map.room() == 0 {
@@ -512,7 +536,7 @@ impl Log {
                 if let Some((_, Some(marker))) = &out.tail {
                     out.markers.push(*marker);
                 }
-                cleaning.clean(batch, out);
+                cleaning.clean(batch, out).await;
                 scan.position += batch.bytes().len() as u32;
                 self.take_turns(&mut scan, cleaning.plan).await;
                 rest = tail;
@@ -581,15 +605,11 @@ impl Log {
         }
     }
 
-    /// Lets everything else have its turn, if it is time: a turn of the ring, not only of the tasks that
-    /// are ready.
+    /// Lets everything else have its turn, if it is time.
     async fn take_turns(&self, scan: &mut Scan, plan: &CompactionPlan<'_>) {
         if scan.position >= scan.turn_at {
             scan.turn_at = scan.position + SLICE_BYTES;
-            match (plan.rest)() {
-                Duration::ZERO => timer::next_turn().await,
-                rest => timer::sleep(rest).await,
-            }
+            plan.take_turn().await;
         }
     }
 

@@ -5,11 +5,15 @@ use crate::index::SegmentIndex;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Log, Read, State, TimestampOffset, block_floor, open_file};
 use crate::recovery::{Walk, walk_into};
-use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES, INDEX_INTERVAL_BYTES};
-use model::{LeaderEpoch, Offset, RecordBatch};
+use model::limits::{
+    BATCH_HEADER_BYTES, DECOMPRESSED_BYTES_MAX, DISK_BLOCK_BYTES, INDEX_INTERVAL_BYTES,
+};
+use model::{Compression, LeaderEpoch, Offset, RecordBatch};
+use runtime::budget::Budget;
 use runtime::buffer::{ChunkWriter, SharedBytes};
-use runtime::fs;
+use runtime::{Slice, fs};
 use std::cmp::Ordering;
+use std::rc::Rc;
 
 /// Most bytes one read takes from disk, unless the first batch is larger.
 pub(crate) const DISK_READ_BYTES: usize = 512 * 1024;
@@ -257,7 +261,7 @@ impl Log {
     }
 
     /// The first record at or after `timestamp` (ms) below offset `below`: exact, looking inside
-    /// the batch, unless its records cannot be read.
+    /// the batch, unless its records cannot be read. What is decompressed is charged to `unpacked`.
     ///
     /// # Errors
     /// The disk's.
@@ -265,11 +269,12 @@ impl Log {
         &self,
         timestamp: i64,
         below: Offset,
+        unpacked: &Rc<Budget>,
     ) -> Result<Option<TimestampOffset>, StorageError> {
         let _reading = Reading::begin(self).await;
         let segments = self.state.borrow().segments.len();
         let log_start = self.log_start();
-        let mut scratch = Vec::new();
+        let (mut scratch, mut slice) = (Vec::new(), Slice::begin());
         for index in 0..segments {
             self.load_index(index).await?;
             let (mut position, end) = {
@@ -288,13 +293,24 @@ impl Log {
                 let bytes = self
                     .read_window(index, position, window.min((end - position) as usize))
                     .await?;
+                slice.rest().await;
                 let mut rest = &bytes[..];
                 while let Ok((batch, tail)) = RecordBatch::split_first(rest) {
                     if batch.base_offset() >= below {
                         return Ok(None);
                     }
                     if batch.max_timestamp() >= timestamp && batch.last_offset() >= log_start {
-                        let found = find_in_batch(batch, timestamp, log_start, &mut scratch);
+                        let is_packed = batch.compression() != Some(Compression::None);
+                        let held = match is_packed {
+                            true => Some(unpacked.take(DECOMPRESSED_BYTES_MAX).await),
+                            false => None,
+                        };
+                        let found =
+                            find_in_batch(batch, timestamp, log_start, &mut scratch, &mut slice);
+                        let found = found.await;
+                        if held.is_some() {
+                            scratch = Vec::new();
+                        }
                         if let Some(found) = found {
                             return Ok((found.offset < below).then_some(found));
                         }
@@ -378,18 +394,23 @@ impl State {
 
 /// The first record of a batch at or after `timestamp`. Of a batch whose records cannot be read, as its client sent
 /// it, the header says what there is to say.
-fn find_in_batch(
+async fn find_in_batch(
     batch: RecordBatch<'_>,
     timestamp: i64,
     log_start: Offset,
     scratch: &mut Vec<u8>,
+    slice: &mut Slice,
 ) -> Option<TimestampOffset> {
     let base = batch.base_offset();
     let unreadable =
         Some(TimestampOffset { offset: base.max(log_start), timestamp: batch.max_timestamp() });
     let stamped = batch.is_log_append_time().then(|| batch.max_timestamp());
-    let Ok(records) = batch.records(scratch) else { return unreadable };
-    for record in records {
+    let records = batch.records_resting(scratch, &mut async || slice.rest().await).await;
+    let Ok(records) = records else { return unreadable };
+    for (number, record) in records.enumerate() {
+        if number % RECORDS_A_LOOK == RECORDS_A_LOOK - 1 {
+            slice.rest().await;
+        }
         let Ok(record) = record else { return unreadable };
         let at = batch.base_timestamp().saturating_add(record.timestamp_delta);
         let at = stamped.unwrap_or(at);
@@ -400,3 +421,6 @@ fn find_in_batch(
     }
     None
 }
+
+/// Records between two looks at the clock.
+pub(crate) const RECORDS_A_LOOK: usize = 1024;

@@ -3,6 +3,7 @@ use model::record_batch::{BatchBuilder, stored_prefix};
 use model::{
     Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
 };
+use runtime::budget::Budget;
 use runtime::file::{File, OpenOptions};
 use runtime::random::Random;
 use runtime::simulated::{Disk, Simulation};
@@ -102,10 +103,10 @@ fn offsets_and_times_are_found_exactly_across_segments_journaled_ones_too() {
     let disk = Disk::default();
     on_twin(&disk, async {
         let (log, times) = filled(&TailCache::new(600_000), 500).await;
-        let end = log.log_end();
+        let (end, unpacked) = (log.log_end(), Budget::new(usize::MAX));
         for (offset, &time) in times.iter().enumerate().step_by(13).chain([(1499, &times[1499])]) {
             for (asked, expected) in [(time, offset), (time - 1, offset), (time + 1, offset + 1)] {
-                let found = log.find_timestamp(asked, end).await.unwrap();
+                let found = log.find_timestamp(asked, end, &unpacked).await.unwrap();
                 assert_eq!(
                     found.map(|f| f.offset.0 as usize),
                     (expected < times.len()).then_some(expected)
@@ -117,11 +118,14 @@ fn offsets_and_times_are_found_exactly_across_segments_journaled_ones_too() {
             assert!(rest.is_empty(), "one byte asked for: one whole batch comes");
             assert!(batch.base_offset() <= offset && offset <= batch.last_offset());
         }
-        assert_eq!(log.find_timestamp(i64::MAX, end).await.unwrap(), None);
+        assert_eq!(log.find_timestamp(i64::MAX, end, &unpacked).await.unwrap(), None);
         assert_eq!(log.max_timestamp().await.unwrap(), *times.last().unwrap());
         // Deleting inside a batch: what is left is found, what is gone is not.
         log.delete_below(Offset(700)).await.unwrap();
-        assert_eq!(log.find_timestamp(0, end).await.unwrap().unwrap().offset, Offset(700));
+        assert_eq!(
+            log.find_timestamp(0, end, &Budget::new(usize::MAX)).await.unwrap().unwrap().offset,
+            Offset(700)
+        );
         assert_eq!(log.log_start(), Offset(700));
     });
 }
@@ -319,7 +323,10 @@ fn old_records_go_by_age_and_by_size_and_the_newest_stay() {
         assert_eq!(retain(Some(3_600_000), None, now).await.unwrap(), None);
         let kept = retain(None, Some(700_000), now).await.unwrap().expect("some go by size");
         assert!(log.size_bytes() >= 700_000 && log.size_bytes() < 1_200_000 && kept < end);
-        assert_eq!(log.find_timestamp(0, end).await.unwrap().unwrap().offset, log.log_start());
+        assert_eq!(
+            log.find_timestamp(0, end, &Budget::new(usize::MAX)).await.unwrap().unwrap().offset,
+            log.log_start()
+        );
         // An hour and a second later all of it is older than an hour, the active segment too.
         let later = now + 3_601_000 + times.last().unwrap();
         assert_eq!(retain(Some(3_600_000), None, later).await.unwrap(), Some(end));

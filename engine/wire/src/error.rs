@@ -24,6 +24,8 @@ pub enum WireError {
     ControlFrameLength(i16, i32),
     /// What is asked for would be a larger answer than any client takes.
     AnswerTooLarge,
+    /// Clients that do not read their answers hold the memory for them.
+    NoMemory,
     /// The API key is not one this side knows.
     UnknownApi(i16),
     /// The API is known, this version of it is not served.
@@ -59,6 +61,11 @@ impl fmt::Display for WireError {
                     "its answer would be larger than {ANSWER_BYTES_MAX} bytes; ask for less at a time"
                 )
             }
+            Self::NoMemory => write!(
+                f,
+                "there is no memory for its answer: other clients do not read theirs, and hold all of \
+                 weir.queued.max.answer.bytes"
+            ),
             Self::UnknownApi(key) => write!(f, "API key {key} is not served"),
             Self::UnsupportedVersion(key, version) => {
                 write!(f, "version {version} of API key {key} is not served")

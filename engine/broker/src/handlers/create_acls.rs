@@ -7,9 +7,9 @@ use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{AclCreationResult, CreateAclsRequest, CreateAclsResponse};
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<CreateAclsRequest>(request)?;
-    AnswerSize::new(shard).add(asked.creations.len() * 50)?;
+    AnswerSize::new(shard).add(asked.creations.len() * 50).await?;
     let refused = AclCreationResult {
         error_code: ErrorCode::SecurityDisabled.code(),
         error_message: Some(NO_AUTHORIZER.to_owned()),

@@ -17,7 +17,7 @@ use wire::messages::{
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<CreateTopicsRequest>(request)?;
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     let repeated = repeated(asked.topics.iter().map(|topic| &topic.name));
     let (mut told, mut partitions) = (BTreeSet::new(), 0);
     // What becomes of each topic: refused, or the place of what is to be made.
@@ -31,7 +31,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         } else {
             check(shard, topic, &mut partitions)
         };
-        size.add(topic.name.len() + found.as_ref().map_or(200, |_| CONFIGS_BYTES))?;
+        size.add(topic.name.len() + found.as_ref().map_or(200, |_| CONFIGS_BYTES)).await?;
         checked.push((
             topic,
             found.map(|topic| {

@@ -7,9 +7,9 @@ use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{DeleteAclsFilterResult, DeleteAclsRequest, DeleteAclsResponse};
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DeleteAclsRequest>(request)?;
-    AnswerSize::new(shard).add(asked.filters.len() * 50)?;
+    AnswerSize::new(shard).add(asked.filters.len() * 50).await?;
     let refused = DeleteAclsFilterResult {
         error_code: ErrorCode::SecurityDisabled.code(),
         error_message: Some(NO_AUTHORIZER.to_owned()),

@@ -1,6 +1,6 @@
 //! DeleteTopics 1-6: v5 messages, v6 by id.
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::image::TopicImage;
 use crate::named::repeated;
 use crate::shard::{Request, Shard};
@@ -40,6 +40,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let of = |found: &Result<&Arc<TopicImage>, Refusal>| found.as_ref().ok().map(|topic| topic.id);
     let twice = repeated(entries.iter().filter_map(|(_, _, found)| of(found)));
     let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
+    let mut size = AnswerSize::new(shard);
     for (name, id, found) in entries {
         // Of the same one answer, however it is named.
         let key = of(&found).map_or_else(|| (name.clone(), id), |id| (None, id));
@@ -61,6 +62,8 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             }
             Err(refusal) => Err(refusal),
         };
+        let text = deleted.as_ref().err().map_or(0, |(_, why)| why.len());
+        size.add(40 + result.name.as_ref().map_or(0, String::len) + text).await?;
         if let Err((error, why)) = deleted {
             (result.error_code, result.error_message) = (error.code(), Some(why));
         }

@@ -14,11 +14,11 @@ use wire::messages::{
     DescribeConfigsResult, DescribeConfigsSynonym,
 };
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DescribeConfigsRequest>(request)?;
     let shown =
         Shown { documentation: asked.include_documentation, synonyms: asked.include_synonyms };
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     let describe = |resource: DescribeConfigsResource| {
         let wanted = |name: &str| match &resource.configuration_keys {
             Some(keys) if !keys.is_empty() => keys.iter().any(|key| key == name),
@@ -37,9 +37,6 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         match result {
             Ok(mut entries) => {
                 entries.retain(|entry| wanted(&entry.name));
-                size.add(
-                    resource.resource_name.len() + entries.iter().map(bytes_of).sum::<usize>(),
-                )?;
                 described.configs = entries;
             }
             Err((error, why)) => {
@@ -47,7 +44,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
                 described.error_message = Some(why.to_owned());
             }
         }
-        Ok(described)
+        described
     };
     // Each resource once, whatever is asked of it where it is named again.
     let key = |resource: &DescribeConfigsResource| {
@@ -58,8 +55,13 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     for resource in asked.resources {
         resources.entry(key(&resource)).or_insert(resource);
     }
-    let first = |key: &(i8, String)| resources.remove(key).expect("each key has one");
-    let results = order.iter().map(first).map(describe).collect::<Result<_, WireError>>()?;
+    let mut results = Vec::new();
+    for key in order {
+        let described = describe(resources.remove(&key).expect("each key has one"));
+        let configs = described.configs.iter().map(bytes_of).sum::<usize>();
+        size.add(described.resource_name.len() + configs).await?;
+        results.push(described);
+    }
     Ok(respond(shard, request, &DescribeConfigsResponse { results, ..Default::default() }))
 }
 

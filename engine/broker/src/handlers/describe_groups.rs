@@ -16,7 +16,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<DescribeGroupsRequest>(request)?;
     let version = request.version;
     let mut groups = Vec::new();
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     for id in each_once(asked.groups) {
         let group = id.clone();
         let step = step_at(shard, &id, move |_, c, _| c.describe(version, &group));
@@ -32,7 +32,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 DescribedGroup { error_code: error.code(), group_id: id, ..Default::default() }
             }
         };
-        size.add(bytes_of(&described))?;
+        size.add(bytes_of(&described)).await?;
         groups.push(described);
     }
     Ok(respond(shard, request, &DescribeGroupsResponse { groups, ..Default::default() }))

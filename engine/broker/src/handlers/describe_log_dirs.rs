@@ -29,7 +29,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         None => true,
         Some(topics) => topics.get(topic).is_some_and(|partitions| partitions.contains(&index)),
     };
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     let mut results = Vec::new();
     for (number, dir) in shard.node.dirs.iter().enumerate() {
         let mut topics: BTreeMap<&str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
@@ -41,7 +41,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                     partition_size: *bytes as i64,
                     ..Default::default()
                 };
-                size.add(30)?;
+                size.add(30).await?;
                 topics.entry(&topic.name).or_default().push(partition);
             }
         }

@@ -16,7 +16,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<DescribeProducersRequest>(request)?;
     let image = shard.image();
     let mut topics = Vec::new();
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     let topics_asked = asked.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes));
     for (name, indexes) in partitions_once(topics_asked.collect()) {
         let mut partitions = Vec::new();
@@ -27,7 +27,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };
             let producers = found.as_ref().map_or(0, Vec::len);
-            size.add(name.len() + 100 + producers * size_of::<ProducerState>())?;
+            size.add(name.len() + 100 + producers * size_of::<ProducerState>()).await?;
             let error = found.as_ref().err().copied().unwrap_or(ErrorCode::None);
             partitions.push(DescribeProducersPartition {
                 partition_index: index,

@@ -13,7 +13,7 @@ use wire::messages::{
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DescribeTransactionsRequest>(request)?;
     let mut transaction_states = Vec::new();
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     for id in each_once(asked.transactional_ids) {
         let name = id.clone();
         let found = step_at(shard, &id, move |_, coordinator, _| coordinator.describe(&name));
@@ -26,7 +26,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             .topics
             .iter()
             .map(|topic| 10 + topic.topic.len() + 4 * topic.partitions.len());
-        size.add(50 + described.transactional_id.len() + topics.sum::<usize>())?;
+        size.add(50 + described.transactional_id.len() + topics.sum::<usize>()).await?;
         transaction_states.push(described);
     }
     let response = DescribeTransactionsResponse { transaction_states, ..Default::default() };

@@ -9,9 +9,9 @@ use wire::messages::{
     DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse, ScramUserResult,
 };
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DescribeUserScramCredentialsRequest>(request)?;
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     let mut results = Vec::new();
     let names: Vec<String> = asked.users.into_iter().flatten().map(|user| user.name).collect();
     let twice = repeated(names.iter().cloned());
@@ -21,7 +21,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         } else {
             (ErrorCode::ResourceNotFound, format!("there is no such user: {user}"))
         };
-        size.add(user.len() + why.len() + 10)?;
+        size.add(user.len() + why.len() + 10).await?;
         results.push(ScramUserResult {
             user,
             error_code: error.code(),

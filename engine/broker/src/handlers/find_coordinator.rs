@@ -1,7 +1,7 @@
 //! FindCoordinator 0-6: v1 key type, v3 flexible, v4 several keys (KIP-699). On one node every
 //! group's and every transactional id's coordinator is here.
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::groups::home_of_group;
 use crate::shard::{Request, Shard};
 use crate::state_log::home_of;
@@ -18,8 +18,9 @@ const KEY_TYPE_SHARE: i8 = 2;
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<FindCoordinatorRequest>(request)?;
     if request.version >= 4 {
-        let mut coordinators = Vec::new();
+        let (mut coordinators, mut size) = (Vec::new(), AnswerSize::new(shard));
         for key in asked.coordinator_keys {
+            size.add(60 + key.len() + shard.node.host.len()).await?;
             coordinators.push(find(shard, key, asked.key_type).await);
         }
         let response = FindCoordinatorResponse { coordinators, ..Default::default() };

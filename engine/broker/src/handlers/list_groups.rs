@@ -11,7 +11,7 @@ use wire::messages::{ListGroupsRequest, ListGroupsResponse};
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ListGroupsRequest>(request)?;
     let mut response = ListGroupsResponse::default();
-    let size = AnswerSize::new(shard);
+    let mut size = AnswerSize::new(shard);
     for listed in
         step_at_all(shard, move |_, coordinator: &mut GroupCoordinator, _| coordinator.list(&asked))
             .await
@@ -19,7 +19,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         match listed {
             Ok(groups) => {
                 let bytes = groups.iter().map(|g| 40 + g.group_id.len() + g.protocol_type.len());
-                size.add(bytes.sum())?;
+                size.add(bytes.sum()).await?;
                 response.groups.extend(groups);
             }
             Err(error) => response.error_code = error.code(),

@@ -115,7 +115,7 @@ async fn look_up(
         timestamp if timestamp >= 0 => timestamp,
         _ => return refused(ErrorCode::UnsupportedVersion),
     };
-    match slot.log.find_timestamp(wanted, visible_end).await {
+    match slot.log.find_timestamp(wanted, visible_end, &shard.unpacked).await {
         Ok(Some(found)) => at(found.offset, found.timestamp),
         Ok(None) => ListOffsetsPartitionResponse::default(),
         Err(error) => failed(&error),

@@ -34,12 +34,12 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let found = step_at_all(shard, move |_, coordinator: &mut TransactionCoordinator, now| {
             coordinator.list(now, &states, &producers, running_ms)
         });
-        let size = AnswerSize::new(shard);
+        let mut size = AnswerSize::new(shard);
         for listed in found.await {
             match listed {
                 Ok(listed) => {
                     let bytes = listed.iter().map(|found| 40 + found.transactional_id.len());
-                    size.add(bytes.sum())?;
+                    size.add(bytes.sum()).await?;
                     response.transaction_states.extend(listed);
                 }
                 Err(error) => response.error_code = error.code(),

@@ -26,13 +26,14 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     // Version 0 has no null: an empty list asks for all.
     let topics = asked.topics.filter(|topics| request.version > 0 || !topics.is_empty());
     let mut image = shard.image();
-    let size = AnswerSize::new(shard);
-    let found: Vec<MetadataTopic> = match topics {
-        None => image
-            .by_name
-            .values()
-            .map(|topic| describe(shard, topic, &size))
-            .collect::<Result<_, _>>()?,
+    let mut size = AnswerSize::new(shard);
+    let mut found: Vec<MetadataTopic> = Vec::new();
+    match topics {
+        None => {
+            for topic in image.by_name.values() {
+                found.push(describe(shard, topic, &mut size).await?);
+            }
+        }
         Some(topics) if request.version < BY_ID_SINCE && topics.iter().any(names_by_id) => {
             let refused = |topic: MetadataRequestTopic| {
                 unknown(
@@ -41,16 +42,17 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                     ErrorCode::InvalidRequest,
                 )
             };
-            topics.into_iter().map(refused).collect()
+            found.extend(topics.into_iter().map(refused));
         }
         // As soon as one has an id, ids count alone: Java's admin sends an empty name beside it.
         Some(topics) if topics.iter().any(|topic| topic.topic_id != TopicId::ZERO) => {
             let ids = topics.iter().map(|topic| topic.topic_id).filter(|id| *id != TopicId::ZERO);
-            let of = |id: TopicId| match image.by_id.get(&id) {
-                Some(topic) => describe(shard, topic, &size),
-                None => Ok(unknown(None, id, ErrorCode::UnknownTopicId)),
-            };
-            each_once(ids).into_iter().map(of).collect::<Result<_, _>>()?
+            for id in each_once(ids) {
+                found.push(match image.by_id.get(&id) {
+                    Some(topic) => describe(shard, topic, &mut size).await?,
+                    None => unknown(None, id, ErrorCode::UnknownTopicId),
+                });
+            }
         }
         Some(topics) => {
             let names = each_once(topics.into_iter().map(|topic| topic.name));
@@ -76,22 +78,24 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 topics::create(shard, missing).await;
                 image = shard.image();
             }
-            let of = |name: Option<String>| {
-                let error = match &name {
-                    Some(name) => match image.by_name.get(name) {
-                        Some(topic) => return describe(shard, topic, &size),
-                        None if ids::topic_name_is_valid(name) => {
-                            ErrorCode::UnknownTopicOrPartition
-                        }
-                        None => ErrorCode::InvalidTopicException,
-                    },
-                    None => ErrorCode::UnknownTopicId,
+            for name in names {
+                let topic = name.as_ref().and_then(|name| image.by_name.get(name));
+                let error = match (&name, topic) {
+                    (_, Some(topic)) => {
+                        found.push(describe(shard, topic, &mut size).await?);
+                        continue;
+                    }
+                    (Some(name), None) if ids::topic_name_is_valid(name) => {
+                        ErrorCode::UnknownTopicOrPartition
+                    }
+                    (Some(_), None) => ErrorCode::InvalidTopicException,
+                    (None, None) => ErrorCode::UnknownTopicId,
                 };
-                Ok(unknown(name, TopicId::ZERO, error))
-            };
-            names.into_iter().map(of).collect::<Result<_, _>>()?
+                size.add(name.as_ref().map_or(0, String::len) + 40).await?;
+                found.push(unknown(name, TopicId::ZERO, error));
+            }
         }
-    };
+    }
     let node = &shard.node;
     let broker = MetadataBroker {
         node_id: node.config.node_id,
@@ -129,12 +133,12 @@ fn names_by_id(topic: &MetadataRequestTopic) -> bool {
 /// What a partition takes in the answer, in the version in which it takes most.
 const PARTITION_BYTES: usize = 34;
 
-fn describe(
+async fn describe(
     shard: &Shard,
     topic: &TopicImage,
-    size: &AnswerSize,
+    size: &mut AnswerSize,
 ) -> Result<MetadataTopic, WireError> {
-    size.add(topic.partitions as usize * PARTITION_BYTES + topic.name.len() + 40)?;
+    size.add(topic.partitions as usize * PARTITION_BYTES + topic.name.len() + 40).await?;
     let node = shard.node.config.node_id;
     let partition = |index| MetadataPartition {
         error_code: 0,

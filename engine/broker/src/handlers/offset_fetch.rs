@@ -20,7 +20,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<OffsetFetchRequest>(request)?;
     if request.version >= 8 {
         let mut groups = Vec::new();
-        let size = AnswerSize::new(shard);
+        let mut size = AnswerSize::new(shard);
         let order = each_once(asked.groups.iter().map(|group| group.group_id.clone()));
         let mut by_id: BTreeMap<String, OffsetFetchGroup> = BTreeMap::new();
         for group in asked.groups {
@@ -28,7 +28,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         for group in order.iter().filter_map(|id| by_id.remove(id)) {
             let found = fetch(shard, group, asked.require_stable).await;
-            size.add(bytes_of(&found))?;
+            size.add(bytes_of(&found)).await?;
             groups.push(found);
         }
         return Ok(respond(shard, request, &OffsetFetchResponse { groups, ..Default::default() }));

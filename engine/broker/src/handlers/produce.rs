@@ -3,6 +3,7 @@
 //! The shard that reads the request appends what it owns and hands the frame, uncopied, to the
 //! shards that own the rest; each answers partition by partition.
 
+use crate::batch_check::checked;
 use crate::dispatch::Outcome;
 use crate::image::{MetadataImage, TopicImage};
 use crate::partition_slot::PartitionSlot;
@@ -10,19 +11,19 @@ use crate::requests::Token;
 use crate::shard::{Message, Request, Shard};
 use crate::stages::Stage;
 use crate::transactions::{Proofs, Target, prove};
+use crate::turns::{Turn, Turns};
 use coordinator::ClientVersion;
-use model::batch_rewrite::BatchChanges;
-use model::record::Records;
-use model::{
-    BatchError, BatchRewriter, Compression, ErrorCode, Record, RecordBatch, TopicPartition,
-    walk_records,
-};
-use runtime::clock;
+use model::limits::DECOMPRESSED_BYTES_MAX;
+use model::{BatchRewriter, ErrorCode, RecordBatch, TopicPartition, try_at_once};
+use runtime::clock::Nanos;
+use runtime::{Slice, clock};
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_response};
 use wire::{ApiKey, WireError, header};
 
-const ZSTD_SINCE_VERSION: i16 = 7;
 /// Most partitions of a request; each takes about 90 bytes while it is answered.
 const PARTITIONS_PER_PRODUCE_MAX: usize = 100_000;
 /// From here on a partition joins the transaction by being written to (KIP-890).
@@ -38,7 +39,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         );
         return Ok(Outcome::Close(why));
     }
-    let turn = produce.transactional_id.map(|id| shard.turns.take(id));
+    let turn = produce.transactional_id.map(|id| shard.turns.take(id.to_owned()));
     let proofs = match &turn {
         Some(turn) => {
             turn.come().await;
@@ -47,46 +48,23 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         None => Proofs::default(),
     };
     let open = shard.requests.open(partitions);
-    let mut others = 0u64;
+    let image = shard.image();
     let appends = clock::now();
-    {
-        let image = shard.image();
-        shard.rewriter.borrow_mut().begin_request();
-        for (index, partition) in produce.partitions().enumerate() {
-            let index = index as u32;
-            let known = resolve(&image, &partition);
-            let result = match known {
-                _ if !matches!(produce.acks, -1..=1) => {
-                    Some(ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None))
-                }
-                Err(error) => Some(ProduceResult::refused(error, None)),
-                Ok((topic, id)) => match shard.owner_of(id) {
-                    owner if owner == shard.id() => append_one(
-                        shard,
-                        topic,
-                        id,
-                        partition,
-                        &produce,
-                        request.version,
-                        open.token,
-                        index,
-                        &proofs,
-                    ),
-                    owner => {
-                        others |= 1 << (owner % 64);
-                        None
-                    }
-                },
-            };
-            if let Some(result) = result {
-                shard.requests.on_produced(open.token, index, result);
-            }
-        }
-    }
+    let appending = Appending {
+        shard,
+        request,
+        produce: &produce,
+        image: &image,
+        token: open.token,
+        proofs: &proofs,
+        others: Cell::new(0),
+    };
+    appending.all(appends).await;
     shard.stages().ended(Stage::Append, appends);
+    let others = appending.others.get();
     for to in (0..shard.mailbox.shards()).filter(|to| *to != shard.id()) {
         if others & 1 << (to % 64) != 0 {
-            let (frame, image) = (request.clone(), shard.image());
+            let (frame, image) = (request.clone(), Arc::clone(&image));
             let proofs = proofs.clone();
             let sent = clock::now();
             let message = Message::Produce { frame, image, token: open.token, proofs, sent };
@@ -126,87 +104,194 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
 /// Appends the partitions of another shard's request that this shard owns.
 pub(crate) fn append_owned(
     shard: &Rc<Shard>,
-    request: &Request,
-    image: &MetadataImage,
+    request: Request,
+    image: Arc<MetadataImage>,
     token: Token,
-    proofs: &Proofs,
+    proofs: Proofs,
 ) {
     let began = clock::now();
-    let produce = ProduceRequest::read(request.body(), request.version)
-        .expect("the sending shard has read it");
-    shard.rewriter.borrow_mut().begin_request();
-    for (index, partition) in produce.partitions().enumerate() {
-        let index = index as u32;
-        let Ok((topic, id)) = resolve(image, &partition) else { continue };
-        if shard.owner_of(id) != shard.id() {
-            continue;
-        }
-        let done = append_one(
-            shard,
-            topic,
-            id,
-            partition,
-            &produce,
-            request.version,
-            token,
-            index,
-            proofs,
-        );
-        if let Some(result) = done {
-            shard.answer_produce(token, index, result);
+    let turn = shard.produces.turn_behind(&request);
+    let mut from = 0;
+    if turn.is_none() {
+        let produce = read_again(&request);
+        let (request, image, proofs, others) = (&request, &image, &proofs, Cell::new(0));
+        let appending =
+            Appending { shard, request, produce: &produce, image, token, proofs, others };
+        match appending.at_once(began) {
+            None => {
+                shard.stages().ended(Stage::Append, began);
+                return;
+            }
+            Some(index) => from = index,
         }
     }
-    shard.stages().ended(Stage::Append, began);
-}
-
-fn append_one(
-    shard: &Rc<Shard>,
-    topic: &TopicImage,
-    id: TopicPartition,
-    partition: ProducePartition<'_>,
-    produce: &ProduceRequest<'_>,
-    version: i16,
-    token: Token,
-    index: u32,
-    proofs: &Proofs,
-) -> Option<ProduceResult> {
-    let proof = match proofs.of(index) {
-        Ok(proof) => proof,
-        Err(error) => return Some(ProduceResult::refused(error, None)),
-    };
-    let Some(slot) = shard.slot(id) else {
-        return Some(ProduceResult::refused(shard.why_absent(id), None));
-    };
-    let mut rewriter = shard.rewriter.borrow_mut();
-    let validated = validate(topic, partition, produce.acks, version).and_then(|batch| {
-        let changes = check_records(topic, batch, &mut rewriter)?;
-        Ok((batch, changes))
+    // It takes long, or comes behind one that does.
+    let turn = turn.unwrap_or_else(|| shard.produces.take(&request));
+    let shard = Rc::clone(shard);
+    runtime::spawn(async move {
+        turn.come().await;
+        let produce = read_again(&request);
+        let (shard, request, image, proofs) = (&shard, &request, &image, &proofs);
+        let others = Cell::new(0);
+        let appending =
+            Appending { shard, request, produce: &produce, image, token, proofs, others };
+        appending.in_slices(from).await;
+        shard.stages().ended(Stage::Append, began);
     });
-    let (batch, changes) = match validated {
-        Ok(validated) => validated,
-        Err(refused) => return Some(refused),
-    };
-    let batch = if changes.are_none() {
-        batch
-    } else {
-        match rewriter.rewrite(batch, changes) {
-            Ok(batch) => batch,
-            Err(error) => return Some(refused(error)),
-        }
-    };
-    let bytes = batch.bytes().len();
-    if bytes > topic.rules.batch_bytes_max {
-        return Some(refused(BatchError::TooLarge));
-    }
-    if bytes > topic.log.segment_bytes as usize {
-        let why = Some("the batch is larger than segment.bytes");
-        return Some(ProduceResult::refused(ErrorCode::RecordListTooLarge, why));
-    }
-    PartitionSlot::append(&slot, shard, batch, produce.acks, proof, token, index)
 }
 
-fn refused(error: BatchError) -> ProduceResult {
-    ProduceResult::refused(error.error_code(), Some(error.meaning()))
+fn read_again(request: &Request) -> ProduceRequest<'_> {
+    ProduceRequest::read(request.body(), request.version).expect("the sending shard has read it")
+}
+
+/// So many bytes of batches, and so many for each partition, are appended between two looks at the clock.
+const BYTES_A_LOOK: usize = 128 * 1024;
+const BYTES_OF_PARTITION: usize = 2048;
+
+/// The partitions of a request that are this shard's to append.
+struct Appending<'a> {
+    shard: &'a Rc<Shard>,
+    request: &'a Request,
+    produce: &'a ProduceRequest<'a>,
+    image: &'a MetadataImage,
+    token: Token,
+    proofs: &'a Proofs,
+    /// Other shards that own some, by number modulo 64.
+    others: Cell<u64>,
+}
+
+impl Appending<'_> {
+    /// Appends them behind what its connection sent before.
+    async fn all(&self, began: Nanos) {
+        let turn = self.shard.produces.turn_behind(self.request);
+        let from = match &turn {
+            Some(turn) => {
+                turn.come().await;
+                0
+            }
+            None => match self.at_once(began) {
+                None => return,
+                Some(index) => index,
+            },
+        };
+        let turn = turn.unwrap_or_else(|| self.shard.produces.take(self.request));
+        turn.come().await;
+        self.in_slices(from).await;
+    }
+
+    /// Appends them without rest, as far as one slice lasts: then says at which it stopped.
+    fn at_once(&self, began: Nanos) -> Option<usize> {
+        let slice = Slice::begun(began);
+        let mut rewriter = self.shard.take_rewriter();
+        let (mut bytes, mut stopped) = (0, None);
+        for (index, partition) in self.produce.partitions().enumerate() {
+            let mut rest = async || {
+                if slice.is_over() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            if try_at_once(self.one(index, partition, &mut rewriter, &mut rest)).is_pending() {
+                stopped = Some(index);
+                break;
+            }
+            bytes += partition.records.map_or(0, <[u8]>::len) + BYTES_OF_PARTITION;
+            if bytes >= BYTES_A_LOOK {
+                bytes = 0;
+                if slice.is_over() {
+                    stopped = Some(index + 1);
+                    break;
+                }
+            }
+        }
+        self.shard.give_back_rewriter(rewriter);
+        stopped
+    }
+
+    /// Appends those from a place on in slices, of which only a few requests have one in a turn.
+    async fn in_slices(&self, from: usize) {
+        let _unpacked = self.shard.unpacked.take(DECOMPRESSED_BYTES_MAX).await;
+        let mut slice = Slice::begin();
+        let mut rewriter = self.shard.take_rewriter();
+        for (index, partition) in self.produce.partitions().enumerate().skip(from) {
+            let mut rest = async || slice.rest().await;
+            self.one(index, partition, &mut rewriter, &mut rest).await;
+            slice.rest().await;
+        }
+        self.shard.give_back_rewriter(rewriter);
+    }
+
+    /// Appends one of them, if it is this shard's. Nothing is done before the last rest.
+    async fn one(
+        &self,
+        index: usize,
+        asked: ProducePartition<'_>,
+        rewriter: &mut BatchRewriter,
+        rest: &mut impl AsyncFnMut(),
+    ) {
+        let (index, is_here) = (index as u32, usize::from(self.token.shard) == self.shard.id());
+        let result = match resolve(self.image, &asked) {
+            _ if is_here && !matches!(self.produce.acks, -1..=1) => {
+                Some(ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None))
+            }
+            Err(error) if is_here => Some(ProduceResult::refused(error, None)),
+            Ok((topic, id)) => match self.shard.owner_of(id) {
+                owner if owner == self.shard.id() => {
+                    self.append(index, topic, id, asked, rewriter, rest).await
+                }
+                owner => {
+                    self.others.set(self.others.get() | 1 << (owner % 64));
+                    return;
+                }
+            },
+            Err(_) => return,
+        };
+        if let Some(result) = result {
+            self.shard.answer_produce(self.token, index, result);
+        }
+    }
+
+    async fn append(
+        &self,
+        index: u32,
+        topic: &TopicImage,
+        id: TopicPartition,
+        asked: ProducePartition<'_>,
+        rewriter: &mut BatchRewriter,
+        rest: &mut impl AsyncFnMut(),
+    ) -> Option<ProduceResult> {
+        let proof = match self.proofs.of(index) {
+            Ok(proof) => proof,
+            Err(error) => return Some(ProduceResult::refused(error, None)),
+        };
+        if self.shard.slot(id).is_none() {
+            return Some(ProduceResult::refused(self.shard.why_absent(id), None));
+        }
+        let (acks, version) = (self.produce.acks, self.request.version);
+        let batch = match checked(topic, asked, acks, version, rewriter, rest).await {
+            Ok(batch) => batch,
+            Err(refused) => return Some(refused),
+        };
+        // It may have gone meanwhile.
+        let Some(slot) = self.shard.slot(id) else {
+            return Some(ProduceResult::refused(self.shard.why_absent(id), None));
+        };
+        PartitionSlot::append(&slot, self.shard, batch, acks, proof, self.token, index)
+    }
+}
+
+/// Produces of connections that took, or take, longer than a slice: whatever else their connection sent comes behind.
+#[derive(Default)]
+pub(crate) struct SlowProduces(Rc<Turns<Option<SocketAddr>>>);
+
+impl SlowProduces {
+    /// A place behind those of the same connection; `None` if there are none.
+    fn turn_behind(&self, request: &Request) -> Option<Turn<Option<SocketAddr>>> {
+        self.0.has_queue(&request.peer).then(|| self.take(request))
+    }
+
+    fn take(&self, request: &Request) -> Turn<Option<SocketAddr>> {
+        self.0.take(request.peer)
+    }
 }
 
 /// The coordinator's word on the partitions of a transactional request that need it. What is wrong
@@ -236,108 +321,4 @@ fn resolve<'i>(
         Ok((topic, _)) if topic.is_internal() => Err(ErrorCode::InvalidTopicException),
         resolved => resolved,
     }
-}
-
-fn validate<'a>(
-    topic: &TopicImage,
-    partition: ProducePartition<'a>,
-    acks: i16,
-    version: i16,
-) -> Result<RecordBatch<'a>, ProduceResult> {
-    let rules = &topic.rules;
-    if acks == -1 && rules.min_insync_replicas > 1 {
-        let why = Some("min.insync.replicas is above 1, and there is 1 broker");
-        return Err(ProduceResult::refused(ErrorCode::NotEnoughReplicas, why));
-    }
-    let bytes = partition.records.unwrap_or_default();
-    let batch = RecordBatch::validate_produced(bytes, rules.batch_bytes_max).map_err(|error| {
-        let peer_is_wrong = error != BatchError::TooLarge;
-        if peer_is_wrong {
-            crate::logging::warning_of!(
-                None,
-                "batch for {}-{} refused: {}",
-                topic.name,
-                partition.partition,
-                error.meaning()
-            );
-        }
-        ProduceResult::refused(error.error_code(), Some(error.meaning()))
-    })?;
-    if batch.compression() == Some(Compression::Zstd) && version < ZSTD_SINCE_VERSION {
-        let why = Some("zstd needs Produce version 7");
-        return Err(ProduceResult::refused(ErrorCode::UnsupportedCompressionType, why));
-    }
-    Ok(batch)
-}
-
-/// Looks at the records, if they are not compressed, if they must be decompressed anyway, or if the topic wants it:
-/// whatever is stored is what its header says. Returns what is to be changed of the batch.
-fn check_records(
-    topic: &TopicImage,
-    batch: RecordBatch<'_>,
-    rewriter: &mut BatchRewriter,
-) -> Result<BatchChanges, ProduceResult> {
-    let rules = &topic.rules;
-    let codec = rules.codec.filter(|codec| batch.compression() != Some(*codec));
-    let append_time = rules.stamps.then(clock::unix_ms);
-    let mut changes = BatchChanges { codec, append_time, ..BatchChanges::default() };
-    let is_packed = batch.compression() != Some(Compression::None);
-    let (first, last) = if is_packed && !rules.unpacks && codec.is_none() {
-        (batch.base_timestamp(), batch.max_timestamp())
-    } else {
-        changes.is_unpacked = is_packed;
-        let body = if is_packed { rewriter.unpack(batch).map_err(refused)? } else { batch.body() };
-        let found = walk_records(body, batch.record_count(), batch.base_timestamp());
-        let found = found.map_err(|error| {
-            tell_refused(topic, error);
-            refused(error)
-        })?;
-        let says_other = found.max_timestamp != batch.max_timestamp();
-        changes.max_timestamp = (says_other && !rules.stamps).then_some(found.max_timestamp);
-        if rules.needs_keys && found.without_key > 0 {
-            let why = Some("a compacted topic takes only records with a key");
-            let bad = records_that(body, batch, |record| record.key.is_none());
-            let refused = ProduceResult::refused(ErrorCode::InvalidRecord, why);
-            return Err(ProduceResult { bad_records: Some(bad.into()), ..refused });
-        }
-        (found.min_timestamp, found.max_timestamp)
-    };
-    if rules.stamps {
-        return Ok(changes);
-    }
-    let now = clock::unix_ms();
-    let (latest, earliest) =
-        (now.saturating_add(rules.ahead_ms_max), now.saturating_sub(rules.behind_ms_max));
-    // -1 is no time.
-    let is_far = |time: i64| time > latest || time < earliest && time != -1;
-    if !is_far(first) && !is_far(last) {
-        return Ok(changes);
-    }
-    let why = Some("its time is further from the broker's clock than the topic allows");
-    let mut refusal = ProduceResult::refused(ErrorCode::InvalidTimestamp, why);
-    if !is_packed {
-        let base = batch.base_timestamp();
-        let far = |record: Record<'_>| is_far(base.saturating_add(record.timestamp_delta));
-        refusal.bad_records = Some(records_that(batch.body(), batch, far).into());
-    }
-    Err(refusal)
-}
-
-/// Records of a refused batch that are told one by one; of more the first ones.
-const BAD_RECORDS_MAX: usize = 500;
-
-/// The records for which `is_bad`, by their place in the batch.
-fn records_that(
-    body: &[u8],
-    batch: RecordBatch<'_>,
-    is_bad: impl Fn(Record<'_>) -> bool,
-) -> Vec<i32> {
-    let count = usize::try_from(batch.record_count()).unwrap_or(0);
-    let records = Records::new(body, count).map_while(Result::ok);
-    let bad = records.filter(|record| is_bad(*record)).map(|record| record.offset_delta);
-    bad.take(BAD_RECORDS_MAX).collect()
-}
-
-fn tell_refused(topic: &TopicImage, error: BatchError) {
-    crate::logging::warning_of!(None, "batch for {} refused: {}", topic.name, error.meaning());
 }
