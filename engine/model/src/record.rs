@@ -77,6 +77,7 @@ impl<'a> Iterator for Headers<'a> {
 }
 
 /// Iterates the records of a decompressed batch body; stops after the first malformed one.
+#[derive(Clone)]
 pub struct Records<'a> {
     bytes: &'a [u8],
     left: usize,
@@ -157,6 +158,39 @@ fn bytes_bytes(bytes: Option<&[u8]>) -> usize {
     bytes.map_or(1, |b| signed_bytes(b.len() as i64) + b.len())
 }
 
+/// The short numbers at a record's front and between its fields, put together before they are appended.
+struct Numbers {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Numbers {
+    #[inline]
+    fn new() -> Self {
+        Self { bytes: [0; 32], len: 0 }
+    }
+
+    #[inline]
+    fn put(&mut self, value: i64) {
+        let mut value = ((value << 1) ^ (value >> 63)) as u64;
+        while value >= 0x80 {
+            self.bytes[self.len] = value as u8 | 0x80;
+            self.len += 1;
+            value >>= 7;
+        }
+        self.bytes[self.len] = value as u8;
+        self.len += 1;
+    }
+
+    #[inline]
+    fn append_to(&self, out: &mut Vec<u8>) {
+        // Of a fixed length, which is a few moves where any length is a call.
+        let end = out.len() + self.len;
+        out.extend_from_slice(&self.bytes);
+        out.truncate(end);
+    }
+}
+
 /// Appends one record to `out`.
 pub(crate) fn put_record(
     out: &mut Vec<u8>,
@@ -168,19 +202,22 @@ pub(crate) fn put_record(
 ) {
     let header_bytes: usize =
         headers.iter().map(|(k, v)| bytes_bytes(Some(k.as_bytes())) + bytes_bytes(*v)).sum();
-    let length = 1
-        + signed_bytes(timestamp_delta)
-        + signed_bytes(i64::from(offset_delta))
-        + bytes_bytes(key)
-        + bytes_bytes(value)
-        + signed_bytes(headers.len() as i64)
-        + header_bytes;
-    put_signed(out, length as i64);
-    out.push(0);
-    put_signed(out, timestamp_delta);
-    put_signed(out, i64::from(offset_delta));
-    put_bytes(out, key);
-    put_bytes(out, value);
+    let of = |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| bytes.len() as i64);
+    let (mut front, mut middle, mut length) = (Numbers::new(), Numbers::new(), Numbers::new());
+    // Attributes: none are defined.
+    front.put(0);
+    front.put(timestamp_delta);
+    front.put(i64::from(offset_delta));
+    front.put(of(key));
+    middle.put(of(value));
+    let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+    let headers_bytes = signed_bytes(headers.len() as i64) + header_bytes;
+    length.put((front.len + key.len() + middle.len + value.len() + headers_bytes) as i64);
+    length.append_to(out);
+    front.append_to(out);
+    out.extend_from_slice(key);
+    middle.append_to(out);
+    out.extend_from_slice(value);
     put_signed(out, headers.len() as i64);
     for (key, value) in headers {
         put_bytes(out, Some(key.as_bytes()));

@@ -1,6 +1,7 @@
 //! Variable-length integers: unsigned (tagged fields, compact lengths) and zigzag (records).
 
 /// Appends `value` in 1 to 10 bytes of 7 bits, least significant first.
+#[inline]
 pub fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -10,6 +11,7 @@ pub fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends `value` zigzag-coded, as record fields are.
+#[inline]
 pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_unsigned(out, ((value << 1) ^ (value >> 63)) as u64);
 }
