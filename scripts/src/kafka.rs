@@ -65,6 +65,16 @@ pub(crate) fn with_broker(
     settings: &str,
     body: impl FnOnce(&str, u32, &Path) -> Done,
 ) -> Done {
+    with_broker_of(libs, settings, &[], body)
+}
+
+/// The same, its directory formatted with these flags beside.
+pub(crate) fn with_broker_of(
+    libs: &Path,
+    settings: &str,
+    format: &[&str],
+    body: impl FnOnce(&str, u32, &Path) -> Done,
+) -> Done {
     let home = empty_home()?;
     let [listen, controller] = [free_address()?, free_address()?];
     let properties = format!(
@@ -82,7 +92,9 @@ pub(crate) fn with_broker(
     let classes = format!("{}/*", libs.display());
     let formatted = Command::new("java")
         .args(["-cp", &classes, "kafka.tools.StorageTool", "format", "-t"])
-        .args(["MkU3OEVBNTcwNTJENDM2Qg", "-c"])
+        .arg("MkU3OEVBNTcwNTJENDM2Qg")
+        .args(format)
+        .arg("-c")
         .arg(&file)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod compat;
 mod cores;
+mod differential;
 mod edits;
 mod exactly_once;
 mod kafka;
@@ -50,6 +51,19 @@ enum Verb {
         suite: Option<String>,
         /// Only its tests whose name holds this
         #[arg(default_value = "")]
+        only: String,
+    },
+    /// Thousands of requests, valid and not, to Weir and to Apache Kafka: the same answers and effects (needs Java
+    /// and Maven)
+    Differential {
+        /// Of the requests
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many
+        #[arg(long, default_value_t = 3000)]
+        runs: u64,
+        /// Tell only differences of this API
+        #[arg(long, default_value = "")]
         only: String,
     },
     /// A simulated rig with one seed, or with many
@@ -162,6 +176,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Compat { suite: None, .. } => compat::run(),
         Verb::Compat { suite: Some(suite), only } => suites::run(&suite, &only),
+        Verb::Differential { seed, runs, only } => differential::run(seed, runs, &only),
         Verb::Sim { rig, seed, runs } => check::sim(&rig, seed, runs),
         Verb::Kill { cycles, seed } => check::rig("storage", "kill_9", "WEIR_KILLS", cycles, seed),
         Verb::ExactlyOnce { seconds, seed } => exactly_once::run(seconds, seed),

@@ -24,7 +24,15 @@ pub(crate) async fn checked<'a>(
     rewriter: &'a mut BatchRewriter,
     rest: &mut impl AsyncFnMut(),
 ) -> Result<RecordBatch<'a>, ProduceResult> {
-    let batch = validate(topic, asked, acks, version)?;
+    let batch = match validate(topic, asked, acks, version) {
+        // Before it is looked at more closely, as by Kafka.
+        found if !matches!(acks, -1..=1) => {
+            let early = [ErrorCode::InvalidRecord, ErrorCode::UnsupportedCompressionType];
+            let refused = ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None);
+            return Err(found.err().filter(|e| early.contains(&e.error)).unwrap_or(refused));
+        }
+        found => found?,
+    };
     let changes = check_records(topic, batch, rewriter, rest).await?;
     let batch = if changes.are_none() {
         batch

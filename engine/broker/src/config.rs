@@ -460,12 +460,14 @@ impl Config {
                 "weir.journal.bytes={journal_bytes} is neither 0 nor at least {JOURNAL_BYTES_MIN}"
             ));
         }
+        let mut read = Vec::new();
         for setting in crate::topic_settings::TOPIC_SETTINGS {
             if let Some(name) = setting.from_broker
                 && let Some(value) = set.get(name)
             {
-                crate::topic_settings::check(setting.name, Some(value))
+                let value = crate::topic_settings::read(setting.name, value)
                     .map_err(|why| format!("{name}: {why}"))?;
+                read.push((name, value));
             }
         }
         let groups = CoordinatorConfig {
@@ -539,6 +541,8 @@ impl Config {
             direct_io: flag("weir.direct.io")?,
             set: BTreeMap::new(),
         };
+        // As they are kept and told.
+        set.extend(read.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(Self { set, ..config })
     }
 

@@ -2,10 +2,12 @@
 
 use crate::named::repeated;
 use crate::shard::Shard;
+use crate::topic_settings;
 use crate::topics::{self, Refusal};
-use model::ErrorCode;
+use model::{ErrorCode, ids};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use wire::messages::AlterConfigsResourceResponse;
 
 pub(crate) const RESOURCE_TOPIC: i8 = 2;
@@ -16,11 +18,13 @@ pub(crate) type Resource = (i8, String);
 
 /// Changes each resource by `change`, which is given its place in the request, and tells what became
 /// of it. Only topics can be changed, and each only once in a request. `nothing_set`: what is asked sets nothing.
+/// `is_well_formed`: whether what is asked can be, whatever the values and the resource; looked at first.
 pub(crate) async fn change_each<F>(
     shard: &Rc<Shard>,
     resources: &[Resource],
     validate_only: bool,
     nothing_set: impl Fn(usize) -> bool,
+    is_well_formed: impl Fn(usize) -> Result<(), Refusal>,
     change: impl Fn(usize) -> F,
 ) -> Vec<AlterConfigsResourceResponse>
 where
@@ -41,7 +45,11 @@ where
         } else if resource_type != RESOURCE_TOPIC {
             Err(not_a_topic(resource_type))
         } else {
-            change_topic(shard, &resource_name, validate_only, change(place)).await
+            async {
+                is_well_formed(place)?;
+                change_topic(shard, &resource_name, validate_only, change(place)).await
+            }
+            .await
         };
         let (error_code, error_message) = match changed {
             Ok(()) => (0, None),
@@ -66,6 +74,19 @@ fn not_a_topic(resource_type: i8) -> Refusal {
     (ErrorCode::InvalidRequest, "only topics have settings that can be changed here".to_owned())
 }
 
+/// Why there is no topic of a name.
+fn no_topic(name: &str) -> Refusal {
+    if name.is_empty() {
+        let why = "all topics together have no settings: name one";
+        return (ErrorCode::InvalidRequest, why.to_owned());
+    }
+    if !ids::topic_name_is_valid(name) {
+        let error = ErrorCode::InvalidTopicException;
+        return (error, error.meaning().to_owned());
+    }
+    (ErrorCode::UnknownTopicOrPartition, format!("there is no topic {name}"))
+}
+
 /// Changes a topic's settings, or only checks whether it could be done.
 async fn change_topic(
     shard: &Rc<Shard>,
@@ -75,13 +96,19 @@ async fn change_topic(
 ) -> Result<(), Refusal> {
     let image = shard.image();
     let Some(topic) = image.by_name.get(name) else {
-        let error = ErrorCode::UnknownTopicOrPartition;
-        return Err((error, format!("there is no topic {name}")));
+        let refusal = no_topic(name);
+        if refusal.0 == ErrorCode::UnknownTopicOrPartition {
+            // What is asked is looked at before, as by Kafka.
+            change(&mut BTreeMap::new())?;
+        }
+        return Err(refusal);
     };
-    let is_internal = topic.is_internal();
+    let (is_internal, node) = (topic.is_internal(), Arc::clone(&shard.node));
     let change = move |set: &mut BTreeMap<String, String>| {
         let before = set.get("cleanup.policy").cloned();
         change(set)?;
+        topic_settings::check_together(set, &node.config)
+            .map_err(|why| (ErrorCode::InvalidConfig, why))?;
         if is_internal && set.get("cleanup.policy") != before.as_ref() {
             let why = "an internal topic's cleanup.policy stays as it is";
             return Err((ErrorCode::InvalidConfig, why.to_owned()));

@@ -71,7 +71,7 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
             handlers::incremental_alter_configs::handle(shard, request).await
         }
         ApiKey::DescribeLogDirs => handlers::describe_log_dirs::handle(shard, request).await,
-        ApiKey::ElectLeaders => handlers::elect_leaders::handle(shard, request),
+        ApiKey::ElectLeaders => handlers::elect_leaders::handle(shard, request).await,
         ApiKey::AlterPartitionReassignments => {
             handlers::alter_partition_reassignments::handle(shard, request)
         }

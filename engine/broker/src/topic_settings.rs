@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Version,
     /// true or false.
     Flag,
+    /// false: there is nothing to turn on.
+    Off,
     /// One of these words.
     Word(&'static [&'static str]),
     /// Some of these words, with commas.
@@ -42,7 +44,7 @@ impl Kind {
     /// The protocol's number of it (DescribeConfigs v3).
     pub(crate) fn code(&self) -> i8 {
         match self {
-            Self::Flag => 1,
+            Self::Flag | Self::Off => 1,
             Self::Word(_) | Self::Version => 2,
             Self::Number(_, high) if *high <= i64::from(i32::MAX) => 3,
             Self::Number(..) => 5,
@@ -51,29 +53,36 @@ impl Kind {
         }
     }
 
-    fn check(&self, value: &str) -> Result<(), String> {
+    /// The value as it is kept and told; spaces around it, and around the words of a list, mean nothing.
+    fn read(&self, value: &str) -> Result<String, String> {
+        let value = value.trim();
         let one_of = |words: &[&str], word: &str| {
             if words.contains(&word) {
-                return Ok(());
+                return Ok(word.to_owned());
             }
             Err(format!("{} is expected", words.join(", ")))
         };
         match self {
             Self::Number(low, high) => match value.parse::<i64>() {
-                Ok(n) if (*low..=*high).contains(&n) => Ok(()),
+                Ok(n) if (*low..=*high).contains(&n) => Ok(n.to_string()),
                 _ => Err(format!("a whole number from {low} to {high} is expected")),
             },
             Self::Ratio => match value.parse::<f64>() {
-                Ok(n) if (0.0..=1.0).contains(&n) => Ok(()),
+                Ok(n) if (0.0..=1.0).contains(&n) => Ok(format!("{n:?}")),
                 _ => Err("a number from 0 to 1 is expected".to_owned()),
             },
             Self::Version => {
                 let numbers = value
                     .split(['.', '-'])
                     .all(|part| part.strip_prefix("IV").unwrap_or(part).parse::<u8>().is_ok());
-                if numbers { Ok(()) } else { Err("a version, as 2.8, is expected".to_owned()) }
+                if numbers {
+                    Ok(value.to_owned())
+                } else {
+                    Err("a version, as 2.8, is expected".to_owned())
+                }
             }
-            Self::Flag => one_of(&["true", "false"], value),
+            Self::Flag => one_of(&["true", "false"], &value.to_ascii_lowercase()),
+            Self::Off => one_of(&["false"], &value.to_ascii_lowercase()),
             Self::Replicas => {
                 let is_pair = |pair: &str| {
                     let numbers = pair.split_once(':');
@@ -81,12 +90,19 @@ impl Kind {
                         partition.parse::<u32>().is_ok() && broker.parse::<u32>().is_ok()
                     })
                 };
-                let are =
-                    value.is_empty() || value == "*" || value.split(',').all(|p| is_pair(p.trim()));
-                if are { Ok(()) } else { Err("*, or partition:broker,... is expected".to_owned()) }
+                let pairs: Vec<&str> = value.split(',').map(str::trim).collect();
+                let are = value.is_empty() || value == "*" || pairs.iter().all(|p| is_pair(p));
+                if are {
+                    Ok(pairs.join(","))
+                } else {
+                    Err("*, or partition:broker,... is expected".to_owned())
+                }
             }
             Self::Word(words) => one_of(words, value),
-            Self::Words(words) => value.split(',').try_for_each(|word| one_of(words, word.trim())),
+            Self::Words(words) => {
+                let read = value.split(',').map(|word| one_of(words, word.trim()));
+                Ok(read.collect::<Result<Vec<_>, _>>()?.join(","))
+            }
         }
     }
 }
@@ -133,7 +149,7 @@ topic_settings! {
     "local.retention.ms", None, "-2", Kind::Number(-2, MAX), "Without effect: there is no remote storage";
     "max.compaction.lag.ms", None, NEVER, Kind::Number(1, MAX),
         "A record that is not the newest of its key is compacted away after about so long";
-    "max.message.bytes", Some("message.max.bytes"), "1048588", Kind::Number(100, 64 * 1024 * 1024),
+    "max.message.bytes", Some("message.max.bytes"), "1048588", Kind::Number(0, 64 * 1024 * 1024),
         "Largest record batch, header included";
     "message.format.version", None, "3.0-IV1", Kind::Version,
         "Without effect: records are kept in format 2, which every client since 0.11 speaks";
@@ -154,9 +170,9 @@ topic_settings! {
         "Without effect: space is always taken ahead";
     "remote.log.copy.disable", None, "false", Kind::Flag, "Without effect: there is no remote storage";
     "remote.log.delete.on.disable", None, "false", Kind::Flag, "Without effect: there is no remote storage";
-    "remote.storage.enable", None, "false", Kind::Word(&["false"]), "There is no remote storage";
-    "retention.bytes", Some("log.retention.bytes"), "-1", Kind::Number(-1, MAX),
-        "A partition larger than this loses its oldest log file, -1: never";
+    "remote.storage.enable", None, "false", Kind::Off, "There is no remote storage";
+    "retention.bytes", Some("log.retention.bytes"), "-1", Kind::Number(i64::MIN, MAX),
+        "A partition larger than this loses its oldest log file, below 0: never";
     "retention.ms", Some("log.retention.ms"), "604800000", Kind::Number(-1, MAX),
         "Records older than this are deleted, -1: never";
     "segment.bytes", Some("log.segment.bytes"), "1073741824",
@@ -212,15 +228,29 @@ pub(crate) fn setting(name: &str) -> Result<&'static TopicSetting, String> {
     found.ok_or_else(|| format!("unknown topic setting {name}"))
 }
 
-/// Checks one setting of a topic.
-pub(crate) fn check(name: &str, value: Option<&str>) -> Result<(), String> {
+/// Checks one setting of a topic; its value as it is to be kept.
+pub(crate) fn read(name: &str, value: &str) -> Result<String, String> {
     let value_is = setting(name)?;
-    let value = value.ok_or_else(|| format!("{name} has no value"))?;
     if value.len() > SETTING_BYTES_MAX {
         let bytes = value.len();
         return Err(format!("{name}: a value of {bytes} bytes; {SETTING_BYTES_MAX} at most"));
     }
-    value_is.kind.check(value).map_err(|why| format!("{name}={value}: {why}"))
+    value_is.kind.read(value).map_err(|why| format!("{name}={value}: {why}"))
+}
+
+/// Checks settings that have to do with each other.
+pub(crate) fn check_together(
+    set: &BTreeMap<String, String>,
+    config: &Config,
+) -> Result<(), String> {
+    let [least, most] =
+        ["min.compaction.lag.ms", "max.compaction.lag.ms"].map(|name| number_of(name, set, config));
+    if least > most {
+        return Err(format!(
+            "min.compaction.lag.ms={least} is more than max.compaction.lag.ms={most}"
+        ));
+    }
+    Ok(())
 }
 
 /// The names of internal topics: the broker's own records, which clients may only read.
@@ -239,7 +269,37 @@ pub(crate) const SOURCE_TOPIC: i8 = 1;
 pub(crate) const SOURCE_STATIC_BROKER: i8 = 4;
 pub(crate) const SOURCE_DEFAULT: i8 = 5;
 
-/// The values there are for a setting, the one in force first: name, value, source.
+/// Kafka's name for a topic setting's default on the broker, where its brokers tell one: not for those that it
+/// computes from several.
+fn default_name(topic_setting: &'static str) -> Option<&'static str> {
+    Some(match topic_setting {
+        "cleanup.policy" => "log.cleanup.policy",
+        "delete.retention.ms" => "log.cleaner.delete.retention.ms",
+        "file.delete.delay.ms" => "log.segment.delete.delay.ms",
+        "flush.messages" => "log.flush.interval.messages",
+        "index.interval.bytes" => "log.index.interval.bytes",
+        "local.retention.bytes" => "log.local.retention.bytes",
+        "local.retention.ms" => "log.local.retention.ms",
+        "max.compaction.lag.ms" => "log.cleaner.max.compaction.lag.ms",
+        "max.message.bytes" => "message.max.bytes",
+        "message.timestamp.after.max.ms" => "log.message.timestamp.after.max.ms",
+        "message.timestamp.before.max.ms" => "log.message.timestamp.before.max.ms",
+        "message.timestamp.type" => "log.message.timestamp.type",
+        "min.cleanable.dirty.ratio" => "log.cleaner.min.cleanable.ratio",
+        "min.compaction.lag.ms" => "log.cleaner.min.compaction.lag.ms",
+        "preallocate" => "log.preallocate",
+        "retention.bytes" => "log.retention.bytes",
+        "segment.bytes" => "log.segment.bytes",
+        "segment.index.bytes" => "log.index.size.max.bytes",
+        "flush.ms" | "retention.ms" | "segment.jitter.ms" | "segment.ms" => return None,
+        name if name.contains(".replicas") && name.contains("throttled") => return None,
+        name if name.starts_with("remote.") => return None,
+        name => name,
+    })
+}
+
+/// The values there are for a setting, the one in force first: name, value, source. The last resort is not among them
+/// where it has no name.
 pub(crate) fn values_of(
     setting: &TopicSetting,
     set: &BTreeMap<String, String>,
@@ -254,8 +314,9 @@ pub(crate) fn values_of(
     {
         values.push((name, value.clone(), SOURCE_STATIC_BROKER));
     }
-    let name = setting.from_broker.unwrap_or(setting.name);
-    values.push((name, setting.default.to_owned(), SOURCE_DEFAULT));
+    if let Some(name) = default_name(setting.name) {
+        values.push((name, setting.default.to_owned(), SOURCE_DEFAULT));
+    }
     values
 }
 
@@ -265,8 +326,12 @@ pub(crate) fn value_of(
     set: &BTreeMap<String, String>,
     config: &Config,
 ) -> (String, i8) {
-    let (_, value, source) = values_of(setting, set, config).swap_remove(0);
-    (value, source)
+    let from_topic = || Some((set.get(setting.name)?.clone(), SOURCE_TOPIC));
+    let from_broker =
+        || Some((config.set.get(setting.from_broker?)?.clone(), SOURCE_STATIC_BROKER));
+    from_topic()
+        .or_else(from_broker)
+        .unwrap_or_else(|| (setting.default.to_owned(), SOURCE_DEFAULT))
 }
 
 fn text_of(name: &str, set: &BTreeMap<String, String>, config: &Config) -> String {

@@ -117,18 +117,30 @@ impl Taken {
         let like = name.replace('.', "_");
         match self.names.get(&like) {
             Some(other) if other == name => return Err(exists(name)),
-            Some(other) => {
-                let why = format!(
-                    "topic {name} collides with {other}: '.' and '_' are the same in metrics"
-                );
-                return Err((ErrorCode::InvalidTopicException, why));
-            }
+            Some(other) => return Err(collides(name, other)),
             None => {}
         }
         self.partitions = more_partitions(self.partitions, partitions as usize)?;
         self.names.insert(like, name.to_owned());
         Ok(())
     }
+}
+
+/// Whether a name is too much like another topic's.
+pub(crate) fn check_collision(shard: &Shard, name: &str) -> Result<(), Refusal> {
+    if !name.contains(['.', '_']) {
+        return Ok(());
+    }
+    let like = name.replace('.', "_");
+    match shard.image().by_name.keys().find(|other| other.replace('.', "_") == like) {
+        Some(other) => Err(collides(name, other)),
+        None => Ok(()),
+    }
+}
+
+fn collides(name: &str, other: &str) -> Refusal {
+    let why = format!("topic {name} collides with {other}: '.' and '_' are the same in metrics");
+    (ErrorCode::InvalidTopicException, why)
 }
 
 fn partitions_of(catalog: &Catalog) -> usize {

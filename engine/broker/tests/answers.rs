@@ -156,7 +156,8 @@ fn topics_named_twice_are_neither_grown_nor_deleted() {
     assert_eq!(delete(&[(Some("t"), zero), (None, id)]), [INVALID_REQUEST]);
     assert_eq!(delete(&[(Some("t"), id)]), [INVALID_REQUEST]);
     assert_eq!(delete(&[(None, zero)]), [INVALID_REQUEST]);
-    assert_eq!(delete(&[(Some("no"), zero), (Some("no"), zero)]), [3]);
+    assert_eq!(delete(&[(Some("no"), zero)]), [3]);
+    assert_eq!(delete(&[(Some("no"), zero), (Some("no"), zero)]), [INVALID_REQUEST]);
     assert_eq!(delete(&[(None, id)]), [0]);
 }
 

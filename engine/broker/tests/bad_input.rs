@@ -118,14 +118,14 @@ fn each_bad_batch_has_its_error_and_the_connection_goes_on() {
     old[16] = 1;
     for (what, bytes, code) in [
         ("flipped bit", flipped, 2),
-        ("cut", good[..good.len() - 1].to_vec(), 2),
+        ("cut", good[..good.len() - 1].to_vec(), 87),
         ("empty", Vec::new(), 87),
         ("two batches", [good.clone(), good.clone()].concat(), 87),
         ("count", edit(60, 9), 87),
         ("codec", edit(22, 7), 87),
         ("base offset", edit(7, 1), 87),
         ("control bit", edit(22, 1 << 5), 87),
-        ("old format", old, 43),
+        ("old format", old, 87),
         ("too large", batch(1, 2_000_000), 10),
     ] {
         let (error, base) = client.produce("t", -1, &bytes).expect(what);

@@ -305,7 +305,8 @@ fn what_is_wrong_is_refused_alone() {
     let bad = client.init(Some("bad")).unwrap();
     let mut write =
         |version, id: &str, producer| client.write(version, id, 1, &batch(producer, 0, 3, true)).0;
-    assert_eq!(write(11, "bad", bad), ErrorCode::InvalidTxnState);
+    assert_eq!(write(11, "bad", bad), ErrorCode::TransactionAbortable);
+    assert_eq!(write(10, "bad", bad), ErrorCode::InvalidTxnState);
     assert_eq!(write(12, "nobody", bad), ErrorCode::InvalidProducerIdMapping);
     assert_eq!(write(12, "good", bad), ErrorCode::InvalidProducerIdMapping);
     let forged = Producer { epoch: bad.epoch + 7, ..bad };

@@ -388,6 +388,8 @@ impl GroupCoordinator {
             }
         } else if known.is_none() {
             return Err(ErrorCode::UnknownMemberId);
+        } else if !fits {
+            return Err(ErrorCode::InconsistentGroupProtocol);
         }
         if !is_known_member && known.is_some_and(|g| self.is_full(g, request)) {
             return Err(ErrorCode::GroupMaxSizeReached);
@@ -843,7 +845,12 @@ impl GroupCoordinator {
         instance: Option<&str>,
     ) -> ErrorCode {
         let Some(group) = self.groups.get_mut(id) else { return ErrorCode::UnknownMemberId };
-        let member_id = match instance.map(|instance| group.static_members.get(instance)) {
+        // Who was given an id and has not joined with it is nobody's instance.
+        let is_pending = group.pending.contains_key(member_id);
+        let member_id = match instance
+            .filter(|_| !is_pending)
+            .map(|instance| group.static_members.get(instance))
+        {
             // An administrator names only the instance.
             Some(Some(known)) if member_id.is_empty() => known.clone(),
             Some(None) => return ErrorCode::UnknownMemberId,

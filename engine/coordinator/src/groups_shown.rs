@@ -62,7 +62,10 @@ impl GroupCoordinator {
                 group_instance_id: member.instance_id.clone(),
                 client_id: member.client_id.clone(),
                 client_host: member.client_host.clone(),
-                member_metadata: member.metadata_of(protocol).to_vec(),
+                member_metadata: match is_stable {
+                    true => member.metadata_of(protocol).to_vec(),
+                    false => Vec::new(),
+                },
                 member_assignment: if is_stable { member.assignment.clone() } else { Vec::new() },
             })
             .collect();

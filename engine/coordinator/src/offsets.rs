@@ -53,17 +53,21 @@ impl GroupCoordinator {
         request: &OffsetCommitRequest,
         knows: impl Fn(&str, i32) -> bool,
     ) -> OffsetCommitResponse {
-        let refusal = self.check_commit(now, request);
+        let unknown_group = match version {
+            ..9 => ErrorCode::IllegalGeneration,
+            _ => ErrorCode::GroupIdNotFound,
+        };
+        let refusal = self.check_commit(now, request, unknown_group);
         let mut topics = Vec::new();
         for topic in &request.topics {
             let mut partitions = Vec::new();
             for asked in &topic.partitions {
                 let metadata = asked.committed_metadata.as_deref().unwrap_or_default();
                 let error = match refusal {
-                    Some(error) => error,
-                    None if !knows(&topic.name, asked.partition_index) => {
+                    _ if !knows(&topic.name, asked.partition_index) => {
                         ErrorCode::UnknownTopicOrPartition
                     }
+                    Some(error) => error,
                     None if metadata.len() > self.config.offset_metadata_bytes_max => {
                         ErrorCode::OffsetMetadataTooLarge
                     }
@@ -106,11 +110,16 @@ impl GroupCoordinator {
 
     /// Who may commit: a member of the current generation; anyone who does not claim to be one
     /// while the group is empty.
-    fn check_commit(&mut self, now: Now, request: &OffsetCommitRequest) -> Option<ErrorCode> {
+    fn check_commit(
+        &mut self,
+        now: Now,
+        request: &OffsetCommitRequest,
+        unknown_group: ErrorCode,
+    ) -> Option<ErrorCode> {
         // Offsets may be kept without a group's name, as from the time before it was asked for.
         let Some(group) = self.groups.get_mut(&request.group_id) else {
             // The group lives with whoever keeps offsets in it.
-            return (request.generation_id >= 0).then_some(ErrorCode::IllegalGeneration);
+            return (request.generation_id >= 0).then_some(unknown_group);
         };
         if request.generation_id < 0 && group.is(GroupState::Empty) {
             return None;
@@ -213,10 +222,10 @@ impl GroupCoordinator {
             let mut partitions = Vec::new();
             for asked in &topic.partitions {
                 let index = asked.partition_index;
-                let error = if subscribed {
-                    ErrorCode::GroupSubscribedToTopic
-                } else if !knows(&topic.name, index) {
+                let error = if !knows(&topic.name, index) {
                     ErrorCode::UnknownTopicOrPartition
+                } else if subscribed {
+                    ErrorCode::GroupSubscribedToTopic
                 } else {
                     let was_pending = group.pending_offsets.has(&topic.name, index);
                     group.pending_offsets.forget_before(&topic.name, index, u64::MAX);

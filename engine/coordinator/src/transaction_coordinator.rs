@@ -433,10 +433,13 @@ impl TransactionCoordinator {
         running_ms: i64,
     ) -> Vec<ListedTransaction> {
         let wanted = |t: &Transaction| {
-            let runs = t.state == TransactionState::Ongoing || t.state.is_ending();
+            // What never ran began at -1, as in Kafka: longer ago than any time.
+            let never_ran = t.state == TransactionState::Empty;
+            let started_ms = if never_ran { -1 } else { t.started_ms };
+            let lasted_ms = now.unix_ms.saturating_sub(started_ms);
             (states.is_empty() || states.contains(&t.state))
                 && (producers.is_empty() || producers.contains(&t.producer.id.0))
-                && (running_ms < 0 || runs && now.unix_ms.saturating_sub(t.started_ms) > running_ms)
+                && (running_ms < 0 || lasted_ms > running_ms)
         };
         let shown = |(id, t): (&String, &Transaction)| ListedTransaction {
             transactional_id: id.clone(),

@@ -1,6 +1,7 @@
 //! Offsets that are committed with a producer's transaction: pending until its marker comes
 //! (KIP-98, KIP-447).
 
+use crate::GroupState;
 use crate::group::Group;
 use crate::group_coordinator::{GroupCoordinator, Now};
 use crate::offsets::Offsets;
@@ -77,11 +78,11 @@ impl GroupCoordinator {
         let producer = Producer { id, epoch: request.producer_epoch };
         let mut one = |topic: &str, asked: &TxnOffsetCommitPartition| {
             let metadata = asked.committed_metadata.as_deref().unwrap_or_default();
-            if let Some(error) = refusal {
-                return error;
-            }
             if !knows(topic, asked.partition_index) {
                 return ErrorCode::UnknownTopicOrPartition;
+            }
+            if let Some(error) = refusal {
+                return error;
             }
             if metadata.len() > self.config.offset_metadata_bytes_max {
                 return ErrorCode::OffsetMetadataTooLarge;
@@ -120,6 +121,12 @@ impl GroupCoordinator {
         let claims_membership =
             request.generation_id >= 0 || !request.member_id.is_empty() || instance.is_some();
         if !claims_membership {
+            return None;
+        }
+        // As for other commits: who names no generation may keep offsets where nobody is a member.
+        let is_free =
+            self.groups.get(&request.group_id).is_none_or(|group| group.is(GroupState::Empty));
+        if request.generation_id < 0 && is_free {
             return None;
         }
         let Some(group) = self.groups.get_mut(&request.group_id) else {

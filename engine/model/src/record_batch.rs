@@ -52,7 +52,7 @@ impl BatchError {
     pub fn error_code(self) -> ErrorCode {
         match self {
             Self::Length | Self::Magic | Self::Crc => ErrorCode::CorruptMessage,
-            Self::OldMagic => ErrorCode::UnsupportedForMessageFormat,
+            Self::OldMagic => ErrorCode::InvalidRecord,
             Self::Codec
             | Self::Count
             | Self::NotOne
@@ -141,6 +141,10 @@ impl<'a> RecordBatch<'a> {
         }
         if bytes[16] < 2 {
             return Err(BatchError::OldMagic);
+        }
+        if Self::total_bytes(bytes).is_some_and(|total| total > bytes.len()) {
+            // There is not one whole batch.
+            return Err(BatchError::NotOne);
         }
         let (batch, rest) = Self::split_first(bytes)?;
         if !rest.is_empty() {
@@ -576,7 +580,7 @@ mod tests {
         let mut flipped = good.clone();
         *flipped.last_mut().unwrap() ^= 1;
         assert_eq!(verdict(flipped), Some(BatchError::Crc));
-        assert_eq!(verdict(good[..good.len() - 1].to_vec()), Some(BatchError::Length));
+        assert_eq!(verdict(good[..good.len() - 1].to_vec()), Some(BatchError::NotOne));
         assert_eq!(verdict([&good[..], b"x"].concat()), Some(BatchError::Length));
         assert_eq!(verdict(good[..30].to_vec()), Some(BatchError::Length));
         let edits: [(&str, usize, u8, BatchError); 9] = [

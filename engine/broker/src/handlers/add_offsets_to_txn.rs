@@ -25,9 +25,6 @@ async fn add(shard: &Rc<Shard>, asked: AddOffsetsToTxnRequest) -> Result<(), Err
     if asked.transactional_id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
     }
-    if asked.group_id.is_empty() {
-        return Err(ErrorCode::InvalidGroupId);
-    }
     let home = home_of_group(shard, &asked.group_id).await?;
     let partitions = [(OFFSETS_TOPIC.to_owned(), home.partition.0)];
     let producer = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };

@@ -1,6 +1,7 @@
 //! AddPartitionsToTxn 0-3: v2 PRODUCER_FENCED, v3 flexible. v4 on is between brokers.
 
 use crate::dispatch::{Outcome, read, respond};
+use crate::named::partitions_once;
 use crate::shard::{Request, Shard};
 use crate::transactions::{fenced_since, step_at};
 use coordinator::ClientVersion;
@@ -38,13 +39,22 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     };
     let error = fenced_since(PRODUCER_FENCED_SINCE, request.version, error);
     let one = |topic: &str, index: i32| {
-        let missing = !is_there(topic, index);
-        (index, if missing { ErrorCode::UnknownTopicOrPartition } else { error })
+        let error = match is_there(topic, index) {
+            true => error,
+            // Clients do not write to internal topics.
+            false if crate::topic_settings::is_internal(topic) => {
+                ErrorCode::TopicAuthorizationFailed
+            }
+            false => ErrorCode::UnknownTopicOrPartition,
+        };
+        (index, error)
     };
-    let results = asked.topics.iter().map(|topic| {
-        let errors = topic.partitions.iter().map(|index| one(&topic.name, *index));
-        TopicErrors::new(&topic.name, errors)
-    });
+    let asked = asked.topics.into_iter().map(|topic| (topic.name, topic.partitions));
+    let once = partitions_once(asked.collect()).into_iter();
+    let results =
+        once.filter(|(_, partitions)| !partitions.is_empty()).map(|(topic, partitions)| {
+            TopicErrors::new(&topic, partitions.iter().map(|index| one(&topic, *index)))
+        });
     let results = results.collect();
     Ok(respond(shard, request, &AddPartitionsToTxnResponse { results, ..Default::default() }))
 }

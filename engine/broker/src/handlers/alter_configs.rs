@@ -3,6 +3,7 @@
 
 use crate::config_changes::change_each;
 use crate::dispatch::{Outcome, read, respond};
+use crate::named::repeated;
 use crate::shard::{Request, Shard};
 use crate::topic_settings;
 use crate::topics::Refusal;
@@ -21,8 +22,20 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         move |set: &mut BTreeMap<String, String>| replace(set, configs)
     };
     let nothing_set = |place: usize| asked.resources[place].configs.is_empty();
-    let responses = change_each(shard, &resources, asked.validate_only, nothing_set, change).await;
+    let well_formed = |place: usize| is_well_formed(&asked.resources[place].configs);
+    let responses =
+        change_each(shard, &resources, asked.validate_only, nothing_set, well_formed, change).await;
     Ok(respond(shard, request, &AlterConfigsResponse { responses, ..Default::default() }))
+}
+
+fn is_well_formed(configs: &[AlterableConfig]) -> Result<(), Refusal> {
+    if let Some(name) = repeated(configs.iter().map(|config| &config.name)).first() {
+        return Err((ErrorCode::InvalidRequest, format!("{name} is named twice")));
+    }
+    if let Some(config) = configs.iter().find(|config| config.value.is_none()) {
+        return Err((ErrorCode::InvalidRequest, format!("{} has no value", config.name)));
+    }
+    Ok(())
 }
 
 fn replace(
@@ -31,9 +44,9 @@ fn replace(
 ) -> Result<(), Refusal> {
     set.clear();
     for AlterableConfig { name, value } in configs {
-        let Some(value) = value else { continue };
-        topic_settings::check(&name, Some(&value))
-            .map_err(|why| (ErrorCode::InvalidConfig, why))?;
+        let value = value.unwrap_or_default();
+        let value =
+            topic_settings::read(&name, &value).map_err(|why| (ErrorCode::InvalidConfig, why))?;
         set.insert(name, value);
     }
     Ok(())

@@ -81,7 +81,8 @@ fn check(
         let why = format!("{} is the broker's own: it is made when it is used first", topic.name);
         return Err((ErrorCode::InvalidTopicException, why));
     }
-    let settings = check_settings(topic)?;
+    topics::check_collision(shard, &topic.name)?;
+    let settings = check_settings(shard, topic)?;
     let count = check_partitions(shard, topic)?;
     *partitions += i64::from(count);
     if *partitions > PARTITIONS_PER_REQUEST_MAX {
@@ -93,9 +94,9 @@ fn check(
 
 fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, topics::Refusal> {
     let node = shard.node.config.node_id;
-    let (mut partitions, factor) = (topic.num_partitions, topic.replication_factor);
+    let factor = topic.replication_factor;
     if !topic.assignments.is_empty() {
-        if partitions != -1 || factor != -1 {
+        if topic.num_partitions != -1 || factor != -1 {
             let why = "beside assignments, the number of partitions and the replication factor are to be -1";
             return Err((ErrorCode::InvalidRequest, why.to_owned()));
         }
@@ -106,31 +107,46 @@ fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, topics
             let why = format!("partitions from 0 on, each on broker {node}, are expected");
             return Err((ErrorCode::InvalidReplicaAssignment, why));
         }
-        partitions = indexes.len() as i32;
-    } else if !replication_fits(shard, factor) {
+        return Ok(indexes.len() as i32);
+    }
+    let no_factor = |factor: i16| {
         let why = format!("replication factor {factor} asked for, and there is 1 broker");
-        return Err((ErrorCode::InvalidReplicationFactor, why));
+        Err((ErrorCode::InvalidReplicationFactor, why))
+    };
+    if factor < 1 && factor != -1 {
+        return no_factor(factor);
     }
-    if partitions == -1 {
-        partitions = shard.node.config.num_partitions;
-    }
+    let partitions = match topic.num_partitions {
+        -1 => shard.node.config.num_partitions,
+        partitions => partitions,
+    };
     if !(1..=PARTITIONS_PER_TOPIC_MAX).contains(&partitions) {
         let why = format!("1 to {PARTITIONS_PER_TOPIC_MAX} partitions are allowed");
         return Err((ErrorCode::InvalidPartitions, why));
     }
+    if !replication_fits(shard, factor) {
+        return no_factor(factor);
+    }
     Ok(partitions)
 }
 
-fn check_settings(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, topics::Refusal> {
+fn check_settings(
+    shard: &Shard,
+    topic: &CreatableTopic,
+) -> Result<BTreeMap<String, String>, topics::Refusal> {
     let mut settings = BTreeMap::new();
     for config in &topic.configs {
-        topic_settings::check(&config.name, config.value.as_deref())
-            .map_err(|why| (ErrorCode::InvalidConfig, why))?;
-        let before = settings.insert(config.name.clone(), config.value.clone().unwrap_or_default());
-        if before.is_some() {
-            return Err((ErrorCode::InvalidConfig, format!("{} is set twice", config.name)));
-        }
+        let invalid = |why| (ErrorCode::InvalidConfig, why);
+        topic_settings::setting(&config.name).map_err(invalid)?;
+        let Some(value) = &config.value else {
+            return Err(invalid(format!("{} has no value", config.name)));
+        };
+        let value = topic_settings::read(&config.name, value).map_err(invalid)?;
+        // Of what is named twice the last counts.
+        settings.insert(config.name.clone(), value);
     }
+    topic_settings::check_together(&settings, &shard.node.config)
+        .map_err(|why| (ErrorCode::InvalidConfig, why))?;
     Ok(settings)
 }
 
@@ -149,6 +165,7 @@ fn describe(
         Err((error, why)) => {
             result.error_code = error.code();
             result.error_message = Some(why);
+            result.configs = Some(Vec::new());
         }
         Ok(created) => {
             result.topic_id = created.id;
@@ -157,7 +174,10 @@ fn describe(
             let set: BTreeMap<_, _> = asked
                 .configs
                 .iter()
-                .map(|c| (c.name.clone(), c.value.clone().unwrap_or_default()))
+                .map(|c| {
+                    let value = c.value.as_deref().unwrap_or_default();
+                    (c.name.clone(), topic_settings::read(&c.name, value).unwrap_or_default())
+                })
                 .collect();
             let entry = |setting| {
                 let (value, config_source) = value_of(setting, &set, &shard.node.config);

@@ -3,11 +3,12 @@
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use model::{ErrorCode, Offset, TopicPartition};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
-    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
-    DeleteRecordsTopicResult,
+    DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest,
+    DeleteRecordsResponse, DeleteRecordsTopic, DeleteRecordsTopicResult,
 };
 
 /// "Everything that consumers may see."
@@ -17,7 +18,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<DeleteRecordsRequest>(request)?;
     let image = shard.image();
     let mut topics = Vec::new();
-    for topic in asked.topics {
+    for topic in each_once_the_last(asked.topics) {
         let mut partitions = Vec::new();
         for asked in topic.partitions {
             let named = image.by_name.get(&topic.name);
@@ -48,6 +49,23 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
     }
     Ok(respond(shard, request, &DeleteRecordsResponse { topics, ..Default::default() }))
+}
+
+/// Each partition once, and of what is asked of it the last; no topic of which nothing is asked.
+fn each_once_the_last(asked: Vec<DeleteRecordsTopic>) -> Vec<DeleteRecordsTopic> {
+    let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+    for topic in asked {
+        for partition in topic.partitions {
+            let of_topic = offsets.entry(topic.name.clone()).or_default();
+            of_topic.insert(partition.partition_index, partition.offset);
+        }
+    }
+    let topic = |(name, partitions): (String, BTreeMap<i32, i64>)| {
+        let partition =
+            |(partition_index, offset)| DeleteRecordsPartition { partition_index, offset };
+        DeleteRecordsTopic { name, partitions: partitions.into_iter().map(partition).collect() }
+    };
+    offsets.into_iter().map(topic).collect()
 }
 
 async fn delete(

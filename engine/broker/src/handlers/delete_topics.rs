@@ -38,12 +38,18 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     };
     let entries: Vec<_> = named.chain(states).map(find).collect();
     let of = |found: &Result<&Arc<TopicImage>, Refusal>| found.as_ref().ok().map(|topic| topic.id);
-    let twice = repeated(entries.iter().filter_map(|(_, _, found)| of(found)));
+    // Of the same one answer, however it is named.
+    let key = |(name, id, found): &(Option<String>, TopicId, _)| match of(found) {
+        Some(id) => (None, id),
+        None => (name.clone(), *id),
+    };
+    let twice = repeated(entries.iter().map(key));
     let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
     let mut size = AnswerSize::new(shard);
-    for (name, id, found) in entries {
-        // Of the same one answer, however it is named.
-        let key = of(&found).map_or_else(|| (name.clone(), id), |id| (None, id));
+    for entry in entries {
+        let key = key(&entry);
+        let (name, id, found) = entry;
+        let is_twice = twice.contains(&key);
         if !told.insert(key) {
             continue;
         }
@@ -51,7 +57,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let deleted = match found {
             Ok(topic) => {
                 (result.name, result.topic_id) = (Some(topic.name.clone()), topic.id);
-                if twice.contains(&topic.id) {
+                if is_twice {
                     invalid("the request names this topic twice")
                 } else if topic.is_internal() {
                     let why = "an internal topic holds the broker's own records".to_owned();
@@ -59,6 +65,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 } else {
                     topics::delete(shard, topic.id).await.map(|()| topic)
                 }
+            }
+            Err(_) if is_twice && result.name.is_some() => {
+                invalid("the request names this topic twice")
             }
             Err(refusal) => Err(refusal),
         };

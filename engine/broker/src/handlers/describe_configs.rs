@@ -5,8 +5,10 @@ use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::named::each_once;
 use crate::shard::{Request, Shard};
-use crate::topic_settings::{SOURCE_DEFAULT, SOURCE_STATIC_BROKER, TOPIC_SETTINGS, values_of};
-use model::ErrorCode;
+use crate::topic_settings::{
+    SOURCE_DEFAULT, SOURCE_STATIC_BROKER, TOPIC_SETTINGS, value_of, values_of,
+};
+use model::{ErrorCode, ids};
 use std::collections::BTreeMap;
 use wire::WireError;
 use wire::messages::{
@@ -83,6 +85,10 @@ struct Shown {
 type Described = Result<Vec<DescribeConfigsEntry>, (ErrorCode, &'static str)>;
 
 fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
+    if !ids::topic_name_is_valid(name) {
+        let error = ErrorCode::InvalidTopicException;
+        return Err((error, error.meaning()));
+    }
     let image = shard.image();
     let Some(topic) = image.by_name.get(name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic"));
@@ -96,7 +102,7 @@ fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
         };
         let synonyms =
             if shown.synonyms { values.iter().map(synonym).collect() } else { Vec::new() };
-        let (_, value, config_source) = values.into_iter().next().expect("the default at least");
+        let (value, config_source) = value_of(setting, &topic.settings, &shard.node.config);
         DescribeConfigsEntry {
             name: setting.name.to_owned(),
             value: Some(value),

@@ -3,7 +3,7 @@
 use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::named::partitions_once;
 use crate::shard::{Request, Shard};
-use model::{ErrorCode, TopicPartition};
+use model::{ErrorCode, TopicPartition, ids};
 use partition::ShownProducer;
 use std::rc::Rc;
 use wire::WireError;
@@ -24,6 +24,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let known = image.by_name.get(&name).and_then(|topic| topic.partition(index));
             let found = match known {
                 Some(id) => shard.call(shard.owner_of(id), move |owner| look(owner, id)).await,
+                None if !ids::topic_name_is_valid(&name) => Err(ErrorCode::InvalidTopicException),
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };
             let producers = found.as_ref().map_or(0, Vec::len);

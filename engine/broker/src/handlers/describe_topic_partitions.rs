@@ -22,6 +22,16 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     if names.is_empty() {
         names = image.by_name.keys().map(String::as_str).collect();
     }
+    if asked.cursor.as_ref().is_some_and(|cursor| cursor.partition_index < 0) {
+        let refused = |name: &str| TopicPartitionsTopicResponse {
+            error_code: ErrorCode::InvalidRequest.code(),
+            name: Some(name.to_owned()),
+            ..Default::default()
+        };
+        let topics = asked.topics.iter().map(|topic| refused(&topic.name)).collect();
+        let response = DescribeTopicPartitionsResponse { topics, ..Default::default() };
+        return Ok(respond(shard, request, &response));
+    }
     let from = asked.cursor.as_ref().map(|c| (c.topic_name.as_str(), c.partition_index.max(0)));
     let mut left = asked.response_partition_limit.clamp(1, PARTITIONS_MAX);
     let mut response = DescribeTopicPartitionsResponse::default();

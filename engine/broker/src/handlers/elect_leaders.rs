@@ -1,20 +1,41 @@
 //! ElectLeaders 0-2 (KIP-183, KIP-460): v2 flexible. With one replica its leader is the wanted one.
 
-use crate::dispatch::{Outcome, read, respond};
+use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{
-    ElectLeadersPartitionResult, ElectLeadersRequest, ElectLeadersResponse, ElectLeadersTopicResult,
+    ElectLeadersPartitionResult, ElectLeadersRequest, ElectLeadersResponse, ElectLeadersTopic,
+    ElectLeadersTopicResult,
 };
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+/// Of the preferred leader, and of any that is left.
+const ELECTIONS: [i8; 2] = [0, 1];
+
+pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ElectLeadersRequest>(request)?;
     let image = shard.image();
-    // Asked for every partition, only those are told where something was to be done: none.
-    let topic = |topic: wire::messages::ElectLeadersTopic| {
+    let is_election = request.version == 0 || ELECTIONS.contains(&asked.election_type);
+    let asks_nothing = asked.topic_partitions.as_ref().is_some_and(Vec::is_empty);
+    let mut size = AnswerSize::new(shard);
+    let asked_topics = match asked.topic_partitions {
+        Some(topics) => topics,
+        None if !is_election => Vec::new(),
+        // Asked for every partition, only those are told where something was to be done: of each topic none.
+        None => {
+            let mut all = Vec::new();
+            for topic in image.by_name.values() {
+                size.add(10 + topic.name.len()).await?;
+                all.push(ElectLeadersTopic { topic: topic.name.clone(), partitions: Vec::new() });
+            }
+            all
+        }
+    };
+    let topic = |topic: ElectLeadersTopic| {
         let one = |index: &i32| {
-            let error = if image.has(&topic.topic, *index) {
+            let error = if !is_election {
+                ErrorCode::InvalidRequest
+            } else if image.has(&topic.topic, *index) {
                 ErrorCode::ElectionNotNeeded
             } else {
                 ErrorCode::UnknownTopicOrPartition
@@ -28,7 +49,14 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         let partition_result = topic.partitions.iter().map(one).collect();
         ElectLeadersTopicResult { topic: topic.topic, partition_result }
     };
-    let results = asked.topic_partitions.unwrap_or_default().into_iter().map(topic).collect();
-    let response = ElectLeadersResponse { replica_election_results: results, ..Default::default() };
+    let results = asked_topics.into_iter().map(topic).collect();
+    let error =
+        if is_election || asks_nothing { ErrorCode::None } else { ErrorCode::InvalidRequest };
+    let error_code = error.code();
+    let response = ElectLeadersResponse {
+        error_code,
+        replica_election_results: results,
+        ..Default::default()
+    };
     Ok(respond(shard, request, &response))
 }

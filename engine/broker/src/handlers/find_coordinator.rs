@@ -47,10 +47,6 @@ async fn find(shard: &Rc<Shard>, key: String, key_type: i8) -> Coordinator {
     };
     let home = match key_type {
         KEY_TYPE_GROUP => home_of_group(shard, &key).await,
-        KEY_TYPE_TRANSACTION if key.is_empty() => {
-            let why = "a transactional id is not empty";
-            return refused(key, ErrorCode::InvalidRequest, why);
-        }
         KEY_TYPE_TRANSACTION => home_of::<TransactionCoordinator>(shard, &key).await,
         KEY_TYPE_SHARE => {
             return refused(key, ErrorCode::InvalidRequest, "share groups are not served");

@@ -32,9 +32,30 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     };
     let nothing_set =
         |place: usize| asked.resources[place].configs.iter().all(|c| c.config_operation == DELETE);
-    let responses = change_each(shard, &resources, asked.validate_only, nothing_set, change).await;
+    let well_formed = |place: usize| is_well_formed(&asked.resources[place].configs);
+    let responses =
+        change_each(shard, &resources, asked.validate_only, nothing_set, well_formed, change).await;
     let response = IncrementalAlterConfigsResponse { responses, ..Default::default() };
     Ok(respond(shard, request, &response))
+}
+
+fn is_well_formed(changes: &[IncrementalConfig]) -> Result<(), Refusal> {
+    if let Some(name) = repeated(changes.iter().map(|change| &change.name)).first() {
+        return Err((ErrorCode::InvalidRequest, format!("{name} is named twice")));
+    }
+    let needs_value = |c: &&IncrementalConfig| c.config_operation != DELETE && c.value.is_none();
+    if let Some(change) = changes.iter().find(needs_value) {
+        return Err((ErrorCode::InvalidRequest, format!("{} has no value", change.name)));
+    }
+    for change in changes.iter().filter(|c| matches!(c.config_operation, APPEND | SUBTRACT)) {
+        let name = &change.name;
+        let invalid = |why: String| (ErrorCode::InvalidConfig, why);
+        let setting = topic_settings::setting(name).map_err(invalid)?;
+        if !matches!(setting.kind, Kind::Words(_) | Kind::Replicas) {
+            return Err(invalid(format!("{name} is no list: it can be set or deleted")));
+        }
+    }
+    Ok(())
 }
 
 fn apply_all(
@@ -42,9 +63,6 @@ fn apply_all(
     set: &mut BTreeMap<String, String>,
     config: &Config,
 ) -> Result<(), Refusal> {
-    if let Some(name) = repeated(changes.iter().map(|change| &change.name)).first() {
-        return Err((ErrorCode::InvalidRequest, format!("{name} is named twice")));
-    }
     changes.iter().try_for_each(|change| apply(change, set, config))
 }
 
@@ -64,9 +82,6 @@ fn apply(
     let value = match change.config_operation {
         SET => change.value.clone().unwrap_or_default(),
         operation @ (APPEND | SUBTRACT) => {
-            if !matches!(setting.kind, Kind::Words(_) | Kind::Replicas) {
-                return Err(invalid(format!("{name} is no list: it can be set or deleted")));
-            }
             let before = value_of(setting, set, config).0;
             let asked = change.value.clone().unwrap_or_default();
             let asked: Vec<&str> = asked.split(',').map(str::trim).collect();
@@ -82,7 +97,7 @@ fn apply(
             return Err((ErrorCode::InvalidRequest, why));
         }
     };
-    topic_settings::check(name, Some(&value)).map_err(invalid)?;
+    let value = topic_settings::read(name, &value).map_err(invalid)?;
     set.insert(name.clone(), value);
     Ok(())
 }

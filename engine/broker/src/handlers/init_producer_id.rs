@@ -28,6 +28,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
 }
 
 async fn init(shard: &Rc<Shard>, asked: InitProducerIdRequest) -> Result<Producer, ErrorCode> {
+    if (asked.producer_id == -1) != (asked.producer_epoch == -1) {
+        return Err(ErrorCode::InvalidRequest);
+    }
     let Some(id) = asked.transactional_id else {
         // Nobody else can have the id: there is nothing to bump or fence.
         return Ok(Producer { id: shard.node.producer_ids.take()?, epoch: 0 });

@@ -3,11 +3,20 @@
 use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
+use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse};
 
+/// Types that there can be: topics, brokers, loggers of brokers, client metrics and groups.
+const RESOURCES: [i8; 5] = [RESOURCE_TOPIC, RESOURCE_BROKER, 8, 16, 32];
+
 pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ListConfigResourcesRequest>(request)?;
+    if asked.resource_types.iter().any(|asked| !RESOURCES.contains(asked)) {
+        let error_code = ErrorCode::UnsupportedVersion.code();
+        let response = ListConfigResourcesResponse { error_code, ..Default::default() };
+        return Ok(respond(shard, request, &response));
+    }
     // Version 0 asks only for client metrics, of which there are none.
     let wanted = |resource_type: i8| {
         request.version > 0

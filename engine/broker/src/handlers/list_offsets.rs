@@ -56,6 +56,12 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 continue;
             }
             all_told = false;
+            if asked.timestamp < oldest_sentinel(request.version) {
+                let partition_index = asked.partition_index;
+                let refused = refused(ErrorCode::UnsupportedVersion);
+                partitions.push(ListOffsetsPartitionResponse { partition_index, ..refused });
+                continue;
+            }
             let known =
                 image.by_name.get(&topic.name).and_then(|t| t.partition(asked.partition_index));
             let index = asked.partition_index;
@@ -72,12 +78,23 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             answer.partition_index = index;
             partitions.push(answer);
         }
-        if all_told {
+        // Nor is a topic of which nothing is asked told.
+        if all_told || partitions.is_empty() {
             continue;
         }
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
     Ok(respond(shard, request, &ListOffsetsResponse { topics, ..Default::default() }))
+}
+
+/// The least timestamp that has a meaning in a version.
+fn oldest_sentinel(version: i16) -> i64 {
+    match version {
+        ..7 => EARLIEST,
+        7 => MAX_TIMESTAMP,
+        8 => EARLIEST_LOCAL,
+        _ => LATEST_TIERED,
+    }
 }
 
 fn refused(error: ErrorCode) -> ListOffsetsPartitionResponse {

@@ -1,6 +1,7 @@
 //! ListTransactions 0-2 (KIP-664): v1 by duration (KIP-994), v2 by pattern (KIP-1152).
 
 use crate::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::named::each_once;
 use crate::shard::{Request, Shard};
 use crate::state_log::step_at_all;
 use coordinator::{TransactionCoordinator, TransactionState};
@@ -20,7 +21,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         return Ok(respond(shard, request, &response));
     };
     let mut states = Vec::new();
-    for name in asked.state_filters {
+    for name in each_once(asked.state_filters) {
         match TransactionState::ALL.iter().find(|state| state.name() == name) {
             Some(state) if states.contains(state) => {}
             Some(state) => states.push(*state),

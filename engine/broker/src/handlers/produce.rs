@@ -28,6 +28,8 @@ use wire::{ApiKey, WireError, header};
 const PARTITIONS_PER_PRODUCE_MAX: usize = 100_000;
 /// From here on a partition joins the transaction by being written to (KIP-890).
 const JOINS_SINCE_VERSION: i16 = 12;
+/// From here on a client knows an error that tells it to abort (KIP-890).
+const ABORTABLE_SINCE_VERSION: i16 = 11;
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let began = clock::now();
@@ -230,9 +232,6 @@ impl Appending<'_> {
     ) {
         let (index, is_here) = (index as u32, usize::from(self.token.shard) == self.shard.id());
         let result = match resolve(self.image, &asked) {
-            _ if is_here && !matches!(self.produce.acks, -1..=1) => {
-                Some(ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None))
-            }
             Err(error) if is_here => Some(ProduceResult::refused(error, None)),
             Ok((topic, id)) => match self.shard.owner_of(id) {
                 owner if owner == self.shard.id() => {
@@ -261,6 +260,9 @@ impl Appending<'_> {
     ) -> Option<ProduceResult> {
         let proof = match self.proofs.of(index) {
             Ok(proof) => proof,
+            Err(ErrorCode::InvalidTxnState) if self.request.version >= ABORTABLE_SINCE_VERSION => {
+                return Some(ProduceResult::refused(ErrorCode::TransactionAbortable, None));
+            }
             Err(error) => return Some(ProduceResult::refused(error, None)),
         };
         if self.shard.slot(id).is_none() {

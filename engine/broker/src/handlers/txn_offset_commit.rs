@@ -16,13 +16,32 @@ use wire::messages::{
 };
 
 const JOINS_SINCE: i16 = 5;
+/// From here on a client knows an error that tells it to abort (KIP-890).
+const ABORTABLE_SINCE: i16 = 4;
 
 pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
     let asked = Rc::new(read::<TxnOffsetCommitRequest>(request)?);
+    let image = shard.image();
+    let is_there = |topic: &TxnOffsetCommitTopic| {
+        topic.partitions.iter().any(|p| image.has(&topic.name, p.partition_index))
+    };
+    if !asked.topics.iter().any(is_there) {
+        // Nothing can be kept: nothing joins the transaction.
+        let response = refused(&asked, ErrorCode::UnknownTopicOrPartition);
+        return Ok(respond(shard, request, &response));
+    }
     let joins = request.version >= JOINS_SINCE;
     let version = if joins { ClientVersion::V2 } else { ClientVersion::V1 };
-    let committed = commit(shard, &asked, version).await;
-    let response = committed.unwrap_or_else(|error| refused(&asked, error));
+    let committed = commit(shard, &asked, version, request.version).await;
+    let mut response = committed.unwrap_or_else(|error| refused(&asked, error));
+    // What is not there is told whatever else is wrong.
+    for topic in &mut response.topics {
+        for partition in &mut topic.partitions {
+            if !image.has(&topic.name, partition.partition_index) {
+                partition.error_code = ErrorCode::UnknownTopicOrPartition.code();
+            }
+        }
+    }
     Ok(respond(shard, request, &response))
 }
 
@@ -30,6 +49,7 @@ async fn commit(
     shard: &Rc<Shard>,
     asked: &Rc<TxnOffsetCommitRequest>,
     version: ClientVersion,
+    api_version: i16,
 ) -> Result<TxnOffsetCommitResponse, ErrorCode> {
     if asked.group_id.is_empty() {
         return Err(ErrorCode::InvalidGroupId);
@@ -50,7 +70,13 @@ async fn commit(
     let id = home_of_group(shard, &asked.group_id).await?;
     let target = Target { index: 0, id, producer };
     let proofs = prove(shard, &asked.transactional_id, vec![target], version).await;
-    let proof = proofs.of(0)?;
+    let abortable = |error| match error {
+        ErrorCode::InvalidTxnState if api_version >= ABORTABLE_SINCE => {
+            ErrorCode::TransactionAbortable
+        }
+        other => other,
+    };
+    let proof = proofs.of(0).map_err(abortable)?;
     let for_coordinator = TxnOffsetCommitRequest::clone(asked);
     at_coordinator(shard, &asked.group_id, move |shard, log: Rc<GroupLog>| async move {
         let step = log.run(&shard, |shard, coordinator, now| {
