@@ -10,6 +10,7 @@ mod differential;
 mod edits;
 mod exactly_once;
 mod kafka;
+mod kgo;
 mod many;
 mod mutants;
 mod peers;

@@ -3,8 +3,8 @@
 //! out, is in engine/broker/tests/compat/suites.toml; the list only grows.
 
 use crate::compat::{Broker, install_python};
-use crate::kafka;
 use crate::steps::{self, Done, top, works};
+use crate::{kafka, kgo};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use std::time::Instant;
 const LIST: &str = "engine/broker/tests/compat/suites.toml";
 
 /// The suites, by name.
-pub(crate) const SUITES: [&str; 4] = ["librdkafka", "kafka-python", "rdkafka", "rskafka"];
+pub(crate) const SUITES: [&str; 5] = ["librdkafka", "kafka-python", "rdkafka", "rskafka", "kgo"];
 
 /// What is expected of a suite.
 struct Expected {
@@ -91,6 +91,7 @@ pub(crate) fn run(suite: &str, only: &str) -> Done {
     let _ = std::fs::remove_dir_all(&data);
     let results = match suite {
         "librdkafka" => librdkafka(&expected, &home, &data, only),
+        "kgo" => kgo::run(&expected.package, &expected.version, &home, &data, only),
         "kafka-python" => kafka_python(&expected, &home, &data, only),
         _ => crate_tests(&expected, &home, &data, only),
     };

@@ -99,6 +99,8 @@ impl Kind {
                 }
             }
             Self::Word(words) => one_of(words, value),
+            // None of them.
+            Self::Words(_) if value.is_empty() => Ok(String::new()),
             Self::Words(words) => {
                 let read = value.split(',').map(|word| one_of(words, word.trim()));
                 Ok(read.collect::<Result<Vec<_>, _>>()?.join(","))
