@@ -42,6 +42,14 @@ pub(crate) fn sim(rig: &str, seed: Option<u64>, runs: u64) -> Done {
     steps::run("env", &args.concat())
 }
 
+/// The attacks: bounds of memory, of time beside a smaller attack, and of the longest turn.
+pub(crate) fn attack() -> Done {
+    let tests = ["attacks", "slices", "overload", "bad_input"];
+    let tests = tests.iter().flat_map(|test| ["--test", test]);
+    let cargo = ["test", "--release", "--quiet", "-p", "broker"].into_iter().chain(tests);
+    steps::run("cargo", &cargo.chain(["--", "--nocapture", "--test-threads=1"]).collect::<Vec<_>>())
+}
+
 /// A long run of one of the broker's rigs.
 pub(crate) fn rig(file: &str, test: &str, name: &str, budget: u64, seed: u64) -> Done {
     let (budget, seed) = (format!("{name}={budget}"), format!("WEIR_SEED={seed}"));

@@ -67,6 +67,8 @@ enum Verb {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// Every attack that is a test, on the program as it is released: what each did, and the longest wait beside it
+    Attack,
     /// A simulated rig with one seed, or with many
     Sim {
         /// Which: storage on a failing disk, consumer groups, transactions, or compaction
@@ -177,6 +179,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Compat { suite: None, .. } => compat::run(),
         Verb::Compat { suite: Some(suite), only } => suites::run(&suite, &only),
+        Verb::Attack => check::attack(),
         Verb::Differential { seed, runs, only } => differential::run(seed, runs, &only),
         Verb::Sim { rig, seed, runs } => check::sim(&rig, seed, runs),
         Verb::Kill { cycles, seed } => check::rig("storage", "kill_9", "WEIR_KILLS", cycles, seed),

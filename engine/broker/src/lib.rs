@@ -6,6 +6,7 @@
 mod admin;
 mod authorized;
 mod batch_check;
+mod broker_settings;
 pub mod cli;
 mod compaction;
 pub mod config;

@@ -316,6 +316,7 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
     let node = Node {
         host,
         port: if port == 0 { address.port() } else { port },
+        listens_on: address.port(),
         cluster_id: dirs[0].superblock().cluster_id.to_string(),
         epoch: dirs[0].leader_epoch(),
         producer_ids: ProducerIds::new(dirs[0].leader_epoch()),

@@ -119,6 +119,8 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// The port listened on, whatever clients are told.
+    pub(crate) listens_on: u16,
     pub(crate) cluster_id: String,
     pub(crate) epoch: model::LeaderEpoch,
     pub(crate) producer_ids: ProducerIds,

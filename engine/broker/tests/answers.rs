@@ -388,3 +388,46 @@ fn a_cluster_without_security_says_so_to_every_tool() {
     let response: SaslHandshakeResponse = client.ask(&sasl, 1);
     assert_eq!(response.error_code, ILLEGAL_SASL_STATE);
 }
+
+#[test]
+fn the_broker_tells_its_settings_with_their_types_and_addresses() {
+    let broker = Broker::start(&["--num.partitions", "3"]);
+    let mut client = broker.client();
+    let mut describe = |name: &str| {
+        let resource = DescribeConfigsResource {
+            resource_type: 4,
+            resource_name: name.to_owned(),
+            ..Default::default()
+        };
+        let request = DescribeConfigsRequest {
+            resources: vec![resource],
+            include_synonyms: true,
+            ..Default::default()
+        };
+        let mut response: DescribeConfigsResponse = client.ask(&request, 4);
+        response.results.remove(0)
+    };
+    let told = describe("1");
+    let of = |name: &str| told.configs.iter().find(|entry| entry.name == name).unwrap();
+    let address = format!("PLAINTEXT://{}", broker.address);
+    for (name, config_type, value) in [
+        ("num.partitions", 3, "3"),
+        ("auto.create.topics.enable", 1, "true"),
+        ("log.retention.ms", 5, "604800000"),
+        ("log.cleanup.policy", 7, "delete"),
+        ("default.replication.factor", 3, "1"),
+        ("offsets.topic.replication.factor", 4, "1"),
+        ("broker.id", 3, "1"),
+        ("listeners", 2, &address),
+        ("advertised.listeners", 2, &address),
+    ] {
+        assert_eq!((of(name).config_type, of(name).value.as_deref()), (config_type, Some(value)));
+        assert!(of(name).read_only, "{name}");
+    }
+    let synonyms = &of("num.partitions").synonyms;
+    assert_eq!((synonyms[0].source, synonyms[0].value.as_deref()), (4, Some("3")));
+    assert_eq!((synonyms[1].source, synonyms[1].value.as_deref()), (5, Some("1")));
+    // All brokers together: what was set at run time.
+    assert_eq!((describe("").error_code, describe("").configs.len()), (0, 0));
+    assert_eq!(describe("2").error_code, 42);
+}

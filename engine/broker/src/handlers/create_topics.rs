@@ -135,18 +135,17 @@ fn check_settings(
     topic: &CreatableTopic,
 ) -> Result<BTreeMap<String, String>, topics::Refusal> {
     let mut settings = BTreeMap::new();
-    for config in &topic.configs {
-        let invalid = |why| (ErrorCode::InvalidConfig, why);
-        topic_settings::setting(&config.name).map_err(invalid)?;
-        let Some(value) = &config.value else {
-            return Err(invalid(format!("{} has no value", config.name)));
-        };
-        let value = topic_settings::read(&config.name, value).map_err(invalid)?;
-        // Of what is named twice the last counts.
-        settings.insert(config.name.clone(), value);
+    // Of what is named twice the last counts.
+    let last: BTreeMap<&String, &Option<String>> =
+        topic.configs.iter().map(|config| (&config.name, &config.value)).collect();
+    let invalid = |why| (ErrorCode::InvalidConfig, why);
+    for (name, value) in last {
+        topic_settings::setting(name).map_err(invalid)?;
+        let value = value.as_ref().ok_or_else(|| invalid(format!("{name} has no value")))?;
+        let value = topic_settings::read(name, value).map_err(invalid)?;
+        settings.insert(name.clone(), value);
     }
-    topic_settings::check_together(&settings, &shard.node.config)
-        .map_err(|why| (ErrorCode::InvalidConfig, why))?;
+    topic_settings::check_together(&settings, &shard.node.config).map_err(invalid)?;
     Ok(settings)
 }
 

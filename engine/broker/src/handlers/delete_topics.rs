@@ -56,7 +56,10 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let mut result = DeletableTopicResult { name, topic_id: id, ..Default::default() };
         let deleted = match found {
             Ok(topic) => {
-                (result.name, result.topic_id) = (Some(topic.name.clone()), topic.id);
+                // Of one that is named twice it is told how it was named.
+                if !is_twice {
+                    (result.name, result.topic_id) = (Some(topic.name.clone()), topic.id);
+                }
                 if is_twice {
                     invalid("the request names this topic twice")
                 } else if topic.is_internal() {

@@ -1,13 +1,11 @@
 //! DescribeConfigs 1-4: v3 documentation and types, v4 flexible.
 
-use crate::config::SETTINGS;
+use crate::broker_settings;
 use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::named::each_once;
 use crate::shard::{Request, Shard};
-use crate::topic_settings::{
-    SOURCE_DEFAULT, SOURCE_STATIC_BROKER, TOPIC_SETTINGS, value_of, values_of,
-};
+use crate::topic_settings::{TOPIC_SETTINGS, value_of, values_of};
 use model::{ErrorCode, ids};
 use std::collections::BTreeMap;
 use wire::WireError;
@@ -121,17 +119,9 @@ fn broker(shard: &Shard, name: &str, shown: Shown) -> Described {
     if !name.is_empty() && name != config.node_id.to_string() {
         return Err((ErrorCode::InvalidRequest, "this broker has another id"));
     }
-    let entry = |setting: &crate::config::Setting| {
-        let (value, is_set) = config.value_of(setting);
-        DescribeConfigsEntry {
-            name: setting.name.to_owned(),
-            value: Some(value),
-            read_only: true,
-            config_source: if is_set { SOURCE_STATIC_BROKER } else { SOURCE_DEFAULT },
-            config_type: 2,
-            documentation: shown.documentation.then(|| setting.about.to_owned()),
-            ..Default::default()
-        }
-    };
-    Ok(SETTINGS.iter().map(entry).collect())
+    if name.is_empty() {
+        // What was set for all brokers at run time: nothing can be.
+        return Ok(Vec::new());
+    }
+    Ok(broker_settings::all(&shard.node, shown.documentation, shown.synonyms))
 }

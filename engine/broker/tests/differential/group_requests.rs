@@ -135,8 +135,9 @@ impl Generator {
         protocols.truncate(self.pick(&[2, 2, 2, 2, 0]));
         let request = JoinGroupRequest {
             group_id: self.group(),
-            session_timeout_ms: self.pick(&[30_000, 30_000, 30_000, 100, 3_000_000, -1]),
-            rebalance_timeout_ms: 300_000,
+            session_timeout_ms: self.pick(&[1_800_000, 1_800_000, 1_800_000, 100, 3_000_000, -1]),
+            // A rebalance waits so long for those who joined before and say nothing.
+            rebalance_timeout_ms: 5_000,
             member_id: self.pick(&["", "", "own", "own", "stranger"]).to_owned(),
             group_instance_id: None,
             protocol_type: self

@@ -73,6 +73,21 @@ const SETTINGS: [(&str, &[&str]); 24] = [
     ("no.such.setting", &["1"]),
 ];
 
+const BROKER_SETTINGS: [&str; 12] = [
+    "num.partitions",
+    "auto.create.topics.enable",
+    "log.retention.ms",
+    "log.cleanup.policy",
+    "message.max.bytes",
+    "broker.id",
+    "default.replication.factor",
+    "delete.topic.enable",
+    "offsets.topic.replication.factor",
+    "log.cleaner.min.cleanable.ratio",
+    "process.roles",
+    "log.retention.minutes",
+];
+
 fn placeholder(name: &str) -> TopicId {
     let mut id = [0xee; 16];
     for (place, byte) in name.bytes().take(15).enumerate() {
@@ -377,6 +392,18 @@ impl Generator {
     }
 
     pub(crate) fn describe_configs(&mut self) -> Asked {
+        if self.one_in(8) {
+            // Of a broker: what types they are, whatever they are set to.
+            let names = BROKER_SETTINGS.map(str::to_owned).to_vec();
+            let resource = DescribeConfigsResource {
+                resource_type: 4,
+                resource_name: self.pick(&["1", "1", "1", "2", "x", ""]).to_owned(),
+                configuration_keys: self.one_in(2).then_some(names),
+            };
+            let request =
+                DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+            return self.plain::<_, DescribeConfigsResponse>(request, false);
+        }
         let resources = self.some(2, |g| {
             let resource_name = g.topic();
             let names = SETTINGS.map(|(name, _)| name);
