@@ -375,3 +375,23 @@ impl<T: Field> Field for Option<Vec<T>> {
         Some(Vec::sample(random, version))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_no_longer_than_every_version_can_write_it() {
+        let read = |bytes: usize| {
+            let text = "s".repeat(bytes);
+            let mut out = Vec::new();
+            put_unsigned(&mut out, bytes as u64 + 1);
+            out.extend_from_slice(text.as_bytes());
+            Reader::new(&out).string(true).map(|read| read.map(str::len))
+        };
+        assert_eq!(read(32_767), Ok(Some(32_767)));
+        for bytes in [32_768, 65_535, 65_536, 70_000] {
+            assert_eq!(read(bytes), Err(WireError::Count), "{bytes}");
+        }
+    }
+}
