@@ -324,8 +324,9 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "134217728",
         kind: "BYTES",
-        about: "Answers that clients have not taken yet, over all shards; as it is used up, fetches are \
-                answered with less at a time",
+        about: "Answers to fetches that clients have not taken yet, over all shards; as it is used up, fetches are \
+                answered with less at a time. As much again for all other answers: beyond it large ones wait, and \
+                connections that do not read theirs are closed",
     },
     Setting {
         name: "weir.clamp.replication.factor",

@@ -56,15 +56,21 @@ struct Pipeline<F> {
     spare: RefCell<Vec<Pin<Box<Option<F>>>>>,
     changed: Notify,
     read_ended: Cell<bool>,
-    /// Bytes of answers that are made and not sent.
+    /// Bytes of answers to fetches that are made and not sent.
+    unsent_fetched: HeldAnswer,
+    /// The same of all other answers.
     unsent: HeldAnswer,
     /// Fetches begun whose answers are not sent. One at a time: what many would read at once nobody may
     /// ever take.
     fetches: Cell<usize>,
-    /// An answer was sent since it was last asked.
-    has_sent: Cell<bool>,
     /// The same of joins and syncs of groups, which wait for other members.
     joins: Cell<usize>,
+    /// The same of all others but produces. Another one begins beside them only while nothing large is made.
+    others: Cell<usize>,
+    /// Answers are on their way. A client that does not read them keeps them there.
+    is_sending: Cell<bool>,
+    /// An answer was sent since it was last asked.
+    has_sent: Cell<bool>,
 }
 
 /// Serves a connection until either side ends it.
@@ -82,10 +88,13 @@ async fn serve_with<F: Future<Output = Outcome>>(
         spare: RefCell::default(),
         changed: Notify::default(),
         read_ended: Cell::new(false),
-        unsent: shard.answer_memory.hold(),
+        unsent_fetched: shard.answer_memory.hold(),
+        unsent: shard.other_answer_memory.hold(),
         fetches: Cell::new(0),
         joins: Cell::new(0),
+        others: Cell::new(0),
         has_sent: Cell::new(false),
+        is_sending: Cell::new(false),
     };
     let mut buffer = ReceiveBuffer::new(&mut shard.receive_pool.borrow_mut());
     let ended = {
@@ -93,13 +102,20 @@ async fn serve_with<F: Future<Output = Outcome>>(
         let mut respond = pin!(respond(&shard, &socket, &pipeline));
         // Neither side is cancelled by the other: when one ends the socket is shut down, which
         // completes what the other has in flight.
-        poll_fn(|cx| match (read.as_mut().poll(cx), respond.as_mut().poll(cx)) {
-            (Poll::Ready(result), _) => Poll::Ready(result),
-            (_, Poll::Ready(result)) => Poll::Ready(result),
-            _ => Poll::Pending,
+        poll_fn(|cx| {
+            let polled = match (read.as_mut().poll(cx), respond.as_mut().poll(cx)) {
+                (Poll::Ready(result), _) => Poll::Ready(result),
+                (_, Poll::Ready(result)) => Poll::Ready(result),
+                _ => Poll::Pending,
+            };
+            if pipeline.is_sending.get() || shard.places_are_taken() {
+                pipeline.go_on(cx);
+            }
+            polled
         })
         .await
     };
+    pipeline.until_appended().await;
     buffer.retire(&mut shard.receive_pool.borrow_mut());
     if let Err(why) = ended {
         let peer = socket.peer_address().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
@@ -129,9 +145,10 @@ async fn read<F: Future<Output = Outcome>>(
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
             let (key, mut request) = parse(payload, peer)?;
-            if pipeline.is_full(key, total) {
+            if pipeline.is_full(shard, key, total) {
                 let until = large.as_ref().map(|_| clock::now() + LARGE_STALLS_MAX);
-                let room = pipeline.changed.until(|| (!pipeline.is_full(key, total)).then_some(()));
+                let room =
+                    pipeline.changed.until(|| (!pipeline.is_full(shard, key, total)).then_some(()));
                 if timer::before(until, room).await.is_none() {
                     let seconds = LARGE_STALLS_MAX.as_secs();
                     return Err(format!(
@@ -211,7 +228,7 @@ async fn read<F: Future<Output = Outcome>>(
                     clock::now() >= idle_until
                 };
                 let is_answering =
-                    !pipeline.waiting.borrow().is_empty() || pipeline.unsent.bytes() > 0;
+                    !pipeline.waiting.borrow().is_empty() || pipeline.unsent_bytes() > 0;
                 // What was sent meanwhile counts as well.
                 if pipeline.has_sent.replace(false) || is_answering {
                     silent_since = None;
@@ -296,7 +313,7 @@ async fn begin<F: Future<Output = Outcome>>(
     let mut in_flight =
         InFlight { future: place, outcome: None, bytes: 0, key, request: Some(held) };
     poll_fn(|cx| {
-        in_flight.poll(&pipeline.unsent, cx);
+        in_flight.poll(pipeline, cx);
         Poll::Ready(())
     })
     .await;
@@ -312,9 +329,41 @@ async fn begin<F: Future<Output = Outcome>>(
     pipeline.changed.notify();
 }
 
+impl<F: Future<Output = Outcome>> Pipeline<F> {
+    /// Goes on with every request, also behind an answer that its client does not read: it may hold memory or a place
+    /// that others of the shard wait for, or be the next to get one.
+    fn go_on(&self, cx: &mut std::task::Context<'_>) {
+        for in_flight in &mut *self.waiting.borrow_mut() {
+            in_flight.poll(self, cx);
+        }
+    }
+
+    /// Goes on with produces alone, until what they sent is appended: whoever sends without waiting for answers may have
+    /// gone by then, and their bytes stay counted as long as they are here.
+    async fn until_appended(&self) {
+        poll_fn(|cx| {
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.retain_mut(|in_flight| {
+                in_flight.key == ApiKey::Produce && !in_flight.poll(self, cx)
+            });
+            if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
 impl<F> Pipeline<F> {
+    /// What answers of this kind that are not sent are counted in.
+    fn unsent_of(&self, key: ApiKey) -> &HeldAnswer {
+        if key == ApiKey::Fetch { &self.unsent_fetched } else { &self.unsent }
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.unsent_fetched.bytes() + self.unsent.bytes()
+    }
+
     /// Whether a request of this kind must wait until answers before it are sent.
-    fn is_full(&self, key: ApiKey, bytes: usize) -> bool {
+    fn is_full(&self, shard: &Shard, key: ApiKey, bytes: usize) -> bool {
         // Behind what waits as long as its client likes nothing begins that would hold memory as long.
         let is_waiting = self.fetches.get() + self.joins.get() > 0;
         let holds_memory = key == ApiKey::Produce || bytes > SMALL_BYTES_MAX;
@@ -322,17 +371,25 @@ impl<F> Pipeline<F> {
             return true;
         }
         self.waiting.borrow().len() >= IN_FLIGHT_MAX
-            || self.unsent.bytes() >= UNSENT_BYTES_MAX
-            || self.counter(key).is_some_and(|begun| begun.get() > 0)
+            || self.unsent_bytes() >= UNSENT_BYTES_MAX
+            || self.has_its_one(key, shard)
     }
 
-    /// Of requests of a kind of which a connection has one at a time.
+    /// Of requests of a kind that are counted.
     fn counter(&self, key: ApiKey) -> Option<&Cell<usize>> {
         match key {
             ApiKey::Fetch => Some(&self.fetches),
             ApiKey::JoinGroup | ApiKey::SyncGroup => Some(&self.joins),
-            _ => None,
+            ApiKey::Produce => None,
+            _ => Some(&self.others),
         }
+    }
+
+    /// Whether a connection has a request of this kind already, and is to have one at a time.
+    fn has_its_one(&self, key: ApiKey, shard: &Shard) -> bool {
+        let Some(counter) = self.counter(key) else { return false };
+        let one_at_a_time = !std::ptr::eq(counter, &self.others) || shard.places_are_taken();
+        counter.get() > 0 && one_at_a_time
     }
 
     fn count(&self, key: ApiKey, by: isize) {
@@ -354,7 +411,7 @@ impl Outcome {
 
 impl<F: Future<Output = Outcome>> InFlight<F> {
     /// True once it is done; its answer is then among the unsent.
-    fn poll(&mut self, unsent: &HeldAnswer, cx: &mut std::task::Context<'_>) -> bool {
+    fn poll(&mut self, pipeline: &Pipeline<F>, cx: &mut std::task::Context<'_>) -> bool {
         if self.outcome.is_none()
             && let Some(future) = self.future.as_mut().as_pin_mut()
             && let Poll::Ready(outcome) = future.poll(cx)
@@ -362,6 +419,7 @@ impl<F: Future<Output = Outcome>> InFlight<F> {
             self.future.as_mut().set(None);
             self.request = None;
             self.bytes = outcome.bytes();
+            let unsent = pipeline.unsent_of(self.key);
             unsent.set(unsent.bytes() + self.bytes);
             self.outcome = Some(outcome);
         }
@@ -375,28 +433,27 @@ async fn respond<F: Future<Output = Outcome>>(
     pipeline: &Pipeline<F>,
 ) -> Result<(), String> {
     let mut pieces: Vec<SharedBytes> = Vec::new();
-    let mut answered: Vec<ApiKey> = Vec::new();
+    let mut answered: Vec<(ApiKey, usize)> = Vec::new();
     loop {
         // Wait for the oldest request, then take along whatever else is done behind it.
         let there = || !pipeline.waiting.borrow().is_empty();
         pipeline.changed.until(|| there().then_some(())).await;
         poll_fn(|cx| {
             let mut waiting = pipeline.waiting.borrow_mut();
-            let done = waiting.front_mut().is_none_or(|oldest| oldest.poll(&pipeline.unsent, cx));
+            let done = waiting.front_mut().is_none_or(|oldest| oldest.poll(pipeline, cx));
             if done { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let (mut close, mut bytes) = (None, 0);
+        let mut close = None;
         poll_fn(|cx| {
             let mut waiting = pipeline.waiting.borrow_mut();
             while pieces.len() < SEND_PIECES_MAX
                 && close.is_none()
-                && waiting.front_mut().is_some_and(|oldest| oldest.poll(&pipeline.unsent, cx))
+                && waiting.front_mut().is_some_and(|oldest| oldest.poll(pipeline, cx))
             {
                 let done = waiting.pop_front().expect("looked at above");
                 pipeline.spare.borrow_mut().push(done.future);
-                bytes += done.bytes;
-                answered.push(done.key);
+                answered.push((done.key, done.bytes));
                 match done.outcome.expect("polled to its end") {
                     Outcome::Respond(mut response) => {
                         pieces.append(&mut response);
@@ -412,14 +469,20 @@ async fn respond<F: Future<Output = Outcome>>(
         pipeline.changed.notify();
         if !pieces.is_empty() {
             let began = clock::now();
-            if socket.send(&mut pieces).await.is_err() {
+            pipeline.is_sending.set(true);
+            let sent = socket.send(&mut pieces).await;
+            pipeline.is_sending.set(false);
+            if sent.is_err() {
                 return Ok(());
             }
             pipeline.has_sent.set(true);
             shard.stages().ended(Stage::Send, began);
         }
-        pipeline.unsent.set(pipeline.unsent.bytes() - bytes);
-        answered.drain(..).for_each(|key| pipeline.count(key, -1));
+        for (key, bytes) in answered.drain(..) {
+            let unsent = pipeline.unsent_of(key);
+            unsent.set(unsent.bytes() - bytes);
+            pipeline.count(key, -1);
+        }
         pipeline.changed.notify();
         if let Some(why) = close {
             return Err(why);

@@ -120,7 +120,7 @@ pub(crate) struct AnswerSize {
 impl AnswerSize {
     pub(crate) fn new(shard: &Shard) -> Self {
         Self {
-            held: shard.answer_memory.hold(),
+            held: shard.other_answer_memory.hold(),
             lane: Rc::clone(&shard.large_answers),
             place: None,
             slice: Slice::begin(),

@@ -88,6 +88,8 @@ const LARGE_LOOKS_EACH: Duration = Duration::from_millis(20);
 pub(crate) struct AnswerMemory {
     bytes_max: usize,
     held: Cell<usize>,
+    /// A large answer had to wait for it since it was last asked.
+    was_short: Cell<bool>,
 }
 
 /// Bytes of one answer, or of a connection's; given back when dropped.
@@ -98,7 +100,7 @@ pub(crate) struct HeldAnswer {
 
 impl AnswerMemory {
     pub(crate) fn new(bytes_max: usize) -> Rc<Self> {
-        Rc::new(Self { bytes_max, held: Cell::default() })
+        Rc::new(Self { bytes_max, held: Cell::default(), was_short: Cell::default() })
     }
 
     /// What may be read now for an answer of which `wanted` bytes are asked for: half of what is left.
@@ -109,9 +111,9 @@ impl AnswerMemory {
         granted
     }
 
-    /// Whether clients have left so much unread that no large answer is made any more.
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.held.get() >= self.bytes_max
+    /// Whether a large answer had to wait since this was last asked: clients have left so much unread.
+    pub(crate) fn take_was_short(&self) -> bool {
+        self.was_short.replace(false)
     }
 
     /// A holder of nothing yet.
@@ -128,7 +130,8 @@ impl HeldAnswer {
     /// Waits until answers that nobody has taken yet leave room for a large one. False: it took too long.
     pub(crate) async fn room(&self) -> bool {
         let until = clock::now() + LARGE_WAITS_MAX;
-        while self.memory.is_exhausted() {
+        while self.memory.held.get() >= self.memory.bytes_max {
+            self.memory.was_short.set(true);
             if clock::now() >= until {
                 return false;
             }

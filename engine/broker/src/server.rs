@@ -350,7 +350,7 @@ const SILENT: Duration = Duration::from_secs(1);
 /// on a disk that stalls now and then had twice the page faults.)
 const TRIM_TURNS: u64 = 10;
 /// Who has not read an answer for so many times `SILENT` is let go when memory for answers is short.
-const UNREAD_TURNS: u64 = 20;
+const UNREAD_TURNS: u64 = 5;
 
 impl Peer {
     /// Whether the same answer has been on its way for long; to be asked once in `SILENT`.
@@ -386,13 +386,13 @@ impl Acceptor {
             if turn.is_multiple_of(TRIM_TURNS) {
                 shard.receive_pool.borrow_mut().trim();
             }
-            let is_exhausted = shard.answer_memory.is_exhausted();
+            let is_short = shard.other_answer_memory.take_was_short();
             for peer in self.peers.borrow().values() {
                 let receives = peer.socket.receives();
                 if peer.receives.replace(receives) == receives {
                     peer.socket.interrupt();
                 }
-                if peer.does_not_read() && is_exhausted {
+                if peer.does_not_read() && is_short {
                     let address = peer.socket.peer_address();
                     warning_of!(
                         address,

@@ -210,7 +210,9 @@ pub(crate) struct Shard {
     spare_shares: RefCell<Vec<Box<FetchShare>>>,
     pub(crate) parked_fetches: ParkedFetches,
     pub(crate) request_memory: RequestMemory,
+    /// Of answers to fetches, and of all others: heavy reading keeps nobody from large metadata.
     pub(crate) answer_memory: Rc<AnswerMemory>,
+    pub(crate) other_answer_memory: Rc<AnswerMemory>,
     /// Places for those that make large answers, and for large requests other than produces and fetches.
     pub(crate) large_answers: Rc<Budget>,
     groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
@@ -264,6 +266,7 @@ impl Shard {
             parked_fetches: ParkedFetches::default(),
             request_memory: RequestMemory::new(node.config.queued_request_bytes_max / shards),
             answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
+            other_answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
             large_answers: Budget::new(LARGE_ANSWERS_AT_A_TIME),
             groups: RefCell::default(),
             transactions: RefCell::default(),
@@ -666,6 +669,11 @@ impl Shard {
                 Message::Call(call) => call(&self),
             }
         }
+    }
+
+    /// Whether requests have places of which there are only a few, or wait for them.
+    pub(crate) fn places_are_taken(&self) -> bool {
+        self.unpacked.is_used() || self.large_answers.is_used()
     }
 
     /// Memory to change the batches of a request in.

@@ -516,3 +516,88 @@ fn while_partitions_are_made_and_deleted_by_the_thousand_others_are_answered() {
         assert!(response.responses.iter().all(|result| result.error_code == 0));
     });
 }
+
+/// So many requests for the metadata of everything, of which no answer is read.
+fn ask_and_do_not_read(broker: &Broker, requests: usize) -> Client {
+    let mut client = broker.client();
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    for _ in 0..requests {
+        let frame = client.frame(ApiKey::Metadata, 8, |out| all.encode(out, 8));
+        client.send(&frame);
+    }
+    client
+}
+
+#[test]
+fn who_does_not_read_keeps_no_place_from_those_who_do() {
+    let args = ["--weir.shards", "1", "--weir.queued.max.answer.bytes", "8388608"];
+    let broker = Broker::start(&args);
+    let mut client = broker.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    for topic in ["a", "b", "c", "d"] {
+        client.create(topic, 5_000);
+    }
+    let before = resident(&broker);
+    let silent: Vec<Client> = (0..16).map(|_| ask_and_do_not_read(&broker, 30)).collect();
+    std::thread::sleep(Duration::from_secs(1));
+    // Beside them, at first perhaps once they are closed.
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    for _ in 0..3 {
+        let response: MetadataResponse = client.ask(&all, 8);
+        assert_eq!(response.topics.len(), 4);
+    }
+    let grown = resident(&broker) - before;
+    println!("{} clients that do not read: {} MB", silent.len(), grown / MB);
+    assert!(grown < 60 * MB, "{} MB", grown / MB);
+    is_answered(&broker);
+}
+
+#[test]
+fn what_stands_behind_answers_that_nobody_reads_keeps_no_memory_from_others() {
+    let broker = Broker::start(&["--weir.shards", "1", "--queued.max.request.bytes", "8388608"]);
+    let mut client = broker.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    client.create("t", 1);
+    client.create("large", 10_000);
+    let bytes = batch(10, 90_000);
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        let mut client = broker.client();
+        // As much as the sockets take: an answer on its way, and a produce behind it.
+        client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        for _ in 0..40 {
+            let mut frames = client.frame(ApiKey::Metadata, 8, |out| all.encode(out, 8));
+            frames.extend(client.produce_frame("t", -1, &[(0, &bytes)]));
+            if client.stream.write_all(&frames).is_err() {
+                break;
+            }
+        }
+        silent.push(client);
+    }
+    for _ in 0..5 {
+        assert_eq!(client.produce("t", -1, &bytes).map(|(error, _)| error), Some(0));
+    }
+    is_answered(&broker);
+}
+
+#[test]
+fn what_stands_behind_a_fetch_that_waits_keeps_no_place_from_others() {
+    let broker = Broker::start(&["--weir.shards", "1"]);
+    let mut client = broker.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    client.create("t", 1);
+    client.create("large", 10_000);
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    let waiting = [(); 4].map(|()| {
+        let mut client = broker.client();
+        let mut frames = long_fetch(&mut client, 1, 300_000);
+        frames.extend(client.frame(ApiKey::Metadata, 8, |out| all.encode(out, 8)));
+        client.send(&frames);
+        client
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let response: MetadataResponse = client.ask(&all, 8);
+    assert_eq!(response.topics.len(), 2);
+    drop(waiting);
+}

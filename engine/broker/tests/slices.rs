@@ -271,3 +271,36 @@ fn what_comes_behind_slow_work_of_its_connection_stays_behind_it() {
         assert_eq!(results, expected);
     }
 }
+
+#[test]
+fn what_was_sent_without_waiting_is_stored_although_its_client_has_gone() {
+    let broker = Broker::start(&["--weir.shards", "2", "--message.max.bytes", "20000000"]);
+    let mut client = broker.client();
+    create(&mut client, "packed", 4, &[("compression.type", "gzip")]);
+    let batch = many_records(Compression::Zstd, 150_000);
+    let mut leaving = broker.client();
+    for _ in 0..3 {
+        let batches: Vec<(i32, &[u8])> = (0..4).map(|p| (p, &batch[..])).collect();
+        let frame = leaving.produce_frame("packed", 0, &batches);
+        leaving.send(&frame);
+    }
+    drop(leaving);
+    let partition = |partition_index| ListOffsetsPartition {
+        partition_index,
+        timestamp: -1,
+        current_leader_epoch: -1,
+    };
+    let topic =
+        ListOffsetsTopic { name: "packed".to_owned(), partitions: (0..4).map(partition).collect() };
+    let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let response: ListOffsetsResponse = client.ask(&request, 5);
+        let ends: Vec<i64> = response.topics[0].partitions.iter().map(|p| p.offset).collect();
+        if ends == [450_000; 4] {
+            break;
+        }
+        assert!(Instant::now() < until, "only {ends:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

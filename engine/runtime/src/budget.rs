@@ -107,6 +107,12 @@ impl Budget {
         self.held.get()
     }
 
+    /// Whether anyone holds of it or is to be given of it.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.held.get() > 0 || self.has_waiters()
+    }
+
     fn wake_next(&self) {
         let mut waiting = self.waiting.borrow_mut();
         if let Some(waker) = waiting.front_mut().and_then(|first| first.waker.take()) {
