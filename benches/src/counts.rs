@@ -32,8 +32,10 @@ fn main() {
     let config = broker::config::Config::from_pairs(pairs).expect("good settings");
     let (sender, receiver) = channel();
     let serving = runtime::thread::spawn("broker", None, move || {
-        broker::server::run(config, |address, _| sender.send(address).expect("someone waits"))
-            .expect("it starts");
+        broker::server::run(config, |addresses, _| {
+            sender.send(addresses[0]).expect("someone waits")
+        })
+        .expect("it starts");
     });
     let address = receiver.recv().expect("it starts");
     let stream = TcpStream::connect(address).expect("it listens");

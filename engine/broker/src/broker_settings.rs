@@ -2,7 +2,8 @@
 //! say how this broker is, whatever anybody sets.
 
 use crate::config::{SETTINGS, Setting};
-use crate::shard::Node;
+use crate::listeners::Endpoint;
+use crate::shard::{Node, ServedListener};
 use crate::topic_settings::{SOURCE_DEFAULT, SOURCE_STATIC_BROKER};
 use wire::messages::{DescribeConfigsEntry, DescribeConfigsSynonym};
 
@@ -30,13 +31,12 @@ const INTS: [&str; 11] = [
 ];
 
 /// What is asked for of every Kafka broker and cannot be set here: name, type, value.
-const FIXED: [(&str, i8, Option<&str>); 24] = [
+const FIXED: [(&str, i8, Option<&str>); 23] = [
     ("authorizer.class.name", STRING, Some("")),
     ("controlled.shutdown.enable", BOOLEAN, Some("true")),
     ("default.replication.factor", INT, Some("1")),
     ("delete.topic.enable", BOOLEAN, Some("true")),
     ("inter.broker.listener.name", STRING, None),
-    ("listener.security.protocol.map", STRING, Some("PLAINTEXT:PLAINTEXT")),
     ("log.cleaner.delete.retention.ms", LONG, Some("86400000")),
     ("log.cleaner.enable", BOOLEAN, Some("true")),
     ("log.cleaner.max.compaction.lag.ms", LONG, Some("9223372036854775807")),
@@ -70,12 +70,11 @@ fn type_of(setting: &Setting) -> i8 {
     }
 }
 
-/// A listener's address as Kafka writes it.
-fn listener(host: &str, port: u16) -> String {
-    match host.contains(':') {
-        true => format!("PLAINTEXT://[{host}]:{port}"),
-        false => format!("PLAINTEXT://{host}:{port}"),
-    }
+/// Addresses of listeners as Kafka writes them.
+fn endpoints(listeners: &[ServedListener], of: impl Fn(&ServedListener) -> &Endpoint) -> String {
+    let each: Vec<String> =
+        listeners.iter().map(|listener| format!("{}://{}", listener.name, of(listener))).collect();
+    each.join(",")
 }
 
 /// Every setting, in the order of their names.
@@ -83,8 +82,8 @@ pub(crate) fn all(node: &Node, documentation: bool, synonyms: bool) -> Vec<Descr
     let of = |setting: &Setting| {
         let (value, is_set) = node.config.value_of(setting);
         let value = match setting.name {
-            "listeners" => listener(&node.config.listen.ip().to_string(), node.listens_on),
-            "advertised.listeners" => listener(&node.host, node.port),
+            "listeners" => endpoints(&node.listeners, |listener| &listener.at),
+            "advertised.listeners" => endpoints(&node.listeners, |listener| &listener.advertised),
             _ => value,
         };
         let synonym = |value: &str, source| DescribeConfigsSynonym {
@@ -140,8 +139,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_ip_version_6_is_in_brackets() {
-        assert_eq!(listener("::1", 9092), "PLAINTEXT://[::1]:9092");
-        assert_eq!(listener("db.example", 9), "PLAINTEXT://db.example:9");
+    fn listeners_are_told_as_kafka_writes_them() {
+        let served = |name: &str, host: &str, port| ServedListener {
+            name: name.to_owned(),
+            at: Endpoint { host: host.to_owned(), port },
+            advertised: Endpoint { host: "db.example".to_owned(), port },
+        };
+        let listeners = [served("PLAINTEXT", "::1", 9092), served("EXTERNAL", "", 9)];
+        let at = endpoints(&listeners, |listener| &listener.at);
+        assert_eq!(at, "PLAINTEXT://[::1]:9092,EXTERNAL://:9");
+        let told = endpoints(&listeners, |listener| &listener.advertised);
+        assert_eq!(told, "PLAINTEXT://db.example:9092,EXTERNAL://db.example:9");
     }
 }

@@ -1,13 +1,13 @@
 //! The command line of `weir`.
 
 use crate::config::{Config, SETTINGS, pairs_of_toml};
-use crate::{admin, logging, server, tools};
+use crate::{admin, logging, properties, server, tools};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::Shell;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use storage::repair::GivenUp;
 
@@ -16,7 +16,10 @@ fn command() -> Command {
         Arg::new("config")
             .long("config")
             .value_name("FILE")
-            .help("TOML file with the settings below, by the same names; flags win over it"),
+            .help(
+                "File with the settings below, by the same names: TOML, or Kafka's server.properties if its name ends \
+                 in .properties; flags win over it",
+            ),
     );
     for setting in SETTINGS {
         let help = if setting.default.is_empty() {
@@ -144,9 +147,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let ready = |address, metrics: Option<SocketAddr>| {
+    let ready = |addresses: &[SocketAddr], metrics: Option<SocketAddr>| {
         let mut out = std::io::stdout();
-        let _ = writeln!(out, "listening on {address}");
+        for address in addresses {
+            let _ = writeln!(out, "listening on {address}");
+        }
         if let Some(metrics) = metrics {
             let _ = writeln!(out, "metrics at http://{metrics}/metrics");
         }
@@ -163,11 +168,29 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+fn pairs_of_file(file: &str) -> Result<Vec<(String, String)>, String> {
+    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
+    if Path::new(file).extension().is_some_and(|extension| extension == "properties") {
+        let read = properties::read(&bytes)?;
+        if !read.ignored.is_empty() {
+            let names = read.ignored.join(", ");
+            logging::line(
+                "WARN",
+                &format!("{file}: these mean nothing to weir, and are ignored: {names}"),
+            );
+        }
+        return Ok(read.pairs);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
+    pairs_of_toml(&text).map_err(|error| {
+        format!("{error}(a file in the form of Kafka's server.properties must be called so, .properties at its end)")
+    })
+}
+
 fn config_of(serve: &ArgMatches) -> Result<Config, String> {
     let mut pairs = Vec::new();
     if let Some(file) = serve.get_one::<String>("config") {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
-        pairs = pairs_of_toml(&text).map_err(|error| format!("{file}: {error}"))?;
+        pairs = pairs_of_file(file).map_err(|error| format!("{file}: {error}"))?;
     }
     for setting in SETTINGS {
         if let Some(value) = serve.get_one::<String>(setting.name) {

@@ -1,9 +1,10 @@
 //! Every setting of the broker, declared once: flags, TOML keys, `--help` and DescribeConfigs.
 
+use crate::listeners::{self, ListenerSetting};
 use coordinator::{CoordinatorConfig, TransactionConfig};
 use model::limits;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,15 +40,24 @@ pub const SETTINGS: &[Setting] = &[
         name: "listeners",
         alias: Some("listen"),
         default: "127.0.0.1:9092",
-        kind: "HOST:PORT",
-        about: "Address to listen on; port 0 picks a free one",
+        kind: "[NAME://]HOST:PORT[,...]",
+        about: "Addresses to listen on, PLAINTEXT unless they have a name; no host: all addresses; port 0 picks a \
+                free one",
     },
     Setting {
         name: "advertised.listeners",
         alias: None,
         default: "",
-        kind: "HOST:PORT",
-        about: "Address clients are told to connect to; empty: the one listened on",
+        kind: "[NAME://]HOST:PORT[,...]",
+        about: "What the clients of each listener are told to connect to; those not named here: what they listen on",
+    },
+    Setting {
+        name: "listener.security.protocol.map",
+        alias: None,
+        default: "PLAINTEXT:PLAINTEXT",
+        kind: "NAME:PROTOCOL[,...]",
+        about: "What each listener with a name of its own is for: INTERNAL:PLAINTEXT,EXTERNAL:PLAINTEXT; no other \
+                protocol is served",
     },
     Setting {
         name: "weir.metrics.listen",
@@ -304,6 +314,13 @@ pub const SETTINGS: &[Setting] = &[
         about: "Connections at a time from one address; more are closed at once",
     },
     Setting {
+        name: "max.connection.creation.rate",
+        alias: None,
+        default: "2147483647",
+        kind: "N",
+        about: "New connections a second, over all shards; those of one second may come at once, others wait",
+    },
+    Setting {
         name: "connections.max.idle.ms",
         alias: None,
         default: "600000",
@@ -377,8 +394,7 @@ pub struct Config {
     /// Per shard and directory; 0: none.
     pub journal_bytes: u64,
     pub retention_check_ms: u64,
-    pub listen: SocketAddr,
-    pub advertised: Option<(String, u16)>,
+    pub listeners: Vec<ListenerSetting>,
     /// Where Prometheus may ask.
     pub metrics_listen: Option<SocketAddr>,
     pub node_id: i32,
@@ -389,6 +405,7 @@ pub struct Config {
     pub request_bytes_max: u32,
     pub connections_max: usize,
     pub connections_per_ip_max: usize,
+    pub connections_per_s_max: usize,
     pub connections_idle_max: Duration,
     pub queued_request_bytes_max: usize,
     pub queued_answer_bytes_max: usize,
@@ -421,8 +438,7 @@ impl Config {
         for (name, value) in pairs {
             let known = SETTINGS.iter().find(|s| s.name == name || s.alias == Some(&name));
             let Some(setting) = known else {
-                let names: Vec<_> = SETTINGS.iter().map(|s| s.name).collect();
-                return Err(format!("unknown setting {name:?}; known are {}", names.join(", ")));
+                return Err(format!("unknown setting {name:?}{}", near(&name)));
             };
             set.insert(setting.name.to_owned(), value);
         }
@@ -491,14 +507,17 @@ impl Config {
             data_dirs,
             journal_bytes,
             retention_check_ms: number("log.retention.check.interval.ms", 1..=i64::MAX)? as u64,
-            listen: address("listeners", get("listeners"))?,
-            advertised: match get("advertised.listeners") {
-                "" => None,
-                text => Some(advertised("advertised.listeners", text)?),
-            },
+            listeners: listeners::read(
+                get("listeners"),
+                get("advertised.listeners"),
+                get("listener.security.protocol.map"),
+            )?,
             metrics_listen: match get("weir.metrics.listen") {
                 "" => None,
-                text => Some(address("weir.metrics.listen", text)?),
+                text => {
+                    let endpoint = listeners::endpoint("weir.metrics.listen", text)?;
+                    Some(listeners::resolve("weir.metrics.listen", &endpoint)?)
+                }
             },
             node_id: number("node.id", 0..=i64::from(i32::MAX))? as i32,
             num_partitions: number(
@@ -514,6 +533,7 @@ impl Config {
             )? as u32,
             connections_max: number("max.connections", 1..=INT_MAX)? as usize,
             connections_per_ip_max: number("max.connections.per.ip", 1..=INT_MAX)? as usize,
+            connections_per_s_max: number("max.connection.creation.rate", 1..=INT_MAX)? as usize,
             connections_idle_max: Duration::from_millis(number(
                 "connections.max.idle.ms",
                 1000..=i64::from(i32::MAX) * 1000,
@@ -557,6 +577,21 @@ impl Config {
     }
 }
 
+/// The known names that are most like this one, if any is, as an error ends.
+fn near(name: &str) -> String {
+    let mut names: Vec<(usize, &str)> = SETTINGS
+        .iter()
+        .map(|setting| (strsim::levenshtein(name, setting.name), setting.name))
+        .collect();
+    names.sort_unstable();
+    let near = names.iter().take_while(|(distance, _)| *distance <= 1 + name.len() / 4);
+    let near: Vec<&str> = near.take(3).map(|(_, name)| *name).collect();
+    match near.is_empty() {
+        true => "; `weir serve --help` lists all there are".to_owned(),
+        false => format!("; is it {}? `weir serve --help` lists all there are", near.join(" or ")),
+    }
+}
+
 /// Reads a TOML file into names and values; tables join with dots, as `log.dirs = "d"` does.
 ///
 /// # Errors
@@ -579,7 +614,14 @@ pub fn pairs_of_toml(text: &str) -> Result<Vec<(String, String)>, String> {
             toml::Value::String(text) => text.clone(),
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(flag) => flag.to_string(),
-            other => return Err(format!("{prefix}: a {} is not expected here", other.type_str())),
+            toml::Value::Float(number) => number.to_string(),
+            other => {
+                let kind = other.type_str();
+                return Err(format!(
+                    "{prefix}: a value of the type {kind} is not expected here, but one of a string, \
+                                    number or boolean"
+                ));
+            }
         };
         out.push((prefix.to_owned(), text));
         Ok(())
@@ -588,49 +630,6 @@ pub fn pairs_of_toml(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
     walk("", &toml::Value::Table(table), &mut pairs)?;
     Ok(pairs)
-}
-
-fn host_and_port(name: &str, text: &str) -> Result<(String, u16), String> {
-    if text.contains(',') {
-        return Err(format!("{name}={text:?}: one listener is served, and these are several"));
-    }
-    let bare = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
-    if let Some((protocol, _)) = bare.split_once("://") {
-        return Err(format!(
-            "{name}={text:?}: only a listener called PLAINTEXT is served, none called {protocol}"
-        ));
-    }
-    let is_not = || format!("{name}={text:?} is not HOST:PORT, as 127.0.0.1:9092 or [::1]:9092 is");
-    let (host, port) = bare.rsplit_once(':').ok_or_else(is_not)?;
-    let port = port.parse().map_err(|_| is_not())?;
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host = match inner {
-        Some(inner) if inner.parse::<Ipv6Addr>().is_ok() => inner,
-        None if !host.contains([':', '[', ']']) => host,
-        _ => return Err(is_not()),
-    };
-    Ok((host.to_owned(), port))
-}
-
-/// As `host_and_port`, for what clients are told: they cannot connect to all addresses at once.
-fn advertised(name: &str, text: &str) -> Result<(String, u16), String> {
-    let (host, port) = host_and_port(name, text)?;
-    let is_all = host.is_empty() || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-    if is_all {
-        return Err(format!(
-            "{name}={text:?} is no address that clients can connect to: name this machine as they know it"
-        ));
-    }
-    Ok((host, port))
-}
-
-fn address(name: &str, text: &str) -> Result<SocketAddr, String> {
-    let (host, port) = host_and_port(name, text)?;
-    let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
-    let mut found = (host.as_str(), port)
-        .to_socket_addrs()
-        .map_err(|error| format!("{name}={text:?}: {host} cannot be resolved: {error}"))?;
-    found.next().ok_or_else(|| format!("{name}={text:?}: {host} has no address"))
 }
 
 #[cfg(test)]
@@ -643,26 +642,10 @@ mod tests {
 
     #[test]
     fn defaults_work_and_later_values_win() {
-        assert_eq!(config(&[]).unwrap().listen.port(), 9092);
-        let set = config(&[("listen", "127.0.0.1:1"), ("listeners", "PLAINTEXT://127.0.0.1:2")]);
-        assert_eq!(set.unwrap().listen.port(), 2);
-    }
-
-    #[test]
-    fn addresses_are_taken_as_clients_are_told_them() {
-        let told =
-            |text: &str| config(&[("advertised.listeners", text)]).map(|c| c.advertised.unwrap());
-        assert_eq!(told("PLAINTEXT://[::1]:9092"), Ok(("::1".to_owned(), 9092)));
-        assert_eq!(told("kafka.example:9"), Ok(("kafka.example".to_owned(), 9)));
-        for wrong in
-            ["::1", "::1:9092", "[x]:1", "0.0.0.0:9092", ":9092", "[::]:1", "a:1,b:2", "SSL://a:1"]
-        {
-            assert!(told(wrong).is_err(), "{wrong}");
-        }
-        assert!(told("INTERNAL://a:1,EXTERNAL://b:1").unwrap_err().contains("several"));
-        let listens = |text: &str| config(&[("listeners", text)]).map(|c| c.listen.to_string());
-        assert_eq!(listens("[::1]:7"), Ok("[::1]:7".to_owned()));
-        assert_eq!(listens(":7"), Ok("0.0.0.0:7".to_owned()));
+        let port = |pairs: &[(&str, &str)]| config(pairs).unwrap().listeners[0].address.port();
+        assert_eq!(port(&[]), 9092);
+        let set = [("listen", "127.0.0.1:1"), ("listeners", "PLAINTEXT://127.0.0.1:2")];
+        assert_eq!(port(&set), 2);
     }
 
     #[test]
@@ -671,7 +654,7 @@ mod tests {
             ("node.id", "x", "whole number from 0"),
             ("log.segment.bytes", "5", "from 1024"),
             ("listeners", "nonsense", "HOST:PORT"),
-            ("listeners", "SSL://h:1", "PLAINTEXT"),
+            ("weir.metrics.listen", "nonsense", "HOST:PORT"),
             ("weir.direct.io", "maybe", "true nor false"),
             ("log.dirs", "a,,b", "different directories"),
             ("weir.journal.bytes", "5", "at least"),
@@ -686,11 +669,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_nearly_right_is_told() {
+        let said = |name: &str| config(&[(name, "1")]).unwrap_err();
+        assert!(said("log.segment.byte").contains("is it log.segment.bytes?"));
+        assert!(said("log.retention.hour").contains("log.retention.ms"));
+        assert!(!said("zookeeper.connect").contains("is it"));
+    }
+
+    #[test]
     fn toml_has_the_same_names() {
         let pairs =
             pairs_of_toml("node.id = 7\n[log]\ndirs = \"d\"\nsegment.bytes = 1048576\n").unwrap();
         let config = Config::from_pairs(pairs).unwrap();
         assert_eq!((config.node_id, config.data_dirs), (7, vec![PathBuf::from("d")]));
-        assert!(pairs_of_toml("a = [1]").is_err());
+        assert!(pairs_of_toml("a = [1]").unwrap_err().contains("type array"));
     }
 }

@@ -74,12 +74,13 @@ struct Pipeline<F> {
 }
 
 /// Serves a connection until either side ends it.
-pub(crate) async fn serve(shard: Rc<Shard>, socket: Rc<Socket>) {
-    serve_with(shard, socket, start).await;
+pub(crate) async fn serve(shard: Rc<Shard>, listener: u16, socket: Rc<Socket>) {
+    serve_with(shard, listener, socket, start).await;
 }
 
 async fn serve_with<F: Future<Output = Outcome>>(
     shard: Rc<Shard>,
+    listener: u16,
     socket: Rc<Socket>,
     start: impl Fn(Rc<Shard>, ApiKey, Request) -> F,
 ) {
@@ -98,7 +99,7 @@ async fn serve_with<F: Future<Output = Outcome>>(
     };
     let mut buffer = ReceiveBuffer::new(&mut shard.receive_pool.borrow_mut());
     let ended = {
-        let mut read = pin!(read(&shard, &socket, &pipeline, &start, &mut buffer));
+        let mut read = pin!(read(&shard, listener, &socket, &pipeline, &start, &mut buffer));
         let mut respond = pin!(respond(&shard, &socket, &pipeline));
         // Neither side is cancelled by the other: when one ends the socket is shut down, which
         // completes what the other has in flight.
@@ -126,6 +127,7 @@ async fn serve_with<F: Future<Output = Outcome>>(
 
 async fn read<F: Future<Output = Outcome>>(
     shard: &Rc<Shard>,
+    listener: u16,
     socket: &Socket,
     pipeline: &Pipeline<F>,
     start: &impl Fn(Rc<Shard>, ApiKey, Request) -> F,
@@ -144,7 +146,7 @@ async fn read<F: Future<Output = Outcome>>(
                 break;
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
-            let (key, mut request) = parse(payload, peer)?;
+            let (key, mut request) = parse(payload, peer, listener)?;
             if pipeline.is_full(shard, key, total) {
                 let until = large.as_ref().map(|_| clock::now() + LARGE_STALLS_MAX);
                 let room =
@@ -286,7 +288,11 @@ fn said(error: WireError) -> String {
     error.to_string()
 }
 
-fn parse(payload: SharedBytes, peer: Option<SocketAddr>) -> Result<(ApiKey, Request), String> {
+fn parse(
+    payload: SharedBytes,
+    peer: Option<SocketAddr>,
+    listener: u16,
+) -> Result<(ApiKey, Request), String> {
     let (key, header, body) = RequestHeader::read(&payload).map_err(said)?;
     let request = Request {
         version: header.version,
@@ -294,6 +300,7 @@ fn parse(payload: SharedBytes, peer: Option<SocketAddr>) -> Result<(ApiKey, Requ
         body_at: (payload.len() - body.rest().len()) as u32,
         payload,
         peer,
+        listener,
         may_wait: true,
     };
     Ok((key, request))

@@ -4,19 +4,21 @@ use crate::compaction;
 use crate::config::Config;
 use crate::groups::look_after;
 use crate::image::MetadataImage;
+use crate::listeners::{Endpoint, ListenerSetting};
 use crate::logging::{self, info, warning, warning_of};
 use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
 use crate::peers::Peers;
-use crate::shard::{Message, Node, Shard};
+use crate::shard::{Message, Node, ServedListener, Shard};
 use crate::stages::StageTimes;
 use crate::transactions::{self, ProducerIds};
 use crate::{connection, metrics_server, topics};
 use runtime::mailbox::{MeshSeat, mesh};
-use runtime::process::StopSignals;
+use runtime::process::{self, StopSignals};
 use runtime::socket::{Listener, Socket};
 use runtime::{Io, Runtime, clock, spawn, thread, timer};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -33,19 +35,19 @@ use storage::{Health, StorageError};
 /// A journal that could not begin for want of space is tried again so much later.
 const JOURNAL_RETRY: Duration = Duration::from_secs(5);
 
-/// Serves until SIGINT or SIGTERM. `ready` is told the address once clients may connect, and where Prometheus
-/// may.
+/// Serves until SIGINT or SIGTERM. `ready` is told the address of each listener once clients may connect, and where
+/// Prometheus may.
 ///
 /// # Errors
 /// Why it could not start, and what to do; one line.
 pub fn run(
     config: Config,
-    ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
+    ready: impl FnOnce(&[SocketAddr], Option<SocketAddr>),
 ) -> Result<(), String> {
     let signals = StopSignals::listen().map_err(|error| format!("signals: {error}"))?;
     // Only then: a thread that began before would be ended by them.
     logging::start()?;
-    let open_files = runtime::process::raise_open_files();
+    let open_files = process::raise_open_files();
     if open_files < LIMIT_IS_LOW {
         warning!(
             "only {open_files} files may be open, half of them logs: with more partitions than that files are \
@@ -59,13 +61,15 @@ pub fn run(
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
     let started = runtime.block_on(start(config, shards, open_files)).expect("only the twin stops");
     let Started { node, mut dirs, catalog, store, mut listeners, metrics, recovery } = started?;
-    let address = listeners[0].local_address().map_err(|error| error.to_string())?;
+    let local = listeners[0].iter().map(Listener::local_address);
+    let addresses: Vec<SocketAddr> =
+        local.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     let mut seats = mesh::<Message>(shards);
     let image = MetadataImage::new(&catalog, &node.config);
     let mut threads = Vec::new();
     for shard in (1..shards).rev() {
         let seat = seats.pop().expect("one seat a shard");
-        let listener = listeners.pop().expect("one listener a shard");
+        let listeners = listeners.pop().expect("each shard has its own");
         let (node, image) = (Arc::clone(&node), Arc::clone(&image));
         let recovery = Arc::clone(&recovery);
         let name = format!("weir-shard-{shard}");
@@ -76,19 +80,19 @@ pub fn run(
                 let shard = begin(node, seat, &recovery);
                 shard.open_all(image, &recovery).await;
                 drop(recovery);
-                let acceptor = Rc::new(Acceptor::new(listener));
+                let acceptor = Acceptor::new(listeners);
                 STOP.with(|stop| *stop.borrow_mut() = Some(Rc::clone(&acceptor)));
                 shard.ready.set(true);
                 shard.changed.notify();
                 shard.changed.until(|| shard.begun.get().then_some(())).await;
-                accept(&shard, &acceptor).await;
+                acceptor.serve(&shard).await;
             });
             served.expect("only the twin stops");
         });
         threads.push(spawned.map_err(|error| format!("cannot start a thread: {error}"))?);
     }
     let seat = seats.pop().expect("shard 0 has a seat");
-    let listener = listeners.pop().expect("shard 0 has a listener");
+    let listeners = listeners.pop().expect("shard 0 has its own");
     thread::pin_current(cpus[0]);
     let clean = runtime
         .block_on(async {
@@ -117,14 +121,15 @@ pub fn run(
                     warning!("no space is kept back for deletions on a full disk: {error}");
                 }
             }
-            let acceptor = Rc::new(Acceptor::new(listener));
+            let acceptor = Acceptor::new(listeners);
             spawn({
                 let (shard, acceptor) = (Rc::clone(&shard), Rc::clone(&acceptor));
-                async move { accept(&shard, &acceptor).await }
+                async move { acceptor.serve(&shard).await }
             });
             info!(
-                "weir {} serves {address} from {} with {shards} shards, leader epoch {}",
+                "weir {} serves {} from {} with {shards} shards, leader epoch {}",
                 env!("CARGO_PKG_VERSION"),
+                addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", "),
                 node.dirs
                     .iter()
                     .map(|dir| dir.path.display().to_string())
@@ -137,7 +142,7 @@ pub fn run(
                 metrics_at = metrics.local_address().ok();
                 spawn(metrics_server::serve(Arc::clone(&node), metrics));
             }
-            ready(address, metrics_at);
+            ready(&addresses, metrics_at);
             loop {
                 let retry_at = (!begun).then(|| clock::now() + JOURNAL_RETRY);
                 let signal = async { signals.wait().await };
@@ -178,7 +183,8 @@ struct Started {
     dirs: Vec<DataDir>,
     catalog: Catalog,
     store: CatalogStore,
-    listeners: Vec<Listener>,
+    /// Of each shard, in the order of `Node::listeners`.
+    listeners: Vec<Vec<Listener>>,
     metrics: Option<Listener>,
     recovery: Arc<Recovery>,
 }
@@ -266,26 +272,54 @@ async fn remove_stale_journals(shard: &Rc<Shard>, number: usize, recovery: &Reco
     }
 }
 
-async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started, String> {
-    let bind = |address| {
-        Listener::bind(address, true).map_err(|error| {
-            format!("cannot listen on {address}: {error}; stop what listens there, or choose another --listen")
-        })
+/// Listens there, or says why it cannot.
+fn bind(address: SocketAddr, setting: &str, reuse_port: bool) -> Result<Listener, String> {
+    Listener::bind(address, reuse_port).map_err(|error| {
+        let do_what = match error.kind() {
+            ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+            ErrorKind::AddrNotAvailable => {
+                "this machine has no such address: choose one that it has"
+            }
+            ErrorKind::PermissionDenied => {
+                "this user may not listen there: choose a port from 1024 on"
+            }
+            _ => "choose another address",
+        };
+        format!("cannot listen on {address}: {error}; {do_what} ({setting})")
+    })
+}
+
+/// A listener, and what its clients are told.
+fn served_at(setting: &ListenerSetting, address: SocketAddr) -> ServedListener {
+    let host = match setting.host.is_empty() {
+        false => setting.host.clone(),
+        // As Kafka does where no host is given.
+        true => process::host_name().unwrap_or_else(|| "127.0.0.1".to_owned()),
     };
+    let own = Endpoint { host, port: address.port() };
+    let mut advertised = setting.advertised.clone().unwrap_or_else(|| own.clone());
+    if advertised.port == 0 {
+        advertised.port = address.port();
+    }
+    if setting.host.is_empty() && setting.advertised.is_none() {
+        info!(
+            "{}: clients are told to connect to {advertised}, this machine's name; advertised.listeners tells them \
+             another",
+            setting.name
+        );
+    }
+    let at = Endpoint { host: setting.host.clone(), port: address.port() };
+    ServedListener { name: setting.name.clone(), at, advertised }
+}
+
+async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started, String> {
     // Without SO_REUSEPORT first: another program on the port is an error, not a partner.
-    let probe = Listener::bind(config.listen, false).map_err(|error| {
-        format!(
-            "cannot listen on {}: {error}; stop what listens there, or choose another --listen",
-            config.listen
-        )
-    })?;
-    let address = probe.local_address().map_err(|error| error.to_string())?;
-    drop(probe);
-    let metrics = config.metrics_listen.map(|address| {
-        Listener::bind(address, false).map_err(|error| {
-            format!("cannot listen on {address}: {error}; choose another --weir.metrics.listen")
-        })
-    });
+    let probe = |listener: &ListenerSetting| bind(listener.address, "listeners", false);
+    let probes = config.listeners.iter().map(probe).collect::<Result<Vec<_>, _>>()?;
+    let addresses = probes.iter().map(Listener::local_address).collect::<Result<Vec<_>, _>>();
+    let addresses = addresses.map_err(|error| error.to_string())?;
+    drop(probes);
+    let metrics = config.metrics_listen.map(|at| bind(at, "weir.metrics.listen", false));
     let metrics = metrics.transpose()?;
     // The directories only then: a start that cannot listen has not touched them.
     let mut found =
@@ -302,38 +336,30 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
         shared.push(SharedDir { path: dir.path().to_owned(), health, reserve });
         dirs.push(dir);
     }
-    let listeners = (0..shards).map(|_| bind(address)).collect::<Result<Vec<_>, _>>()?;
-    let (host, port) = config.advertised.clone().unwrap_or_else(|| {
-        let ip = address.ip();
-        let host = if ip.is_unspecified() { "127.0.0.1".to_owned() } else { ip.to_string() };
-        (host, address.port())
-    });
-    if config.advertised.is_none() && address.ip().is_unspecified() {
-        warning!(
-            "listening on all addresses but advertising 127.0.0.1; set --advertised.listeners"
-        );
-    }
+    let of_shard = |_| addresses.iter().map(|at| bind(*at, "listeners", true)).collect();
+    let listeners = (0..shards).map(of_shard).collect::<Result<Vec<_>, _>>()?;
+    let served = config.listeners.iter().zip(&addresses);
     let node = Node {
-        host,
-        port: if port == 0 { address.port() } else { port },
-        listens_on: address.port(),
+        listeners: served.map(|(setting, address)| served_at(setting, *address)).collect(),
         cluster_id: dirs[0].superblock().cluster_id.to_string(),
         epoch: dirs[0].leader_epoch(),
         producer_ids: ProducerIds::new(dirs[0].leader_epoch()),
         dirs: shared,
         stages: (0..shards).map(|_| StageTimes::default()).collect(),
         open_files: OpenFiles::divide(open_files, dirs.len(), shards, config.connections_max),
-        peers: Peers::new(config.connections_per_ip_max),
+        peers: Peers::new(config.connections_per_ip_max, config.connections_per_s_max),
         config,
     };
     let (node, recovery) = (Arc::new(node), Arc::new(recovery));
     Ok(Started { node, dirs, catalog, store, listeners, metrics, recovery })
 }
 
-/// A shard's listener and the connections it let in.
+/// A shard's listeners and the connections they let in.
 struct Acceptor {
-    listener: Listener,
+    listeners: Vec<Listener>,
     peers: RefCell<BTreeMap<u64, Peer>>,
+    /// The number of the next connection.
+    next: Cell<u64>,
 }
 
 struct Peer {
@@ -369,12 +395,24 @@ thread_local! {
 }
 
 impl Acceptor {
-    fn new(listener: Listener) -> Self {
-        Self { listener, peers: RefCell::default() }
+    fn new(listeners: Vec<Listener>) -> Rc<Self> {
+        Rc::new(Self { listeners, peers: RefCell::default(), next: Cell::default() })
+    }
+
+    /// Serves connections until the shard is stopped.
+    async fn serve(self: Rc<Self>, shard: &Rc<Shard>) {
+        spawn(Rc::clone(&self).rest_silent_for_ever(Rc::clone(shard)));
+        for listener in 0..self.listeners.len() {
+            let (shard, acceptor) = (Rc::clone(shard), Rc::clone(&self));
+            spawn(async move { accept(&shard, &acceptor, listener).await });
+        }
+        // The thread ends when its shard was stopped and has answered.
+        shard.changed.until(|| shard.stopped.get().then_some(())).await;
+        timer::sleep(Duration::from_millis(1)).await;
     }
 
     fn stop(&self) {
-        self.listener.shutdown();
+        self.listeners.iter().for_each(Listener::shutdown);
         for peer in self.peers.borrow().values() {
             peer.socket.shutdown();
         }
@@ -443,11 +481,9 @@ async fn until_place(shard: &Shard) -> Option<ConnectionPlace> {
     }
 }
 
-async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
-    spawn(Rc::clone(acceptor).rest_silent_for_ever(Rc::clone(shard)));
-    let mut number = 0;
+async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>, listener: usize) {
     loop {
-        match acceptor.listener.accept().await {
+        match acceptor.listeners[listener].accept().await {
             Ok(socket) => {
                 let address = socket.peer_address();
                 let of_address = match address.map(|address| shard.node.peers.connect(address.ip()))
@@ -465,7 +501,12 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
                     None => None,
                 };
                 let socket = Rc::new(socket);
-                number += 1;
+                let now = clock::now();
+                let begins_at = shard.node.peers.begins_at(now);
+                if begins_at > now {
+                    timer::sleep_until(begins_at).await;
+                }
+                let number = acceptor.next.replace(acceptor.next.get() + 1);
                 let peer = Peer {
                     socket: Rc::clone(&socket),
                     receives: Cell::new(0),
@@ -475,13 +516,13 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
                 let place = until_place(shard).await;
                 let (shard, acceptor) = (Rc::clone(shard), Rc::clone(acceptor));
                 spawn(async move {
-                    connection::serve(shard, socket).await;
+                    connection::serve(shard, listener as u16, socket).await;
                     acceptor.peers.borrow_mut().remove(&number);
                     drop((place, of_address));
                 });
             }
             Err(_) if shard.stopping.get() => break,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => break,
+            Err(error) if error.kind() == ErrorKind::InvalidInput => break,
             Err(error) => {
                 // Out of descriptors, most likely: others may close theirs.
                 warning_of!(None, "cannot accept a connection: {error}");
@@ -489,9 +530,6 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>) {
             }
         }
     }
-    // The thread ends when its shard was stopped and has answered.
-    shard.changed.until(|| shard.stopped.get().then_some(())).await;
-    timer::sleep(Duration::from_millis(1)).await;
 }
 
 /// Ends a shard's connections and closes its partitions; true if cleanly.

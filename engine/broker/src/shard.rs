@@ -7,6 +7,7 @@ use crate::groups::GroupLog;
 use crate::handlers::fetch::FetchShare;
 use crate::handlers::produce::SlowProduces;
 use crate::image::{MetadataImage, TopicImage};
+use crate::listeners::Endpoint;
 use crate::memory::{AnswerMemory, RequestMemory};
 use crate::open_files::OpenFiles;
 use crate::parked_fetches::ParkedFetches;
@@ -86,6 +87,8 @@ pub(crate) struct Request {
     pub(crate) body_at: u32,
     /// Who sent it, if its connection knows.
     pub(crate) peer: Option<SocketAddr>,
+    /// The listener that its connection came through, of `Node::listeners`.
+    pub(crate) listener: u16,
     /// A fetch may wait for records as long as it asks to: there is memory for that.
     pub(crate) may_wait: bool,
 }
@@ -114,13 +117,20 @@ impl Request {
     }
 }
 
+/// A listener that is served.
+pub(crate) struct ServedListener {
+    pub(crate) name: String,
+    /// Where it listens: the host as it was given.
+    pub(crate) at: Endpoint,
+    /// What its clients are told to connect to.
+    pub(crate) advertised: Endpoint,
+}
+
 /// Facts all shards share, fixed at the start.
 pub(crate) struct Node {
     pub(crate) config: Config,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    /// The port listened on, whatever clients are told.
-    pub(crate) listens_on: u16,
+    /// Where it listens.
+    pub(crate) listeners: Vec<ServedListener>,
     pub(crate) cluster_id: String,
     pub(crate) epoch: model::LeaderEpoch,
     pub(crate) producer_ids: ProducerIds,
@@ -129,6 +139,13 @@ pub(crate) struct Node {
     pub(crate) stages: Vec<StageTimes>,
     pub(crate) open_files: Arc<OpenFiles>,
     pub(crate) peers: Arc<Peers>,
+}
+
+impl Node {
+    /// What whoever sent this is told to connect to.
+    pub(crate) fn advertised_to(&self, request: &Request) -> &Endpoint {
+        &self.listeners[usize::from(request.listener)].advertised
+    }
 }
 
 /// What an operator can do about it.

@@ -39,6 +39,15 @@ pub(crate) fn inspect(files: &[PathBuf], details: bool) -> ExitCode {
     let inspected = on_ring(async {
         let mut worst = 0;
         for file in files {
+            if file.is_dir() {
+                complain(format!(
+                    "{0}: is a directory; name files in it, as {0}/superblock.0 or {0}/partitions/*/*.log are; \
+                     `weir repair` looks at whole directories",
+                    file.display()
+                ));
+                worst = worst.max(1);
+                continue;
+            }
             match storage::inspect::inspect(file, details).await {
                 Ok(inspected) => {
                     say!("{}: {}", file.display(), inspected.text.trim_end());

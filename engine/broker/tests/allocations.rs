@@ -40,7 +40,7 @@ fn produce_and_fetch_allocate_nothing_per_request_once_warm() {
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = broker::config::Config::from_pairs(pairs).unwrap();
     let serving = runtime::thread::spawn("broker", None, move || {
-        broker::server::run(config, |address, _| sender.send(address).unwrap()).unwrap();
+        broker::server::run(config, |addresses, _| sender.send(addresses[0]).unwrap()).unwrap();
     });
     let address = receiver.recv().unwrap().to_string();
     let mut client = Client::connect(&address);

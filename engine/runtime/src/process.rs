@@ -54,6 +54,13 @@ impl Drop for StopSignals {
     }
 }
 
+/// This machine's name, if it has one.
+#[must_use]
+pub fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty() && name != "(none)")
+}
+
 /// Asks a process to stop (SIGTERM).
 pub fn terminate(pid: u32) {
     signal(pid, libc::SIGTERM);

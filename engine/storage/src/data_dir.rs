@@ -169,13 +169,26 @@ impl DataDir {
         node_id: i32,
     ) -> Result<(File, Option<Superblock>, bool), StorageError> {
         let unusable = |why: String| StorageError::Unusable(format!("{}: {why}", path.display()));
-        let refused = |error: &io::Error, why: &str| match error.raw_os_error() {
+        let refused = |error: &io::Error, why: &str| {
+            match error.raw_os_error() {
             // EIO and a read-only file system are the disk's; the rest is the operator's.
             Some(5 | 30) => StorageError::of(path, "open", error),
+            _ if error.kind() == io::ErrorKind::AlreadyExists => unusable(
+                "is there and is no directory (a file, or a link that leads nowhere); choose another --log.dirs or \
+                 remove it"
+                    .to_owned(),
+            ),
             _ => unusable(format!(
                 "cannot be {why}: {error}; choose another --log.dirs or fix its owner and mode"
             )),
+        }
         };
+        if let Some(name) = Self::foreign_file(path) {
+            return Err(unusable(format!(
+                "is no data directory of Weir, and not empty: it holds {name:?}; choose an empty directory for \
+                 --log.dirs, or one that is not there yet"
+            )));
+        }
         let partitions = path.join("partitions");
         fs::create_dir_all(&partitions).map_err(|error| refused(&error, "made"))?;
         let options = OpenOptions { create: true, write: true, direct: false };
@@ -198,6 +211,23 @@ impl DataDir {
             ))),
             _ => Ok((lock, stored, is_damaged)),
         }
+    }
+
+    /// Something in a directory that was never ours: another program's data, which is not to be mixed with ours. What
+    /// cannot be listed is told of when it is opened.
+    fn foreign_file(path: &Path) -> Option<String> {
+        let names = fs::list(path).ok()?;
+        let is_ours = |name: &str| {
+            let own = ["partitions", "journal", "deleted", "quarantine", "lock"];
+            own.contains(&name)
+                || ["superblock.", "catalog.", "reserve"].iter().any(|own| name.starts_with(own))
+        };
+        if names.iter().any(|name| name.starts_with("superblock.")) {
+            return None;
+        }
+        // A file system's own directory, and hidden files, are nobody's data.
+        let is_nothing = |name: &str| name == "lost+found" || name.starts_with('.');
+        names.into_iter().find(|name| !is_ours(name) && !is_nothing(name))
     }
 
     /// A directory without a superblock is new only if nothing else is in it either.

@@ -19,10 +19,11 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         };
         return Ok(respond(shard, request, &response));
     }
+    let at = node.advertised_to(request);
     let broker = DescribeClusterBroker {
         broker_id: node.config.node_id,
-        host: node.host.clone(),
-        port: i32::from(node.port),
+        host: at.host.clone(),
+        port: i32::from(at.port),
         ..Default::default()
     };
     let response = DescribeClusterResponse {

@@ -20,13 +20,13 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     if request.version >= 4 {
         let (mut coordinators, mut size) = (Vec::new(), AnswerSize::new(shard));
         for key in asked.coordinator_keys {
-            size.add(60 + key.len() + shard.node.host.len()).await?;
-            coordinators.push(find(shard, key, asked.key_type).await);
+            size.add(60 + key.len() + shard.node.advertised_to(request).host.len()).await?;
+            coordinators.push(find(shard, request, key, asked.key_type).await);
         }
         let response = FindCoordinatorResponse { coordinators, ..Default::default() };
         return Ok(respond(shard, request, &response));
     }
-    let found = find(shard, asked.key, asked.key_type).await;
+    let found = find(shard, request, asked.key, asked.key_type).await;
     let response = FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -38,7 +38,8 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     Ok(respond(shard, request, &response))
 }
 
-async fn find(shard: &Rc<Shard>, key: String, key_type: i8) -> Coordinator {
+async fn find(shard: &Rc<Shard>, request: &Request, key: String, key_type: i8) -> Coordinator {
+    let at = shard.node.advertised_to(request);
     let refused = |key: String, error: ErrorCode, why: &str| Coordinator {
         key,
         error_code: error.code(),
@@ -57,8 +58,8 @@ async fn find(shard: &Rc<Shard>, key: String, key_type: i8) -> Coordinator {
         Ok(_) => Coordinator {
             key,
             node_id: shard.node.config.node_id,
-            host: shard.node.host.clone(),
-            port: i32::from(shard.node.port),
+            host: at.host.clone(),
+            port: i32::from(at.port),
             ..Default::default()
         },
         Err(error) => refused(key, error, "the coordinator's internal topic cannot be made"),

@@ -97,10 +97,11 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
     }
     let node = &shard.node;
+    let at = node.advertised_to(request);
     let broker = MetadataBroker {
         node_id: node.config.node_id,
-        host: node.host.clone(),
-        port: i32::from(node.port),
+        host: at.host.clone(),
+        port: i32::from(at.port),
         rack: None,
     };
     let mut response = MetadataResponse {
