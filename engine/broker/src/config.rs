@@ -256,6 +256,13 @@ pub const SETTINGS: &[Setting] = &[
         about: "Most members of a group",
     },
     Setting {
+        name: "weir.groups.per.partition.max",
+        alias: None,
+        default: "10000",
+        kind: "N",
+        about: "Most groups of a partition of __consumer_offsets; more are refused",
+    },
+    Setting {
         name: "transaction.state.log.num.partitions",
         alias: None,
         default: "50",
@@ -276,6 +283,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "604800000",
         kind: "MS",
         about: "A transactional id that was not used for so long is forgotten",
+    },
+    Setting {
+        name: "weir.transactional.ids.per.partition.max",
+        alias: None,
+        default: "10000",
+        kind: "N",
+        about: "Most transactional ids of a partition of __transaction_state; more are refused",
     },
     Setting {
         name: "producer.id.expiration.ms",
@@ -493,6 +507,7 @@ impl Config {
             initial_rebalance_delay_ms: number("group.initial.rebalance.delay.ms", 0..=INT_MAX)?
                 as u64,
             group_size_max: number("group.max.size", 1..=INT_MAX)? as usize,
+            groups_max: number("weir.groups.per.partition.max", 1..=INT_MAX)? as usize,
             offset_metadata_bytes_max: number("offset.metadata.max.bytes", 0..=32_000)? as usize,
             offsets_retention_ms: number("offsets.retention.minutes", 1..=INT_MAX)? * 60_000,
         };
@@ -551,6 +566,7 @@ impl Config {
             transactions: TransactionConfig {
                 timeout_ms_max: number("transaction.max.timeout.ms", 1..=INT_MAX)? as i32,
                 id_expiration_ms: number("transactional.id.expiration.ms", 1..=i64::MAX)?,
+                ids_max: number("weir.transactional.ids.per.partition.max", 1..=INT_MAX)? as usize,
             },
             transactions_partitions: number("transaction.state.log.num.partitions", 1..=10_000)?
                 as i32,

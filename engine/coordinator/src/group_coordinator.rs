@@ -31,6 +31,8 @@ pub struct CoordinatorConfig {
     pub session_timeout_ms_max: i32,
     pub initial_rebalance_delay_ms: u64,
     pub group_size_max: usize,
+    /// Of one coordinator: of one partition of `__consumer_offsets`.
+    pub groups_max: usize,
     pub offset_metadata_bytes_max: usize,
     pub offsets_retention_ms: i64,
 }
@@ -344,6 +346,11 @@ impl GroupCoordinator {
         self.look_later(&request.group_id);
     }
 
+    /// Whether this group is there or may be made. Names cost a client nothing.
+    pub(crate) fn has_place_for(&self, id: &str) -> bool {
+        self.groups.len() < self.config.groups_max || self.groups.contains_key(id)
+    }
+
     fn answer_join(&mut self, ticket: Ticket, response: JoinGroupResponse) {
         self.effects.answers.push((ticket, Answer::Join(response)));
     }
@@ -392,6 +399,9 @@ impl GroupCoordinator {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
         if !is_known_member && known.is_some_and(|g| self.is_full(g, request)) {
+            return Err(ErrorCode::GroupMaxSizeReached);
+        }
+        if !self.has_place_for(id) {
             return Err(ErrorCode::GroupMaxSizeReached);
         }
         if protocols.len() > PROTOCOLS_MAX {

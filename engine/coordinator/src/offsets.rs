@@ -118,8 +118,12 @@ impl GroupCoordinator {
     ) -> Option<ErrorCode> {
         // Offsets may be kept without a group's name, as from the time before it was asked for.
         let Some(group) = self.groups.get_mut(&request.group_id) else {
+            if request.generation_id >= 0 {
+                return Some(unknown_group);
+            }
             // The group lives with whoever keeps offsets in it.
-            return (request.generation_id >= 0).then_some(unknown_group);
+            let is_full = !self.has_place_for(&request.group_id);
+            return is_full.then_some(ErrorCode::GroupMaxSizeReached);
         };
         if request.generation_id < 0 && group.is(GroupState::Empty) {
             return None;

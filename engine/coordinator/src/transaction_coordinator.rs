@@ -21,6 +21,8 @@ pub struct TransactionConfig {
     pub timeout_ms_max: i32,
     /// An id that was not used for so long is forgotten (`transactional.id.expiration.ms`).
     pub id_expiration_ms: i64,
+    /// Transactional ids of one coordinator: of one partition of `__transaction_state`.
+    pub ids_max: usize,
 }
 
 /// A transaction whose outcome is decided: every partition is to get the marker.
@@ -213,7 +215,12 @@ impl TransactionCoordinator {
         if timeout_ms <= 0 || timeout_ms > self.config.timeout_ms_max {
             return Err(ErrorCode::InvalidTransactionTimeout);
         }
+        let known = self.transactions.len();
         let Some(transaction) = self.transactions.get_mut(id) else {
+            if known >= self.config.ids_max {
+                // Names cost a client nothing.
+                return Err(ErrorCode::PolicyViolation);
+            }
             let producer = Producer { id: fresh, epoch: 0 };
             let transaction = Transaction::new(producer, timeout_ms, now.unix_ms);
             self.transactions.insert(id.to_owned(), transaction);
@@ -502,7 +509,7 @@ mod tests {
     }
 
     fn config() -> TransactionConfig {
-        TransactionConfig { timeout_ms_max: 900_000, id_expiration_ms: 1_000_000 }
+        TransactionConfig { timeout_ms_max: 900_000, id_expiration_ms: 1_000_000, ids_max: 100 }
     }
 
     fn at(producer: Producer, epoch: i16) -> Producer {
@@ -762,5 +769,15 @@ mod tests {
         assert_eq!(rig.coordinator.count(), 0);
         rig.restart();
         assert_eq!(rig.coordinator.count(), 0);
+    }
+
+    #[test]
+    fn beyond_so_many_ids_no_new_one_is_taken() {
+        let mut rig = Rig::new();
+        rig.coordinator.config.ids_max = 1;
+        let first = rig.init(None).unwrap();
+        let other = rig.coordinator.init_producer_id(rig.now, "other", 1, None, ProducerId(7));
+        assert_eq!(other, Err(ErrorCode::PolicyViolation));
+        assert_eq!(rig.init(None), Ok(at(first, 1)));
     }
 }

@@ -117,6 +117,9 @@ impl GroupCoordinator {
         if request.group_id.is_empty() {
             return Some(ErrorCode::InvalidGroupId);
         }
+        if !self.has_place_for(&request.group_id) {
+            return Some(ErrorCode::GroupMaxSizeReached);
+        }
         let instance = request.group_instance_id.as_deref();
         let claims_membership =
             request.generation_id >= 0 || !request.member_id.is_empty() || instance.is_some();
@@ -187,6 +190,7 @@ mod tests {
             session_timeout_ms_min: 1,
             session_timeout_ms_max: 1_000,
             initial_rebalance_delay_ms: 0,
+            groups_max: 1000,
             group_size_max: 10,
             offset_metadata_bytes_max: 10,
             offsets_retention_ms: 1_000,
@@ -337,5 +341,31 @@ mod tests {
         let refused = coordinator.commit_in_transaction(NOW, &in_transaction(1, 1), |_, _| false);
         assert_eq!(error_of(&refused), ErrorCode::UnknownTopicOrPartition.code());
         assert!(coordinator.take_effects().transactional.is_empty());
+    }
+
+    #[test]
+    fn beyond_so_many_groups_no_new_one_is_made() {
+        let mut coordinator = coordinator();
+        coordinator.config.groups_max = 1;
+        let refused = ErrorCode::GroupMaxSizeReached.code();
+        let mut plain_of = |group: &str| {
+            let request = OffsetCommitRequest { group_id: group.to_owned(), ..plain(5) };
+            coordinator.commit(NOW, 8, &request, |_, _| true).topics[0].partitions[0].error_code
+        };
+        assert_eq!([plain_of("g"), plain_of("h"), plain_of("g")], [0, refused, 0]);
+        let mut transactional_of = |group: &str| {
+            let request =
+                TxnOffsetCommitRequest { group_id: group.to_owned(), ..in_transaction(1, 5) };
+            coordinator.commit_in_transaction(NOW, &request, |_, _| true).topics[0].partitions[0]
+                .error_code
+        };
+        assert_eq!([transactional_of("h"), transactional_of("g")], [refused, 0]);
+        assert_eq!(coordinator.group_ids().collect::<Vec<_>>(), ["g"]);
+        // Once there is room again one may be made.
+        coordinator.on_marker(ProducerId(1), true);
+        assert_eq!(coordinator.delete_group("g"), ErrorCode::None);
+        let request = OffsetCommitRequest { group_id: "h".to_owned(), ..plain(5) };
+        let response = coordinator.commit(NOW, 8, &request, |_, _| true);
+        assert_eq!(response.topics[0].partitions[0].error_code, 0);
     }
 }

@@ -23,6 +23,7 @@ fn config() -> CoordinatorConfig {
         session_timeout_ms_min: 1_000,
         session_timeout_ms_max: 1_800_000,
         initial_rebalance_delay_ms: 0,
+        groups_max: 1000,
         group_size_max: 3,
         offset_metadata_bytes_max: 100,
         offsets_retention_ms: 60_000,
@@ -448,4 +449,20 @@ fn a_subscribed_topics_offsets_are_not_deleted() {
     let response = room.coordinator.delete_offsets(&request, |_, _| true);
     let codes: Vec<_> = response.topics.iter().map(|t| t.partitions[0].error_code).collect();
     assert_eq!(codes, [code(ErrorCode::GroupSubscribedToTopic), 0]);
+}
+
+#[test]
+fn beyond_so_many_groups_nobody_joins_a_new_one() {
+    let mut room = Room::with(CoordinatorConfig { groups_max: 1, ..config() });
+    let ticket = room.begin_join("");
+    assert_eq!(room.joined(ticket).error_code, 0);
+    for version in [3, 4] {
+        let other = JoinGroupRequest { group_id: "other".to_owned(), ..join("", None) };
+        let ticket = room.ask_join(other, version);
+        assert_eq!(room.joined(ticket).error_code, code(ErrorCode::GroupMaxSizeReached));
+    }
+    // To the one that is there others may come.
+    let ticket = room.ask_join(join("", None), 4);
+    assert_eq!(room.joined(ticket).error_code, code(ErrorCode::MemberIdRequired));
+    assert_eq!(room.coordinator.group_ids().collect::<Vec<_>>(), ["g"]);
 }

@@ -161,6 +161,7 @@ fn config() -> CoordinatorConfig {
         session_timeout_ms_min: 1,
         session_timeout_ms_max: 1_800_000,
         initial_rebalance_delay_ms: 500,
+        groups_max: 1000,
         group_size_max: 100,
         offset_metadata_bytes_max: 4096,
         offsets_retention_ms: 7 * 86_400_000,

@@ -236,6 +236,7 @@ fn group_config() -> CoordinatorConfig {
         session_timeout_ms_min: 1,
         session_timeout_ms_max: 100_000,
         initial_rebalance_delay_ms: 0,
+        groups_max: 1000,
         group_size_max: 100,
         offset_metadata_bytes_max: 100,
         offsets_retention_ms: i64::MAX,
@@ -243,7 +244,7 @@ fn group_config() -> CoordinatorConfig {
 }
 
 fn transaction_config() -> TransactionConfig {
-    TransactionConfig { timeout_ms_max: 100_000, id_expiration_ms: i64::MAX }
+    TransactionConfig { timeout_ms_max: 100_000, id_expiration_ms: i64::MAX, ids_max: 1000 }
 }
 
 impl Broker {
