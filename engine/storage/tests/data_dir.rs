@@ -1,9 +1,10 @@
 //! A data directory across versions of the format: read, brought up, or refused by number.
 
 use model::crc32c;
-use runtime::simulated::{Disk, Simulation};
+use runtime::simulated::{Disk, Fault, Simulation, Verb};
 use runtime::{Io, Runtime};
 use std::path::Path;
+use storage::KnownJournal;
 use storage::StorageError;
 use storage::data_dir::{DataDir, FORMAT_VERSION};
 
@@ -91,4 +92,26 @@ fn a_directory_without_superblocks_that_holds_something_is_not_taken_for_new() {
         runtime::fs::remove_dir(&partition).unwrap();
         assert!(DataDir::open(Path::new("/d"), 1).await.unwrap().is_new());
     });
+}
+
+/// What the disk did not take is not taken for noted: the journals are noted when it is tried again.
+#[test]
+fn journals_whose_note_failed_are_noted_when_it_is_tried_again() {
+    for verb in [Verb::Write, Verb::Sync] {
+        let disk = Disk::default();
+        let simulation = Simulation::new(disk.clone(), 1);
+        let body = async {
+            let mut dir = DataDir::open(Path::new("/d"), 1).await.unwrap();
+            let journals = vec![KnownJournal { shard: 0, id: 7, sequence: 1 }];
+            let path = "superblock".to_owned();
+            disk.add_fault(Fault { verb, path, after: 0, times: 1, errno: 12 });
+            assert!(dir.note_journals(journals.clone()).await.is_err(), "{verb:?}");
+            assert_eq!(disk.clear_faults(), 1);
+            dir.note_journals(journals.clone()).await.unwrap();
+            drop(dir);
+            let (_lock, superblock) = DataDir::hold(Path::new("/d")).await.unwrap();
+            assert_eq!(superblock.journals.journals, journals, "{verb:?}");
+        };
+        Runtime::new(Io::Simulated(simulation)).unwrap().block_on(body).unwrap();
+    }
 }
