@@ -5,9 +5,11 @@ mod common;
 
 use common::{Broker, Client};
 use model::{BatchBuilder, Compression, Producer, ProducerId};
+use runtime::random::Random;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use wire::api_key::APIS;
 use wire::messages::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
     DeleteTopicsRequest, DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResource,
@@ -303,4 +305,59 @@ fn what_was_sent_without_waiting_is_stored_although_its_client_has_gone() {
         assert!(Instant::now() < until, "only {ends:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// A body that is no request, and looks like one: small numbers pass for counts, lengths and flags; then, sometimes, very
+/// many equal elements.
+fn nearly_a_request(random: &mut Random) -> Vec<u8> {
+    let mut body: Vec<u8> = (0..random.below(80))
+        .map(|_| if random.below(3) == 0 { random.below(256) as u8 } else { random.below(4) as u8 })
+        .collect();
+    if random.below(2) == 0 {
+        let (elements, bytes) = (random.below(60_000) as usize, 1 + random.below(12) as usize);
+        match random.below(2) {
+            0 => body.extend((elements as u32).to_be_bytes()),
+            _ => wire::primitives::put_count(&mut body, Some(elements), true),
+        }
+        let element: Vec<u8> = (0..bytes).map(|_| random.below(3) as u8).collect();
+        body.extend(element.repeat(elements));
+    }
+    body
+}
+
+#[test]
+fn whatever_is_sent_to_any_api_takes_little_time_and_memory() {
+    let metrics = free_address();
+    let broker = Broker::start(&["--weir.shards", "1", "--weir.metrics.listen", &metrics]);
+    let mut innocent = broker.client();
+    create(&mut innocent, "t", 3, &[]);
+    let resident = || runtime::process::usage(broker.child.id()).unwrap().resident_peak_bytes;
+    let before = resident();
+    // Another one by hand: WEIR_SEED.
+    let seed = std::env::var("WEIR_SEED").map_or(1, |seed| seed.parse().unwrap());
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    for api in APIS {
+        for version in api.version_min..=api.version_max {
+            // Several on a connection, as long as it is open; nobody waits for what waits.
+            for _ in 0..10 {
+                let mut client = broker.client();
+                client.stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+                for _ in 0..3 {
+                    let body = nearly_a_request(&mut random);
+                    let frame = client.frame(api.key, version, |out| out.extend(body));
+                    if client.stream.write_all(&frame).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        let all = MetadataRequest { topics: Some(Vec::new()), ..Default::default() };
+        let _: MetadataResponse = innocent.ask(&all, 8);
+        let long = turns_over(&metrics, LONGEST_MS);
+        assert_eq!(long, 0, "{}: a turn of more than {LONGEST_MS} ms", api.name);
+    }
+    let grown = resident() - before;
+    println!("grown by {} MB", grown / 1_000_000);
+    assert!(grown < 150_000_000, "{grown}");
 }
