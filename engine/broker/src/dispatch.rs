@@ -27,6 +27,7 @@ pub(crate) enum Outcome {
 /// Starts a request. The produce and fetch paths hold no box; the rest may.
 pub(crate) async fn start(shard: Rc<Shard>, key: ApiKey, request: Request) -> Outcome {
     shard.requests_begun.set(shard.requests_begun.get() + 1);
+    shard.request_counts().begun(key);
     let version = request.version;
     let outcome = match key {
         ApiKey::Produce => handlers::produce::handle(&shard, &request).await,

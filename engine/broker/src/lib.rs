@@ -30,6 +30,7 @@ mod peers;
 mod placement;
 mod producer_state;
 mod properties;
+mod request_counts;
 mod requests;
 pub mod server;
 mod shard;

@@ -2,7 +2,7 @@
 
 use crate::logging::warning_of;
 use crate::shard::Node;
-use crate::stages;
+use crate::{request_counts, stages};
 use runtime::buffer::SharedBytes;
 use runtime::notify::Notify;
 use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
@@ -10,9 +10,11 @@ use runtime::socket::{Listener, Socket};
 use runtime::{clock, spawn, timer, watch};
 use std::cell::Cell;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::log_manager::SharedDir;
 
 /// A request that is longer is not one of Prometheus.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
@@ -63,8 +65,11 @@ async fn answer(node: &Node, socket: &Socket) {
          Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    let mut pieces =
-        vec![SharedBytes::copy_of(head.as_bytes()), SharedBytes::copy_of(body.as_bytes())];
+    let mut pieces = vec![SharedBytes::copy_of(head.as_bytes())];
+    // Who asks for the head alone is told how long the rest would be.
+    if !buffer.bytes().starts_with(b"HEAD ") {
+        pieces.push(SharedBytes::copy_of(body.as_bytes()));
+    }
     let _ = socket.send(&mut pieces).await;
 }
 
@@ -74,18 +79,62 @@ fn respond(node: &Node, request: &[u8]) -> (&'static str, String) {
     let line = String::from_utf8_lossy(line);
     let mut words = line.split(' ');
     match (words.next(), words.next(), words.next()) {
-        (Some("GET"), Some("/metrics"), Some(version)) if version.starts_with("HTTP/1.") => {
-            ("200 OK", metrics(node))
-        }
-        (Some("GET"), Some(_), Some(version)) if version.starts_with("HTTP/1.") => {
-            ("404 Not Found", "metrics are at /metrics\n".to_owned())
+        (Some("GET" | "HEAD"), Some(target), Some(version)) if version.starts_with("HTTP/1.") => {
+            match target.split('?').next() {
+                Some("/metrics") => ("200 OK", metrics(node)),
+                _ => ("404 Not Found", "metrics are at /metrics\n".to_owned()),
+            }
         }
         _ => ("400 Bad Request", "expected: GET /metrics HTTP/1.1\n".to_owned()),
     }
 }
 
+/// A name of a file as the value of a label.
+fn label(path: &Path) -> String {
+    path.display().to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// What is so now: each with its labels and values.
+fn put_gauges(node: &Node, out: &mut String) {
+    let mut family = |name: &str, about: &str, values: &[(String, f64)]| {
+        let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} gauge");
+        for (labels, value) in values {
+            let _ = writeln!(out, "{name}{labels} {value}");
+        }
+    };
+    let one = |value: f64| [(String::new(), value)];
+    let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    family("weir_build_info", "The program that runs.", &[(version, 1.0)]);
+    family(
+        "weir_connections",
+        "Connections of clients.",
+        &one(node.open_files.connections() as f64),
+    );
+    let most = node.open_files.connections_max as f64;
+    family("weir_connections_max", "As many connections as there may be.", &one(most));
+    let of_dirs = |value: &dyn Fn(&SharedDir) -> Option<f64>| -> Vec<(String, f64)> {
+        let of = |dir: &SharedDir| Some((format!("{{dir=\"{}\"}}", label(&dir.path)), value(dir)?));
+        node.dirs.iter().filter_map(of).collect()
+    };
+    let offline = of_dirs(&|dir| Some(f64::from(u8::from(dir.health.is_offline()))));
+    family("weir_directory_offline", "Whether a data directory failed.", &offline);
+    let space = |dir: &SharedDir| runtime::fs::space(&dir.path).ok();
+    let total = of_dirs(&|dir| space(dir).map(|(total, _)| total as f64));
+    family("weir_directory_total_bytes", "Size of a data directory's file system.", &total);
+    let usable = of_dirs(&|dir| space(dir).map(|(_, usable)| usable as f64));
+    family("weir_directory_free_bytes", "Free space for a data directory.", &usable);
+    let began = node.began_unix_ms as f64 / 1000.0;
+    family("process_start_time_seconds", "When it began, since the Unix epoch.", &one(began));
+    if let Some((open, most)) = runtime::process::open_files() {
+        family("process_open_fds", "Open files and connections.", &one(open as f64));
+        family("process_max_fds", "As many as there may be.", &one(most as f64));
+    }
+}
+
 fn metrics(node: &Node) -> String {
     let mut out = String::new();
+    put_gauges(node, &mut out);
+    request_counts::put_counts(&node.requests, &mut out);
     stages::put_histograms(&node.stages, &mut out);
     let io = runtime::process_io_counters();
     for (name, about, count) in [

@@ -48,6 +48,11 @@ impl OpenFiles {
         })
     }
 
+    /// The connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// A place for one more connection, if there is one.
     pub(crate) fn connect(self: &Arc<Self>) -> Option<ConnectionPlace> {
         let more = |open: usize| (open < self.connections_max).then_some(open + 1);

@@ -8,6 +8,7 @@ use crate::listeners::{Endpoint, ListenerSetting};
 use crate::logging::{self, info, warning, warning_of};
 use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
 use crate::peers::Peers;
+use crate::request_counts::RequestCounts;
 use crate::shard::{Message, Node, ServedListener, Shard};
 use crate::stages::StageTimes;
 use crate::transactions::{self, ProducerIds};
@@ -346,6 +347,8 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
         producer_ids: ProducerIds::new(dirs[0].leader_epoch()),
         dirs: shared,
         stages: (0..shards).map(|_| StageTimes::default()).collect(),
+        requests: (0..shards).map(|_| RequestCounts::default()).collect(),
+        began_unix_ms: clock::unix_ms(),
         open_files: OpenFiles::divide(open_files, dirs.len(), shards, config.connections_max),
         peers: Peers::new(config.connections_per_ip_max, config.connections_per_s_max),
         config,

@@ -15,6 +15,7 @@ use crate::partition_slot::PartitionSlot;
 use crate::peers::Peers;
 use crate::placement::shard_of;
 use crate::producer_state::ProducerState;
+use crate::request_counts::RequestCounts;
 use crate::requests::{Requests, Token};
 use crate::stages::{Stage, StageTimes};
 use crate::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
@@ -137,6 +138,10 @@ pub(crate) struct Node {
     pub(crate) dirs: Vec<SharedDir>,
     /// Of each shard.
     pub(crate) stages: Vec<StageTimes>,
+    /// Of each shard.
+    pub(crate) requests: Vec<RequestCounts>,
+    /// When the process began, in milliseconds since the Unix epoch.
+    pub(crate) began_unix_ms: i64,
     pub(crate) open_files: Arc<OpenFiles>,
     pub(crate) peers: Arc<Peers>,
 }
@@ -309,6 +314,11 @@ impl Shard {
 
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         Arc::clone(&self.image.borrow())
+    }
+
+    /// How many requests of each API it has begun.
+    pub(crate) fn request_counts(&self) -> &RequestCounts {
+        &self.node.requests[self.id()]
     }
 
     /// Where this shard notes how long things take.

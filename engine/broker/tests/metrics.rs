@@ -87,6 +87,20 @@ fn every_stage_of_a_request_is_told_with_how_long_it_took() {
     assert_eq!(count("fetch_wake_up"), 1.0);
     assert!(value(metrics, "weir_io_syncs_total") >= 11.0);
     assert!(value(metrics, "process_resident_memory_bytes") > 1e6);
+    assert_eq!(value(metrics, "weir_requests_total{api=\"Produce\"}"), 21.0);
+    assert_eq!(value(metrics, "weir_requests_total{api=\"Fetch\"}"), 1.0);
+    assert_eq!(value(metrics, "weir_connections"), 2.0);
+    assert!(value(metrics, "weir_connections_max") > 2.0);
+    assert!(value(metrics, "process_open_fds") > 4.0);
+    assert!(value(metrics, "process_max_fds") > value(metrics, "process_open_fds"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let age = now.as_secs_f64() - value(metrics, "process_start_time_seconds");
+    assert!((0.0..600.0).contains(&age), "{age}");
+    let dir = broker.dir.path().display();
+    assert_eq!(value(metrics, &format!("weir_directory_offline{{dir=\"{dir}\"}}")), 0.0);
+    let bytes =
+        |what: &str| value(metrics, &format!("weir_directory_{what}_bytes{{dir=\"{dir}\"}}"));
+    assert!(bytes("free") > 0.0 && bytes("free") <= bytes("total"));
 }
 
 #[test]
@@ -102,9 +116,13 @@ fn whoever_is_not_prometheus_gets_an_error_and_harms_nobody() {
         (b"\xff\xfe\x00\r\n\r\n", "400"),
         (&[b'x'; 20_000], "400"),
         (b"GET /metrics HTTP/1.0\r\n\r\n", "200"),
+        (b"GET /metrics?name=x HTTP/1.1\r\n\r\n", "200"),
+        (b"GET /metricsx HTTP/1.1\r\n\r\n", "404"),
     ] {
         let answer = asked(&free, request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:.80}");
     }
+    let head = asked(&free, b"HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     broker.client().create("t", 1);
 }

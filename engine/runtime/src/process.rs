@@ -153,6 +153,17 @@ pub fn stolen_ticks() -> (u64, u64) {
     (ticks.get(7).copied().unwrap_or(0), ticks.iter().take(8).sum())
 }
 
+/// Files and connections that this process has open, and as many as it may have; `None` where /proc does not tell.
+#[must_use]
+pub fn open_files() -> Option<(u64, u64)> {
+    let open = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place, which the call only writes.
+    let told = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    // One is open to list them.
+    (told == 0).then_some((open.saturating_sub(1), limit.rlim_cur))
+}
+
 /// Raises the limit of open files as far as allowed; returns the limit now in force.
 #[must_use]
 pub fn raise_open_files() -> u64 {

@@ -593,13 +593,13 @@ mod tests {
     fn grown(bytes: &[u8], elements_max: u64, random: &mut impl FnMut() -> u64) -> Vec<u8> {
         let mut grown = bytes[..random() as usize % (bytes.len() + 1)].to_vec();
         let count = (random() % elements_max) as usize;
-        crate::primitives::put_count(&mut grown, Some(count), random() % 2 == 0);
+        crate::primitives::put_count(&mut grown, Some(count), random().is_multiple_of(2));
         let (element, fill) = (random() as usize % 12, random() as usize % 4);
         for number in 0..count {
-            let first = if random() % 64 == 0 { random() as u8 } else { fill as u8 };
+            let first = if random().is_multiple_of(64) { random() as u8 } else { fill as u8 };
             grown.push(first);
             let rest = element.min(number);
-            grown.extend(std::iter::repeat_n(u8::from(random() % 8 == 0), rest));
+            grown.extend(std::iter::repeat_n(u8::from(random().is_multiple_of(8)), rest));
         }
         grown
     }
