@@ -15,8 +15,22 @@ pub(crate) const VERSION: &str = "4.1.0";
 /// No Java, no Maven, or nothing to fetch from; the text says which.
 pub(crate) fn libs() -> Result<PathBuf, String> {
     let home = top().join("target/compat/apache-kafka").join(VERSION);
+    let own =
+        ["kafka_2.13", "kafka-tools"].map(|artifact| ("org.apache.kafka", artifact, VERSION, ""));
+    fetch(&home, &own, &format!("kafka-clients-{VERSION}.jar"))
+}
+
+/// Fetches these (group, artifact, version, classifier or nothing) and all they need, once: until `last` is there.
+///
+/// # Errors
+/// As `libs`.
+pub(crate) fn fetch(
+    home: &Path,
+    wanted: &[(&str, &str, &str, &str)],
+    last: &str,
+) -> Result<PathBuf, String> {
     let libs = home.join("libs");
-    if libs.join(format!("kafka-clients-{VERSION}.jar")).exists() {
+    if libs.join(last).exists() {
         return Ok(libs);
     }
     for (program, flag) in [("java", "-version"), ("mvn", "--version")] {
@@ -24,20 +38,23 @@ pub(crate) fn libs() -> Result<PathBuf, String> {
             return Err(format!("Apache Kafka needs {program}, and there is none; install it"));
         }
     }
-    let dependency = |artifact: &str| {
+    let dependency = |(group, artifact, version, classifier): &(&str, &str, &str, &str)| {
+        let classifier = match *classifier {
+            "" => String::new(),
+            classifier => format!("<classifier>{classifier}</classifier>"),
+        };
         format!(
-            "<dependency><groupId>org.apache.kafka</groupId><artifactId>{artifact}</artifactId>\
-             <version>{VERSION}</version></dependency>"
+            "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>\
+             <version>{version}</version>{classifier}</dependency>"
         )
     };
     let manifest = format!(
         "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
          <groupId>peers</groupId><artifactId>peers</artifactId><version>1</version>\
-         <packaging>pom</packaging><dependencies>{}{}</dependencies></project>",
-        dependency("kafka_2.13"),
-        dependency("kafka-tools")
+         <packaging>pom</packaging><dependencies>{}</dependencies></project>",
+        wanted.iter().map(dependency).collect::<String>()
     );
-    std::fs::create_dir_all(&home)
+    std::fs::create_dir_all(home)
         .and_then(|()| std::fs::write(home.join("pom.xml"), manifest))
         .map_err(|error| format!("{}: {error}", home.display()))?;
     let file = home.join("pom.xml").display().to_string();

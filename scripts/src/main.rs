@@ -9,6 +9,8 @@ mod cores;
 mod differential;
 mod edits;
 mod exactly_once;
+mod java_suites;
+mod java_tools;
 mod kafka;
 mod kgo;
 mod many;

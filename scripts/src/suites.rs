@@ -4,7 +4,7 @@
 
 use crate::compat::{Broker, install_python};
 use crate::steps::{self, Done, top, works};
-use crate::{kafka, kgo};
+use crate::{java_suites, java_tools, kafka, kgo};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,16 @@ use std::time::Instant;
 const LIST: &str = "engine/broker/tests/compat/suites.toml";
 
 /// The suites, by name.
-pub(crate) const SUITES: [&str; 5] = ["librdkafka", "kafka-python", "rdkafka", "rskafka", "kgo"];
+pub(crate) const SUITES: [&str; 8] = [
+    "librdkafka",
+    "kafka-python",
+    "rdkafka",
+    "rskafka",
+    "kgo",
+    "streams-smoke",
+    "log-compaction-tester",
+    "java-tools",
+];
 
 /// What is expected of a suite.
 struct Expected {
@@ -92,6 +101,9 @@ pub(crate) fn run(suite: &str, only: &str) -> Done {
     let results = match suite {
         "librdkafka" => librdkafka(&expected, &home, &data, only),
         "kgo" => kgo::run(&expected.package, &expected.version, &home, &data, only),
+        "streams-smoke" => java_suites::streams_smoke(&home, &data, only),
+        "log-compaction-tester" => java_suites::log_compaction(&home, &data, only),
+        "java-tools" => java_tools::run(&home, &data, only, &expected.left_out),
         "kafka-python" => kafka_python(&expected, &home, &data, only),
         _ => crate_tests(&expected, &home, &data, only),
     };

@@ -24,7 +24,7 @@ pub(crate) async fn checked<'a>(
     rewriter: &'a mut BatchRewriter,
     rest: &mut impl AsyncFnMut(),
 ) -> Result<RecordBatch<'a>, ProduceResult> {
-    let batch = match validate(topic, asked, acks, version) {
+    let batch = match validate(topic, asked, version) {
         // Before it is looked at more closely, as by Kafka.
         found if !matches!(acks, -1..=1) => {
             let early = [ErrorCode::InvalidRecord, ErrorCode::UnsupportedCompressionType];
@@ -57,14 +57,9 @@ fn refused(error: BatchError) -> ProduceResult {
 fn validate<'a>(
     topic: &TopicImage,
     partition: ProducePartition<'a>,
-    acks: i16,
     version: i16,
 ) -> Result<RecordBatch<'a>, ProduceResult> {
     let rules = &topic.rules;
-    if acks == -1 && rules.min_insync_replicas > 1 {
-        let why = Some("min.insync.replicas is above 1, and there is 1 broker");
-        return Err(ProduceResult::refused(ErrorCode::NotEnoughReplicas, why));
-    }
     let bytes = partition.records.unwrap_or_default();
     let batch = RecordBatch::validate_produced(bytes, rules.batch_bytes_max).map_err(|error| {
         let peer_is_wrong = error != BatchError::TooLarge;

@@ -12,6 +12,9 @@ use wire::messages::AlterConfigsResourceResponse;
 
 pub(crate) const RESOURCE_TOPIC: i8 = 2;
 pub(crate) const RESOURCE_BROKER: i8 = 4;
+pub(crate) const RESOURCE_BROKER_LOGGER: i8 = 8;
+pub(crate) const RESOURCE_CLIENT_METRICS: i8 = 16;
+pub(crate) const RESOURCE_GROUP: i8 = 32;
 
 /// A resource as a request names it: its type and name.
 pub(crate) type Resource = (i8, String);

@@ -345,8 +345,6 @@ fn text_of(name: &str, set: &BTreeMap<String, String>, config: &Config) -> Strin
 pub(crate) struct WriteRules {
     /// `max.message.bytes`.
     pub(crate) batch_bytes_max: usize,
-    /// `min.insync.replicas`.
-    pub(crate) min_insync_replicas: i64,
     /// `compression.type`, unless it is producer.
     pub(crate) codec: Option<Compression>,
     /// `message.timestamp.type` is LogAppendTime.
@@ -366,7 +364,6 @@ pub(crate) fn write_rules_of(set: &BTreeMap<String, String>, config: &Config) ->
     let number = |name| number_of(name, set, config);
     WriteRules {
         batch_bytes_max: number("max.message.bytes") as usize,
-        min_insync_replicas: number("min.insync.replicas"),
         codec: match text_of("compression.type", set, config).as_str() {
             "uncompressed" => Some(Compression::None),
             "gzip" => Some(Compression::Gzip),

@@ -153,7 +153,7 @@ impl Transaction {
             self.producer = Producer { id: next, epoch: 0 };
         }
         self.partitions.clear();
-        (self.started_ms, self.updated_ms) = (-1, unix_ms);
+        self.updated_ms = unix_ms;
     }
 
     /// Who its client is once this transaction has ended.

@@ -269,6 +269,7 @@ impl TransactionCoordinator {
             }
         }
         transaction.state = TransactionState::Empty;
+        transaction.started_ms = -1;
         transaction.timeout_ms = timeout_ms;
         transaction.updated_ms = now.unix_ms;
         let producer = transaction.producer;
@@ -779,5 +780,25 @@ mod tests {
         let other = rig.coordinator.init_producer_id(rig.now, "other", 1, None, ProducerId(7));
         assert_eq!(other, Err(ErrorCode::PolicyViolation));
         assert_eq!(rig.init(None), Ok(at(first, 1)));
+    }
+
+    #[test]
+    fn when_a_transaction_began_is_told_until_the_next_one() {
+        let mut rig = Rig::new();
+        let producer = rig.init(None).unwrap();
+        let began = |rig: &Rig| rig.coordinator.describe(T).transaction_start_time_ms;
+        assert_eq!(began(&rig), -1);
+        assert_eq!(rig.add(producer), Ok(()));
+        rig.now.unix_ms += 500;
+        rig.end(producer, true, ClientVersion::V1).unwrap();
+        rig.complete();
+        assert_eq!(began(&rig), 1_000);
+        rig.restart();
+        assert_eq!(began(&rig), 1_000);
+        let longer_than =
+            |rig: &Rig, ms: i64| rig.coordinator.list(rig.now, &[], &BTreeSet::new(), ms).len();
+        assert_eq!((longer_than(&rig, 499), longer_than(&rig, 500)), (1, 0));
+        rig.init(Some(producer)).unwrap();
+        assert_eq!(began(&rig), -1);
     }
 }

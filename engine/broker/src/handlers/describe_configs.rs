@@ -1,7 +1,10 @@
 //! DescribeConfigs 1-4: v3 documentation and types, v4 flexible.
 
 use crate::broker_settings;
-use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::config_changes::{
+    RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
+    RESOURCE_TOPIC,
+};
 use crate::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::named::each_once;
 use crate::shard::{Request, Shard};
@@ -27,7 +30,10 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
         let result = match resource.resource_type {
             RESOURCE_TOPIC => topic(shard, &resource.resource_name, shown),
             RESOURCE_BROKER => broker(shard, &resource.resource_name, shown),
-            _ => Err((ErrorCode::InvalidRequest, "only topics and brokers have settings here")),
+            // There are such things, and nothing about them can be set.
+            RESOURCE_BROKER_LOGGER => broker(shard, &resource.resource_name, shown).map(|_| vec![]),
+            RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => Ok(Vec::new()),
+            _ => Err((ErrorCode::InvalidRequest, "there is nothing of this type")),
         };
         let mut described = DescribeConfigsResult {
             resource_type: resource.resource_type,

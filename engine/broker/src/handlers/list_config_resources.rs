@@ -1,14 +1,23 @@
 //! ListConfigResources 0-1 (KIP-1142): topics and this broker; there are no other resources.
 
-use crate::config_changes::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::config_changes::{
+    RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
+    RESOURCE_TOPIC,
+};
 use crate::dispatch::{Outcome, read, respond};
 use crate::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse};
 
-/// Types that there can be: topics, brokers, loggers of brokers, client metrics and groups.
-const RESOURCES: [i8; 5] = [RESOURCE_TOPIC, RESOURCE_BROKER, 8, 16, 32];
+/// Types that there can be.
+const RESOURCES: [i8; 5] = [
+    RESOURCE_TOPIC,
+    RESOURCE_BROKER,
+    RESOURCE_BROKER_LOGGER,
+    RESOURCE_CLIENT_METRICS,
+    RESOURCE_GROUP,
+];
 
 pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<ListConfigResourcesRequest>(request)?;
