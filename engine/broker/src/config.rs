@@ -471,8 +471,8 @@ impl Config {
             })
         };
         let flag = |name: &str| match get(name) {
-            "true" => Ok(true),
-            "false" => Ok(false),
+            text if text.eq_ignore_ascii_case("true") => Ok(true),
+            text if text.eq_ignore_ascii_case("false") => Ok(false),
             other => Err(format!("{name}={other:?} is neither true nor false")),
         };
         let segment = i64::from(limits::SEGMENT_BYTES_MIN)..=i64::from(limits::SEGMENT_BYTES_MAX);
@@ -578,6 +578,12 @@ impl Config {
             direct_io: flag("weir.direct.io")?,
             set: BTreeMap::new(),
         };
+        let at_metrics = |listener: &ListenerSetting| {
+            config.metrics_listen.is_some_and(|at| at == listener.address && at.port() != 0)
+        };
+        if let Some(listener) = config.listeners.iter().find(|listener| at_metrics(listener)) {
+            return Err(format!("weir.metrics.listen is where {} listens, too", listener.name));
+        }
         // As they are kept and told.
         set.extend(read.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(Self { set, ..config })
@@ -678,6 +684,7 @@ mod tests {
             ("group.min.session.timeout.ms", "1800001", "group.max.session.timeout.ms"),
             ("compression.type", "brotli", "zstd"),
             ("no.such.thing", "1", "unknown setting"),
+            ("weir.metrics.listen", "127.0.0.1:9092", "where PLAINTEXT listens"),
         ] {
             let error = config(&[(name, value)]).unwrap_err();
             assert!(error.contains(name) && error.contains(said), "{error}");

@@ -5,7 +5,7 @@
 //! begins while a client leaves much unread: what it sends then waits in its socket.
 
 use crate::dispatch::{Outcome, start};
-use crate::memory::{HeldAnswer, SMALL_BYTES_MAX};
+use crate::memory::HeldAnswer;
 use crate::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
 use crate::stages::Stage;
 use runtime::budget::Held;
@@ -28,6 +28,8 @@ use wire::header::RequestHeader;
 use wire::{ApiKey, WireError};
 
 const IN_FLIGHT_MAX: usize = 32;
+/// A client is looked after so often while its request waits.
+const PEER_LOOK: Duration = Duration::from_secs(1);
 /// While answers of so many bytes are not sent, nothing more of a connection begins.
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 /// A request of an API with small ones that is larger than this is not read beside others.
@@ -58,8 +60,8 @@ struct Pipeline<F> {
     read_ended: Cell<bool>,
     /// Bytes of answers to fetches that are made and not sent.
     unsent_fetched: HeldAnswer,
-    /// The same of all other answers.
-    unsent: HeldAnswer,
+    /// The same of all other answers; whoever looks after connections knows it as well.
+    unsent: Rc<HeldAnswer>,
     /// Fetches begun whose answers are not sent. One at a time: what many would read at once nobody may
     /// ever take.
     fetches: Cell<usize>,
@@ -74,14 +76,20 @@ struct Pipeline<F> {
 }
 
 /// Serves a connection until either side ends it.
-pub(crate) async fn serve(shard: Rc<Shard>, listener: u16, socket: Rc<Socket>) {
-    serve_with(shard, listener, socket, start).await;
+pub(crate) async fn serve(
+    shard: Rc<Shard>,
+    listener: u16,
+    socket: Rc<Socket>,
+    unsent: Rc<HeldAnswer>,
+) {
+    serve_with(shard, listener, socket, unsent, start).await;
 }
 
 async fn serve_with<F: Future<Output = Outcome>>(
     shard: Rc<Shard>,
     listener: u16,
     socket: Rc<Socket>,
+    unsent: Rc<HeldAnswer>,
     start: impl Fn(Rc<Shard>, ApiKey, Request) -> F,
 ) {
     let pipeline = Pipeline {
@@ -90,7 +98,7 @@ async fn serve_with<F: Future<Output = Outcome>>(
         changed: Notify::default(),
         read_ended: Cell::new(false),
         unsent_fetched: shard.answer_memory.hold(),
-        unsent: shard.other_answer_memory.hold(),
+        unsent,
         fetches: Cell::new(0),
         joins: Cell::new(0),
         others: Cell::new(0),
@@ -138,7 +146,7 @@ async fn read<F: Future<Output = Outcome>>(
     let mut large: Option<Large> = None;
     let (idle_max, mut silent_since) = (shard.node.config.connections_idle_max, None);
     let mut slice = Slice::begin();
-    loop {
+    'connection: loop {
         let mut wanted = 0;
         while let Some(total) = frame_bytes(buffer.bytes(), bytes_max).map_err(said)? {
             if buffer.bytes().len() < total {
@@ -147,21 +155,18 @@ async fn read<F: Future<Output = Outcome>>(
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
             let (key, mut request) = parse(payload, peer, listener)?;
-            if pipeline.is_full(shard, key, total) {
-                let until = large.as_ref().map(|_| clock::now() + LARGE_STALLS_MAX);
-                let room =
-                    pipeline.changed.until(|| (!pipeline.is_full(shard, key, total)).then_some(()));
-                if timer::before(until, room).await.is_none() {
-                    let seconds = LARGE_STALLS_MAX.as_secs();
-                    return Err(format!(
-                        "a request of {total} bytes waited {seconds} s for those before it, and kept its memory from \
-                         others"
-                    ));
-                }
+            if !until_room(shard, socket, pipeline, key, large.is_some()).await? {
+                break 'connection;
             }
             let held = match large.take() {
                 Some(large) => large.held,
-                None => shard.request_memory.take(key, total).await,
+                None => {
+                    let taking = shard.request_memory.take(key, total);
+                    let Some(held) = while_connected(socket, taking).await else {
+                        break 'connection;
+                    };
+                    held
+                }
             };
             let to_wait =
                 (key == ApiKey::Fetch).then(|| shard.request_memory.take_to_wait(total)).flatten();
@@ -173,7 +178,10 @@ async fn read<F: Future<Output = Outcome>>(
             let place = match key {
                 ApiKey::Produce | ApiKey::Fetch => None,
                 _ if total <= LARGE_CONTROL_BYTES => None,
-                _ => Some(shard.large_answers.take(1).await),
+                _ => match while_connected(socket, shard.large_answers.take(1)).await {
+                    None => break 'connection,
+                    place => place,
+                },
             };
             if place.is_some() {
                 timer::next_turn().await;
@@ -245,6 +253,53 @@ async fn read<F: Future<Output = Outcome>>(
     }
     pipeline.read_ended.set(true);
     Ok(())
+}
+
+/// Waits until a request may begin. False: its client has gone meanwhile.
+async fn until_room<F>(
+    shard: &Shard,
+    socket: &Socket,
+    pipeline: &Pipeline<F>,
+    key: ApiKey,
+    is_large: bool,
+) -> Result<bool, String> {
+    let until = clock::now() + LARGE_STALLS_MAX;
+    // Looked at again also unasked: what others of the shard have taken tells nobody when it is given back.
+    while pipeline.is_full(shard, key) {
+        let room = pipeline.changed.until(|| (!pipeline.is_full(shard, key)).then_some(()));
+        if timer::before(Some(clock::now() + PEER_LOOK), room).await.is_some() {
+            break;
+        }
+        if socket.has_hung_up() {
+            return Ok(false);
+        }
+        if is_large && clock::now() >= until {
+            let seconds = LARGE_STALLS_MAX.as_secs();
+            return Err(format!(
+                "a large request waited {seconds} s for those before it, and kept its memory from others"
+            ));
+        }
+    }
+    Ok(true)
+}
+
+/// What this gives, unless the client goes before.
+async fn while_connected<T>(socket: &Socket, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    // Nearly always it is there at once.
+    let at_once = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+    if let Poll::Ready(done) = at_once {
+        return Some(done);
+    }
+    loop {
+        let look_at = Some(clock::now() + PEER_LOOK);
+        if let Some(done) = timer::before(look_at, future.as_mut()).await {
+            return Some(done);
+        }
+        if socket.has_hung_up() {
+            return None;
+        }
+    }
 }
 
 /// A request that does not fit a receive chunk, while it comes.
@@ -370,14 +425,12 @@ impl<F> Pipeline<F> {
     }
 
     /// Whether a request of this kind must wait until answers before it are sent.
-    fn is_full(&self, shard: &Shard, key: ApiKey, bytes: usize) -> bool {
-        // Behind what waits as long as its client likes nothing begins that would hold memory as long.
+    fn is_full(&self, shard: &Shard, key: ApiKey) -> bool {
+        // Behind what waits as long as its client likes nothing begins, as in Kafka: what it took, and its answer,
+        // would be held as long.
         let is_waiting = self.fetches.get() + self.joins.get() > 0;
-        let holds_memory = key == ApiKey::Produce || bytes > SMALL_BYTES_MAX;
-        if is_waiting && holds_memory {
-            return true;
-        }
-        self.waiting.borrow().len() >= IN_FLIGHT_MAX
+        is_waiting
+            || self.waiting.borrow().len() >= IN_FLIGHT_MAX
             || self.unsent_bytes() >= UNSENT_BYTES_MAX
             || self.has_its_one(key, shard)
     }

@@ -53,7 +53,7 @@ pub(crate) fn read(
     let mut told = BTreeMap::new();
     for (name, endpoint) in named("advertised.listeners", advertised)? {
         let is_all = endpoint.host.is_empty()
-            || endpoint.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+            || endpoint.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_unspecified());
         if is_all {
             return Err(format!(
                 "advertised.listeners={advertised:?} has {endpoint}, no address that clients can connect to: name \
@@ -79,8 +79,16 @@ pub(crate) fn read(
             }
         }
         let address = resolve(&of, &endpoint)?;
-        if let Some(other) = found.iter().find(|f| f.address == address && address.port() != 0) {
-            return Err(format!("{of}: {} and {name} listen on the same address", other.name));
+        let overlaps = |other: &&ListenerSetting| {
+            let (one, other) = (address.ip(), other.address.ip());
+            one == other || one.is_unspecified() || other.is_unspecified()
+        };
+        let mut at_port = found.iter().filter(|f| f.address.port() == address.port());
+        if let Some(other) = at_port.find(overlaps)
+            && address.port() != 0
+        {
+            let other = &other.name;
+            return Err(format!("{of}: {other} and {name} listen on the same address and port"));
         }
         let advertised = told.remove(&name);
         // Kafka refuses these two as well: nobody could connect to what is told.
@@ -109,7 +117,7 @@ fn named(setting: &str, text: &str) -> Result<Vec<(String, Endpoint)>, String> {
     let mut found: Vec<(String, Endpoint)> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (name, address) = part.split_once("://").unwrap_or((PLAINTEXT, part));
-        let name = name.to_uppercase();
+        let name = name.to_ascii_uppercase();
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.is_empty() || !name.chars().all(is_name) {
             return Err(format!("{setting}={text:?}: {name:?} is no name of a listener"));
@@ -137,7 +145,7 @@ pub(crate) fn endpoint(setting: &str, text: &str) -> Result<Endpoint, String> {
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host = match inner {
         Some(inner) if inner.parse::<Ipv6Addr>().is_ok() => inner,
-        None if !host.contains([':', '[', ']', '/']) => host,
+        None if !host.contains([':', '[', ']', '/', ' ', '\t']) => host,
         _ => return Err(is_not()),
     };
     Ok(Endpoint { host: host.to_owned(), port })
@@ -203,9 +211,18 @@ mod tests {
         let is = |host: &str, port| Ok(Endpoint { host: host.to_owned(), port });
         assert_eq!(told("PLAINTEXT://[::1]:9092"), is("::1", 9092));
         assert_eq!(told("kafka.example:9"), is("kafka.example", 9));
-        for wrong in
-            ["::1", "::1:9092", "[x]:1", "0.0.0.0:9092", ":9092", "[::]:1", "a:1,b:2", "SSL://a:1"]
-        {
+        for wrong in [
+            "::1",
+            "::1:9092",
+            "[x]:1",
+            "0.0.0.0:9092",
+            ":9092",
+            "[::]:1",
+            "[::ffff:0.0.0.0]:1",
+            "a b:1",
+            "a:1,b:2",
+            "SSL://a:1",
+        ] {
             assert!(told(wrong).is_err(), "{wrong}");
         }
         assert_eq!(read(":7", "", "").unwrap()[0].address, "0.0.0.0:7".parse().unwrap());
@@ -222,6 +239,8 @@ mod tests {
             ("INTERNAL://127.0.0.1:1", "", "", "INTERNAL:PLAINTEXT"),
             ("127.0.0.1:1,127.0.0.1:2", "", "", "name of its own"),
             ("INTERNAL://127.0.0.1:1,EXTERNAL://127.0.0.1:1", "", MAP, "same address"),
+            ("INTERNAL://[::]:1,EXTERNAL://:1", "INTERNAL://a:1", MAP, "same address"),
+            ("INTERNAL://127.0.0.1:1,EXTERNAL://:1", "", MAP, "same address"),
             ("127.0.0.1:1", "EXTERNAL://a:1", MAP, "no listener EXTERNAL"),
             ("0.0.0.0:9092", "", "", "advertised.listeners"),
             ("[::]:9092", "", "", "advertised.listeners"),

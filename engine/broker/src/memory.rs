@@ -14,7 +14,7 @@ use wire::ApiKey;
 
 /// A request of so many bytes at most, that is not a produce, never waits for a larger one: who only says that it lives
 /// is heard whatever others send.
-pub(crate) const SMALL_BYTES_MAX: usize = 16 * 1024;
+const SMALL_BYTES_MAX: usize = 16 * 1024;
 /// Who waits for memory for so long is told of in the log.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
 
@@ -127,10 +127,15 @@ impl HeldAnswer {
         self.bytes.get()
     }
 
-    /// Waits until answers that nobody has taken yet leave room for a large one. False: it took too long.
+    /// Whether answers that nobody has taken yet leave room for a large one.
+    pub(crate) fn has_room(&self) -> bool {
+        self.memory.held.get() < self.memory.bytes_max
+    }
+
+    /// Waits for that. False: it took too long.
     pub(crate) async fn room(&self) -> bool {
         let until = clock::now() + LARGE_WAITS_MAX;
-        while self.memory.held.get() >= self.memory.bytes_max {
+        while !self.has_room() {
             self.memory.was_short.set(true);
             if clock::now() >= until {
                 return false;

@@ -25,8 +25,11 @@ const SYNONYMS: [(&str, &str, i64); 5] = [
 ];
 
 /// What asks for security that is not there: whoever set it must not find the port open.
-const SECURITY: [&str; 5] =
-    ["sasl.", "ssl.", "listener.name.", "authorizer.class.name", "super.users"];
+const SECURITY: [&str; 4] = ["sasl.", "ssl.", "authorizer.class.name", "super.users"];
+/// Kafka's way to say that a setting is not used.
+const UNUSED: [(&str, &str); 2] = [("queued.max.request.bytes", "-1"), ("broker.id", "-1")];
+/// What Kafka listens on unless told otherwise.
+const LISTENERS: &str = "PLAINTEXT://:9092";
 
 /// Reads the text of such a file.
 ///
@@ -37,15 +40,22 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Properties, String> {
     let mut found: BTreeMap<String, String> =
         found.into_iter().map(|(name, value)| (name, value.trim().to_owned())).collect();
     for (name, value) in &found {
-        let is_set = !matches!(value.as_str(), "" | "none" | "None");
-        if is_set && SECURITY.iter().any(|prefix| name.starts_with(prefix)) {
+        let is_set = !matches!(value.as_str(), "" | "none" | "None" | "DEFAULT");
+        // Of one listener as of all: listener.name.NAME.ssl.keystore.location.
+        let of_listener = name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.'));
+        let base = of_listener.map_or(name.as_str(), |(_, base)| base);
+        let is_secure = SECURITY.iter().any(|prefix| base.starts_with(prefix))
+            || (name == "security.inter.broker.protocol" && value != PLAINTEXT);
+        if is_set && is_secure {
             return Err(format!(
                 "{name}={value:?}: Weir has no TLS, no SASL and no ACLs; remove what asks for them if everybody who \
                  reaches the port may do everything"
             ));
         }
     }
+    found.retain(|name, value| !UNUSED.contains(&(name, value)));
     without_controllers(&mut found);
+    found.entry("listeners".to_owned()).or_insert_with(|| LISTENERS.to_owned());
     let mut read = Properties::default();
     for (synonym, name, unit) in SYNONYMS {
         let Some(value) = found.remove(synonym) else { continue };
@@ -152,6 +162,9 @@ mod tests {
         assert_eq!(pairs("log.retention.minutes=2\nlog.retention.ms=3")[ms], "3");
         assert_eq!(pairs("log.retention.hours=-1")[ms], "-1");
         assert_eq!(pairs("broker.id=7")["node.id"], "7");
+        let unused = pairs("queued.max.request.bytes=-1\nbroker.id=-1\n");
+        assert_eq!(unused.keys().collect::<Vec<_>>(), ["listeners"]);
+        assert_eq!(pairs("advertised.listeners=PLAINTEXT://k:1")["listeners"], LISTENERS);
         assert_eq!(pairs("log.dir=/a\nlog.dirs=/b")["log.dirs"], "/b");
     }
 
@@ -162,11 +175,17 @@ mod tests {
             "sasl.enabled.mechanisms=PLAIN",
             "authorizer.class.name=x.Y",
             "listener.name.external.ssl.keystore.location=/k",
+            "security.inter.broker.protocol=SASL_SSL",
         ] {
             let error = read(text.as_bytes()).unwrap_err();
             assert!(error.contains("no TLS") && error.contains('='), "{error}");
         }
-        assert!(read(b"authorizer.class.name=\nssl.client.auth=none\n").is_ok());
+        for fine in [
+            "authorizer.class.name=\nssl.client.auth=none\nssl.principal.mapping.rules=DEFAULT\n",
+            "security.inter.broker.protocol=PLAINTEXT\nlistener.name.plaintext.max.connections=5\n",
+        ] {
+            assert!(read(fine.as_bytes()).is_ok(), "{fine}");
+        }
         for wrong in ["a=\\uXYZW", "log.roll.hours=x", "log.roll.hours=9223372036854775807"] {
             assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
         }

@@ -6,6 +6,7 @@ use crate::groups::look_after;
 use crate::image::MetadataImage;
 use crate::listeners::{Endpoint, ListenerSetting};
 use crate::logging::{self, info, warning, warning_of};
+use crate::memory::HeldAnswer;
 use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
 use crate::peers::Peers;
 use crate::request_counts::RequestCounts;
@@ -319,9 +320,9 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
     let probes = config.listeners.iter().map(probe).collect::<Result<Vec<_>, _>>()?;
     let addresses = probes.iter().map(Listener::local_address).collect::<Result<Vec<_>, _>>();
     let addresses = addresses.map_err(|error| error.to_string())?;
-    drop(probes);
     let metrics = config.metrics_listen.map(|at| bind(at, "weir.metrics.listen", false));
     let metrics = metrics.transpose()?;
+    drop(probes);
     // The directories only then: a start that cannot listen has not touched them.
     let mut found =
         find(&config.data_dirs, config.node_id).await.map_err(|error| error.to_string())?;
@@ -369,8 +370,10 @@ struct Peer {
     socket: Rc<Socket>,
     /// How many receives had ended when it was last looked at.
     receives: Cell<u64>,
-    /// The send that was under way then, and for how many looks.
-    unread: Cell<(Option<u64>, u64)>,
+    /// The send that was under way then, what was not acknowledged, and for how many looks both stayed the same.
+    unread: Cell<(Option<u64>, i32, u64)>,
+    /// Its answers other than fetches that are made and not sent.
+    unsent: Rc<HeldAnswer>,
 }
 
 /// Connections that were silent for so long, and up to twice that, give back the memory they receive in.
@@ -385,9 +388,12 @@ impl Peer {
     /// Whether the same answer has been on its way for long; to be asked once in `SILENT`.
     fn does_not_read(&self) -> bool {
         let send = self.socket.send_under_way();
-        let (before, looks) = self.unread.get();
-        let looks = if send.is_some() && send == before { looks + 1 } else { 0 };
-        self.unread.set((send, looks));
+        // Who reads slowly takes long for a send, and acknowledges some of it meanwhile.
+        let left = send.map_or(0, |_| self.socket.unacknowledged_bytes());
+        let (before, left_before, looks) = self.unread.get();
+        let is_same = send.is_some() && (send, left) == (before, left_before);
+        let looks = if is_same { looks + 1 } else { 0 };
+        self.unread.set((send, left, looks));
         looks >= UNREAD_TURNS
     }
 }
@@ -433,7 +439,7 @@ impl Acceptor {
                 if peer.receives.replace(receives) == receives {
                     peer.socket.interrupt();
                 }
-                if peer.does_not_read() && is_short {
+                if peer.does_not_read() && is_short && peer.unsent.bytes() > 0 {
                     let address = peer.socket.peer_address();
                     warning_of!(
                         address,
@@ -508,9 +514,14 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>, listener: usize) {
                 let begins_at = shard.node.peers.begins_at(now);
                 if begins_at > now {
                     timer::sleep_until(begins_at).await;
+                    if socket.has_hung_up() {
+                        continue;
+                    }
                 }
                 let number = acceptor.next.replace(acceptor.next.get() + 1);
+                let unsent = Rc::new(shard.other_answer_memory.hold());
                 let peer = Peer {
+                    unsent: Rc::clone(&unsent),
                     socket: Rc::clone(&socket),
                     receives: Cell::new(0),
                     unread: Cell::default(),
@@ -519,7 +530,7 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>, listener: usize) {
                 let place = until_place(shard).await;
                 let (shard, acceptor) = (Rc::clone(shard), Rc::clone(acceptor));
                 spawn(async move {
-                    connection::serve(shard, listener as u16, socket).await;
+                    connection::serve(shard, listener as u16, socket, unsent).await;
                     acceptor.peers.borrow_mut().remove(&number);
                     drop((place, of_address));
                 });

@@ -14,12 +14,12 @@ use wire::ApiKey;
 use wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, CreatableTopic, CreatableTopicConfig,
     CreateTopicsRequest, CreateTopicsResponse, DescribeConfigsRequest, DescribeConfigsResource,
-    DescribeConfigsResponse, DescribeGroupsRequest, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, IncrementalConfigsResource, JoinGroupProtocol,
-    JoinGroupRequest, JoinGroupResponse, ListOffsetsPartition, ListOffsetsRequest,
-    ListOffsetsResponse, ListOffsetsTopic, Message, MetadataRequest, MetadataRequestTopic,
-    MetadataResponse, OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetCommitTopic,
+    DescribeConfigsResponse, DescribeGroupsRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, IncrementalConfigsResource,
+    JoinGroupProtocol, JoinGroupRequest, JoinGroupResponse, ListOffsetsPartition,
+    ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic, Message, MetadataRequest,
+    MetadataRequestTopic, MetadataResponse, OffsetCommitPartition, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetCommitTopic,
 };
 
 const MB: u64 = 1 << 20;
@@ -600,4 +600,116 @@ fn what_stands_behind_a_fetch_that_waits_keeps_no_place_from_others() {
     let response: MetadataResponse = client.ask(&all, 8);
     assert_eq!(response.topics.len(), 2);
     drop(waiting);
+}
+
+/// A connection with a fetch that waits for minutes, and behind it `behind`, `times` over.
+fn behind_a_waiting_fetch(
+    broker: &Broker,
+    times: usize,
+    behind: impl Fn(&mut Client) -> Vec<u8>,
+) -> Client {
+    let mut client = broker.client();
+    client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut frames = long_fetch(&mut client, 1, 300_000);
+    for _ in 0..times {
+        frames.extend(behind(&mut client));
+    }
+    // As much as the sockets take.
+    let _ = client.stream.write_all(&frames);
+    client
+}
+
+#[test]
+fn small_requests_behind_a_fetch_that_waits_keep_none_of_others_from_being_read() {
+    let broker = Broker::start(&["--weir.shards", "1", "--queued.max.request.bytes", "16777216"]);
+    broker.client().create("t", 1);
+    let heartbeat = |client: &mut Client| {
+        let request = HeartbeatRequest { group_id: "g".repeat(15_000), ..Default::default() };
+        client.frame(ApiKey::Heartbeat, 3, |out| request.encode(out, 3))
+    };
+    let waiting: Vec<Client> =
+        (0..40).map(|_| behind_a_waiting_fetch(&broker, 31, heartbeat)).collect();
+    is_answered(&broker);
+    drop(waiting);
+}
+
+#[test]
+fn answers_behind_a_fetch_that_waits_keep_no_memory_from_others() {
+    let args = ["--weir.shards", "1", "--weir.queued.max.answer.bytes", "8388608"];
+    let broker = Broker::start(&args);
+    let mut client = broker.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    client.create("t", 1);
+    client.create("large", 8_000);
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    let metadata =
+        |client: &mut Client| client.frame(ApiKey::Metadata, 8, |out| all.encode(out, 8));
+    let waiting: Vec<Client> =
+        (0..30).map(|_| behind_a_waiting_fetch(&broker, 8, metadata)).collect();
+    for _ in 0..3 {
+        let response: MetadataResponse = client.ask(&all, 8);
+        assert_eq!(response.topics.len(), 2);
+    }
+    drop(waiting);
+}
+
+#[test]
+fn connections_end_with_their_clients_also_behind_a_fetch_that_waits() {
+    let broker = Broker::start(&["--weir.shards", "1", "--max.connections", "40"]);
+    broker.client().create("t", 1);
+    let bytes = batch(1, 100);
+    for _ in 0..3 {
+        let produce = |client: &mut Client| client.produce_frame("t", -1, &[(0, &bytes)]);
+        let waiting: Vec<Client> =
+            (0..35).map(|_| behind_a_waiting_fetch(&broker, 1, produce)).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        drop(waiting);
+    }
+    // There are places again: whoever comes is accepted in the order in which they came.
+    is_answered(&broker);
+}
+
+#[test]
+fn who_reads_slowly_is_not_taken_for_one_who_does_not_read() {
+    let args = ["--weir.shards", "1", "--weir.queued.max.answer.bytes", "16777216"];
+    let broker = Broker::start(&args);
+    let mut client = broker.client();
+    client.create("t", 8);
+    let bytes = batch(10, 90_000);
+    for partition in 0..8 {
+        let frame = client.produce_frame("t", 1, &[(partition, &bytes)]);
+        client.send(&frame);
+        assert!(client.produced().is_some_and(|results| results[0].1 == 0));
+    }
+    for topic in ["a", "b", "c"] {
+        client.create(topic, 5_000);
+    }
+    let mut slow = broker.client();
+    let limits = wire::fetch::FetchLimits {
+        max_wait_ms: 1000,
+        min_bytes: 1,
+        max_bytes: 7 << 20,
+        partition_max_bytes: 7 << 20,
+        read_committed: false,
+    };
+    let asks: Vec<_> =
+        (0..8).map(|partition| wire::fetch::FetchAsk { partition, offset: 0 }).collect();
+    let frame = slow.frame(ApiKey::Fetch, 4, |out| {
+        wire::fetch::put_request(out, 4, limits, "t", TopicId::ZERO, &asks);
+    });
+    slow.send(&frame);
+    let mut length = [0; 4];
+    slow.stream.read_exact(&mut length).unwrap();
+    let mut left = u32::from_be_bytes(length) as usize;
+    assert!(left > 6 << 20, "{left}");
+    // Large answers are short of memory all the while.
+    let silent: Vec<Client> = (0..16).map(|_| ask_and_do_not_read(&broker, 30)).collect();
+    let mut piece = vec![0; 20_000];
+    while left > 0 {
+        let wanted = piece.len().min(left);
+        slow.stream.read_exact(&mut piece[..wanted]).expect("it is not closed");
+        left -= wanted;
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    drop(silent);
 }

@@ -168,6 +168,24 @@ impl Socket {
         self.is_sending.get().then(|| self.sends.get())
     }
 
+    /// Whether the other end has closed or is gone, also behind bytes that are still to be received.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        let mut asked = libc::pollfd { fd: self.fd, events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one valid entry; the call does not wait.
+        let found = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        found > 0 && asked.revents != 0
+    }
+
+    /// Bytes sent that the other end has not acknowledged: as it reads they change.
+    #[must_use]
+    pub fn unacknowledged_bytes(&self) -> i32 {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: a valid place for the number that this request answers with (SIOCOUTQ).
+        let told = unsafe { libc::ioctl(self.fd, libc::TIOCOUTQ, &raw mut bytes) };
+        if told < 0 { 0 } else { bytes }
+    }
+
     /// Has a `receive` that waits for bytes end without any, as `was_interrupted` tells; one to which they have
     /// come ends with them.
     pub fn interrupt(&self) {

@@ -70,6 +70,15 @@ impl DataDir {
         paths: &[PathBuf],
         node_id: i32,
     ) -> Result<(Vec<Self>, Vec<(PathBuf, StorageError)>), StorageError> {
+        for path in paths {
+            if let Some(name) = Self::foreign_file(path) {
+                return Err(StorageError::Unusable(format!(
+                    "{}: is no data directory of Weir, and not empty: it holds {name:?}; choose an empty directory \
+                     for --log.dirs, or one that is not there yet",
+                    path.display()
+                )));
+            }
+        }
         let (mut locked, mut failed) = (Vec::new(), Vec::new());
         for path in paths {
             match Self::lock(path, node_id).await {
@@ -183,12 +192,6 @@ impl DataDir {
             )),
         }
         };
-        if let Some(name) = Self::foreign_file(path) {
-            return Err(unusable(format!(
-                "is no data directory of Weir, and not empty: it holds {name:?}; choose an empty directory for \
-                 --log.dirs, or one that is not there yet"
-            )));
-        }
         let partitions = path.join("partitions");
         fs::create_dir_all(&partitions).map_err(|error| refused(&error, "made"))?;
         let options = OpenOptions { create: true, write: true, direct: false };
