@@ -42,7 +42,7 @@ const FILES: [(&str, &str); 6] = [
 ];
 
 /// What differs from run to run, or is said in other words: pattern and what stands for it.
-const ALIKE: [(&str, &str); 19] = [
+const ALIKE: [(&str, &str); 20] = [
     // Of an error its class counts; texts are each broker's own.
     (r"(Exception|Error): .*", "$1"),
     (r"(?i)(error|failed)[^.]*(due to|because|reason|:).*", "$1"),
@@ -51,6 +51,7 @@ const ALIKE: [(&str, &str); 19] = [
     (r"TopicId: [A-Za-z0-9_-]{22}", "TopicId: ID"),
     (r"Cluster ID: .*", "Cluster ID: ID"),
     (r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.,]+Z?", "TIME"),
+    (r"[0-9]{2}:[0-9]{2}:[0-9]{2}[:.,][0-9]{3}", "TIME"),
     (r"console-consumer-[0-9]+", "console-consumer-N"),
     (r"(performance-producer|perf-consumer|test-group)-[A-Za-z0-9_-]+", "$1-N"),
     (r"[0-9]{13,19}", "N"),

@@ -79,6 +79,8 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
         ApiKey::ListPartitionReassignments => {
             handlers::list_partition_reassignments::handle(shard, request)
         }
+        ApiKey::DescribeQuorum => handlers::describe_quorum::handle(shard, request).await,
+        ApiKey::UpdateFeatures => handlers::update_features::handle(shard, request).await,
         ApiKey::ListConfigResources => handlers::list_config_resources::handle(shard, request),
         ApiKey::DescribeAcls => handlers::describe_acls::handle(shard, request),
         ApiKey::CreateAcls => handlers::create_acls::handle(shard, request).await,

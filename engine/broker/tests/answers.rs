@@ -431,3 +431,50 @@ fn the_broker_tells_its_settings_with_their_types_and_addresses() {
     assert_eq!((describe("").error_code, describe("").configs.len()), (0, 0));
     assert_eq!(describe("2").error_code, 42);
 }
+
+#[test]
+fn one_node_is_its_own_quorum_and_its_features_are_as_they_are() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.client();
+    let topic = |name: &str, indexes: &[i32]| QuorumTopic {
+        topic_name: name.to_owned(),
+        partitions: indexes
+            .iter()
+            .map(|index| QuorumPartition { partition_index: *index })
+            .collect(),
+    };
+    let topics = vec![topic("__cluster_metadata", &[0, 1, 0]), topic("t", &[0])];
+    for version in 0..=1 {
+        let request = DescribeQuorumRequest { topics: topics.clone() };
+        let response: DescribeQuorumResponse = client.ask(&request, version);
+        let told: Vec<_> = response
+            .topics
+            .iter()
+            .flat_map(|topic| {
+                topic.partitions.iter().map(|p| (p.error_code, p.current_voters.len()))
+            })
+            .collect();
+        assert_eq!(told, [(0, 1), (3, 0), (3, 0)]);
+        let one = &response.topics[0].partitions[0];
+        assert_eq!((one.leader_id, one.current_voters[0].replica_id), (1, 1));
+        assert!(one.leader_epoch >= 1);
+    }
+    let update = |feature: &str, level| FeatureUpdate {
+        feature: feature.to_owned(),
+        max_version_level: level,
+        ..Default::default()
+    };
+    let all = [update("transaction.version", 2), update("transaction.version", 1), update("x", 1)];
+    for version in 0..=2 {
+        let request = UpdateFeaturesRequest { feature_updates: all.to_vec(), ..Default::default() };
+        let response: UpdateFeaturesResponse = client.ask(&request, version);
+        let codes: Vec<i16> = response.results.iter().map(|result| result.error_code).collect();
+        match version {
+            2 => assert_eq!((response.error_code, codes.len()), (95, 0)),
+            _ => assert_eq!((response.error_code, &codes[..]), (0, &[0, 95, 95][..])),
+        }
+        let fine = UpdateFeaturesRequest { feature_updates: vec![all[0].clone()], ..request };
+        let response: UpdateFeaturesResponse = client.ask(&fine, version);
+        assert_eq!(response.error_code, 0);
+    }
+}

@@ -81,6 +81,8 @@ apis! {
     OffsetDelete = 47, 0, 0..=0, 1;
     DescribeClientQuotas = 48, 0, 0..=1, 1;
     DescribeUserScramCredentials = 50, 0, 0..=0, 0;
+    DescribeQuorum = 55, 0, 0..=1, 0;
+    UpdateFeatures = 57, 0, 0..=2, 0;
     DescribeCluster = 60, 0, 0..=2, 0;
     DescribeProducers = 61, 0, 0..=0, 0;
     DescribeTransactions = 65, 0, 0..=0, 0;

@@ -761,6 +761,10 @@ mod tests {
         agrees::<SaslHandshakeResponse, theirs::SaslHandshakeResponse>(0..=1);
         agrees::<SaslAuthenticateRequest, theirs::SaslAuthenticateRequest>(0..=2);
         agrees::<SaslAuthenticateResponse, theirs::SaslAuthenticateResponse>(0..=2);
+        agrees::<DescribeQuorumRequest, theirs::DescribeQuorumRequest>(0..=1);
+        agrees::<DescribeQuorumResponse, theirs::DescribeQuorumResponse>(0..=1);
+        agrees::<UpdateFeaturesRequest, theirs::UpdateFeaturesRequest>(0..=2);
+        agrees::<UpdateFeaturesResponse, theirs::UpdateFeaturesResponse>(0..=2);
         agrees::<ListConfigResourcesRequest, theirs::ListConfigResourcesRequest>(0..=1);
         agrees::<ListConfigResourcesResponse, theirs::ListConfigResourcesResponse>(0..=1);
         agrees::<DescribeTopicPartitionsRequest, theirs::DescribeTopicPartitionsRequest>(0..=0);

@@ -10,9 +10,9 @@ use wire::WireError;
 use wire::api_key::{APIS, ApiKey};
 use wire::messages::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse, Feature};
 
-/// The feature that tells clients of KIP-890 to use it.
-fn transactions() -> Feature {
-    Feature { name: "transaction.version".to_owned(), min_level: 0, level: 2 }
+/// The features there are. One tells clients of KIP-890 to use it.
+pub(crate) fn features() -> Vec<Feature> {
+    vec![Feature { name: "transaction.version".to_owned(), min_level: 0, level: 2 }]
 }
 
 pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
@@ -22,8 +22,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         max_version: api.version_max,
     });
     let api_keys = ranges.collect();
-    let mut response =
-        ApiVersionsResponse { api_keys, features: vec![transactions()], ..Default::default() };
+    let mut response = ApiVersionsResponse { api_keys, features: features(), ..Default::default() };
     let api = ApiKey::ApiVersions.api();
     if !(api.version_min..=api.version_max).contains(&request.version) {
         response.error_code = ErrorCode::UnsupportedVersion.code();

@@ -700,7 +700,7 @@ impl Generator {
     }
 
     pub(crate) fn security(&mut self) -> Asked {
-        match self.below(4) {
+        match self.below(6) {
             0 => {
                 let request = DescribeAclsRequest {
                     resource_type_filter: 2,
@@ -724,6 +724,28 @@ impl Generator {
                 let users = self.one_in(2).then(|| self.some(2, |g| ScramUser { name: g.group() }));
                 let request = DescribeUserScramCredentialsRequest { users };
                 self.plain::<_, DescribeUserScramCredentialsResponse>(request, false)
+            }
+            3 => {
+                let topics = self.some(2, |g| QuorumTopic {
+                    topic_name: g.pick(&["__cluster_metadata", "a", "nosuch"]).to_owned(),
+                    partitions: g
+                        .some(2, |g| QuorumPartition { partition_index: g.pick(&[0, 0, 1]) }),
+                });
+                let request = DescribeQuorumRequest { topics };
+                self.plain::<_, DescribeQuorumResponse>(request, false)
+            }
+            4 => {
+                let feature_updates = self.some(1, |g| FeatureUpdate {
+                    feature: g.pick(&["transaction.version", "no.such.version"]).to_owned(),
+                    max_version_level: g.pick(&[2, 99]),
+                    ..Default::default()
+                });
+                let request = UpdateFeaturesRequest {
+                    timeout_ms: 10_000,
+                    feature_updates,
+                    validate_only: true,
+                };
+                self.plain::<_, UpdateFeaturesResponse>(request, false)
             }
             _ => {
                 let resource_types = self.pick(&[&[][..], &[2], &[4], &[16], &[99]]).to_vec();

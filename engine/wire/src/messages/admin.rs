@@ -379,6 +379,96 @@ message! {
 }
 
 message! {
+    /// A partition whose quorum is asked for.
+    QuorumPartition {
+        partition_index: i32 = 0, _,
+    }
+}
+message! {
+    /// Partitions whose quorums are asked for; there is one, `__cluster_metadata`-0.
+    QuorumTopic {
+        topic_name: String = String::new(), _,
+        partitions: Vec<QuorumPartition> = Vec::new(), _,
+    }
+}
+message! {
+    /// KIP-595: who decides about metadata.
+    DescribeQuorumRequest of DescribeQuorum {
+        topics: Vec<QuorumTopic> = Vec::new(), _,
+    }
+}
+message! {
+    /// How far a voter or observer is; times are known of others than the leader.
+    QuorumReplica {
+        replica_id: i32 = 0, _,
+        log_end_offset: i64 = 0, _,
+        last_fetch_timestamp: i64 = -1, 1..,
+        last_caught_up_timestamp: i64 = -1, 1..,
+    }
+}
+message! {
+    /// A partition's quorum.
+    DescribedQuorumPartition {
+        partition_index: i32 = 0, _,
+        error_code: i16 = 0, _,
+        leader_id: i32 = 0, _,
+        leader_epoch: i32 = 0, _,
+        high_watermark: i64 = 0, _,
+        current_voters: Vec<QuorumReplica> = Vec::new(), _,
+        observers: Vec<QuorumReplica> = Vec::new(), _,
+    }
+}
+message! {
+    /// Quorums of a topic's partitions.
+    DescribedQuorumTopic {
+        topic_name: String = String::new(), _,
+        partitions: Vec<DescribedQuorumPartition> = Vec::new(), _,
+    }
+}
+message! {
+    /// Quorums.
+    DescribeQuorumResponse of DescribeQuorum {
+        error_code: i16 = 0, _,
+        topics: Vec<DescribedQuorumTopic> = Vec::new(), _,
+    }
+}
+
+message! {
+    /// A feature's level that is wanted; v1 has the type of change instead of a flag.
+    FeatureUpdate {
+        feature: String = String::new(), _,
+        max_version_level: i16 = 0, _,
+        allow_downgrade: bool = false, 0,
+        upgrade_type: i8 = 1, 1..,
+    }
+}
+message! {
+    /// KIP-584: levels of features are to change.
+    UpdateFeaturesRequest of UpdateFeatures {
+        timeout_ms: i32 = 60_000, _,
+        feature_updates: Vec<FeatureUpdate> = Vec::new(), _,
+        validate_only: bool = false, 1..,
+    }
+}
+message! {
+    /// What became of a feature.
+    UpdatedFeature {
+        feature: String = String::new(), _,
+        error_code: i16 = 0, _,
+        error_message: Option<String> = None, _,
+    }
+}
+message! {
+    /// What became of all; from v2 on as a whole.
+    UpdateFeaturesResponse of UpdateFeatures {
+        throttle_time_ms: i32 = 0, _,
+        error_code: i16 = 0, _,
+        error_message: Option<String> = None, _,
+        results: Vec<UpdatedFeature> = Vec::new(), 0..=1,
+    }
+}
+
+message! {
     /// A topic by name.
     TopicPartitionsTopic {
         name: String = String::new(), _,
