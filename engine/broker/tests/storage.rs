@@ -318,8 +318,9 @@ fn a_full_disk_refuses_produce_serves_reads_and_recovers_by_itself() {
         println!("skipped: no tmpfs may be mounted here");
         return;
     };
-    let path = disk.0.path();
-    std::fs::write(path.join("ballast"), vec![1; 16 << 20]).unwrap();
+    let ballast = disk.0.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 16 << 20]).unwrap();
+    let path = disk.0.path().join("data");
     let more = ["--weir.shards", "1", "--weir.journal.bytes", "25165824"];
     let broker = Broker::start(&path.display().to_string(), &more);
     let mut client = broker.client();
@@ -337,7 +338,7 @@ fn a_full_disk_refuses_produce_serves_reads_and_recovers_by_itself() {
         assert!(accepted < 200, "the disk fills up");
     }
     assert_eq!(fetch_all(&mut client, 0, 0).len(), accepted, "reads go on");
-    std::fs::remove_file(path.join("ballast")).unwrap();
+    std::fs::remove_file(ballast).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while client.produce("t", -1, &bytes).expect("answered").0 != 0 {
         assert!(Instant::now() < deadline, "it recovers by itself");
