@@ -37,6 +37,9 @@ use storage::{Health, StorageError};
 /// A journal that could not begin for want of space is tried again so much later.
 const JOURNAL_RETRY: Duration = Duration::from_secs(5);
 
+/// A port that is taken is tried again for so long.
+const PORT_WAITS_MAX: Duration = Duration::from_secs(1);
+
 /// Serves until SIGINT or SIGTERM. `ready` is told the address of each listener once clients may connect, and where
 /// Prometheus may.
 ///
@@ -291,6 +294,18 @@ fn bind(address: SocketAddr, setting: &str, reuse_port: bool) -> Result<Listener
     })
 }
 
+/// As `bind`, of a port that nobody else has. The kernel takes a moment to close what a killed program had open.
+async fn bind_alone(address: SocketAddr, setting: &str) -> Result<Listener, String> {
+    let until = clock::now() + PORT_WAITS_MAX;
+    loop {
+        let bound = bind(address, setting, false);
+        if bound.is_ok() || clock::now() >= until {
+            return bound;
+        }
+        timer::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A listener, and what its clients are told.
 fn served_at(setting: &ListenerSetting, address: SocketAddr) -> ServedListener {
     let host = match setting.host.is_empty() {
@@ -316,12 +331,16 @@ fn served_at(setting: &ListenerSetting, address: SocketAddr) -> ServedListener {
 
 async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started, String> {
     // Without SO_REUSEPORT first: another program on the port is an error, not a partner.
-    let probe = |listener: &ListenerSetting| bind(listener.address, "listeners", false);
-    let probes = config.listeners.iter().map(probe).collect::<Result<Vec<_>, _>>()?;
+    let mut probes = Vec::new();
+    for listener in &config.listeners {
+        probes.push(bind_alone(listener.address, "listeners").await?);
+    }
     let addresses = probes.iter().map(Listener::local_address).collect::<Result<Vec<_>, _>>();
     let addresses = addresses.map_err(|error| error.to_string())?;
-    let metrics = config.metrics_listen.map(|at| bind(at, "weir.metrics.listen", false));
-    let metrics = metrics.transpose()?;
+    let metrics = match config.metrics_listen {
+        Some(address) => Some(bind_alone(address, "weir.metrics.listen").await?),
+        None => None,
+    };
     drop(probes);
     // The directories only then: a start that cannot listen has not touched them.
     let mut found =

@@ -163,3 +163,33 @@ fn connections_begin_no_more_often_than_they_may() {
     // Ten at once, and fifteen at ten a second.
     assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
 }
+
+#[test]
+fn who_is_killed_starts_again_at_once_on_its_port() {
+    let dir = TemporaryDir::new(&std::env::temp_dir(), "weir-test").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.4:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let free = std::net::TcpListener::bind("127.0.0.5:0").unwrap();
+    let metrics = free.local_addr().unwrap().to_string();
+    drop(free);
+    let args = [
+        "--data-dir",
+        dir.path().to_str().unwrap(),
+        "--listeners",
+        &address,
+        "--weir.metrics.listen",
+        &metrics,
+    ];
+    for _ in 0..5 {
+        let mut child = weir(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("listening on"), "it starts");
+        // Connections that are open and wait for answers make the kernel's work longer.
+        let mut clients: Vec<Client> = (0..50).map(|_| Client::connect(&address)).collect();
+        clients.iter_mut().for_each(|client| drop(told(client)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
