@@ -533,7 +533,7 @@ fn who_does_not_read_keeps_no_place_from_those_who_do() {
     let args = ["--weir.shards", "1", "--weir.queued.max.answer.bytes", "8388608"];
     let broker = Broker::start(&args);
     let mut client = broker.client();
-    client.stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    client.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     for topic in ["a", "b", "c", "d"] {
         client.create(topic, 5_000);
     }
