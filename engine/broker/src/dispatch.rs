@@ -140,17 +140,7 @@ impl AnswerSize {
             return Err(WireError::AnswerTooLarge);
         }
         if bytes > LARGE_ANSWER_BYTES && self.place.is_none() {
-            // A place is not kept while there is no memory: others of the shard need it for less.
-            loop {
-                if !self.held.room().await {
-                    return Err(WireError::NoMemory);
-                }
-                let place = self.lane.take(1).await;
-                if self.held.has_room() {
-                    self.place = Some(place);
-                    break;
-                }
-            }
+            self.place = Some(self.held.place(&self.lane).await.ok_or(WireError::NoMemory)?);
         }
         self.held.set(bytes);
         self.slice.rest().await;

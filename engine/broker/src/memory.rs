@@ -90,7 +90,12 @@ pub(crate) struct AnswerMemory {
     held: Cell<usize>,
     /// A large answer had to wait for it since it was last asked.
     was_short: Cell<bool>,
+    /// Large answers wait for it in the order in which they came: who has taken one and asks for the next is behind
+    /// those who have none.
+    turns: Rc<Budget>,
 }
+/// Of one large answer.
+const TURN: usize = 2;
 
 /// Bytes of one answer, or of a connection's; given back when dropped.
 pub(crate) struct HeldAnswer {
@@ -100,7 +105,12 @@ pub(crate) struct HeldAnswer {
 
 impl AnswerMemory {
     pub(crate) fn new(bytes_max: usize) -> Rc<Self> {
-        Rc::new(Self { bytes_max, held: Cell::default(), was_short: Cell::default() })
+        Rc::new(Self {
+            bytes_max,
+            held: Cell::default(),
+            was_short: Cell::default(),
+            turns: Budget::new(TURN),
+        })
     }
 
     /// What may be read now for an answer of which `wanted` bytes are asked for: half of what is left.
@@ -116,6 +126,15 @@ impl AnswerMemory {
         self.was_short.replace(false)
     }
 
+    /// Whether answers that nobody has taken yet leave no room for a large one, or large ones wait for it.
+    pub(crate) fn is_short(&self) -> bool {
+        !self.has_room() || self.turns.is_used()
+    }
+
+    fn has_room(&self) -> bool {
+        self.held.get() < self.bytes_max
+    }
+
     /// A holder of nothing yet.
     pub(crate) fn hold(self: &Rc<Self>) -> HeldAnswer {
         HeldAnswer { memory: Rc::clone(self), bytes: Cell::new(0) }
@@ -127,22 +146,25 @@ impl HeldAnswer {
         self.bytes.get()
     }
 
-    /// Whether answers that nobody has taken yet leave room for a large one.
-    pub(crate) fn has_room(&self) -> bool {
-        self.memory.held.get() < self.memory.bytes_max
-    }
-
-    /// Waits for that. False: it took too long.
-    pub(crate) async fn room(&self) -> bool {
+    /// Waits for that and for a place among those that are made at a time. `None`: it took too long.
+    pub(crate) async fn place(&self, places: &Rc<Budget>) -> Option<Held> {
         let until = clock::now() + LARGE_WAITS_MAX;
-        while !self.has_room() {
-            self.memory.was_short.set(true);
-            if clock::now() >= until {
-                return false;
+        let turn = timer::before(Some(until), self.memory.turns.take(TURN)).await?;
+        loop {
+            while !self.memory.has_room() {
+                self.memory.was_short.set(true);
+                if clock::now() >= until {
+                    return None;
+                }
+                timer::sleep(LARGE_LOOKS_EACH).await;
             }
-            timer::sleep(LARGE_LOOKS_EACH).await;
+            // It is not kept while there is no memory: others of the shard need it for less.
+            let place = places.take(1).await;
+            if self.memory.has_room() {
+                drop(turn);
+                return Some(place);
+            }
         }
-        true
     }
 
     /// Holds so many from now on.

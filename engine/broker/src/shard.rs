@@ -698,9 +698,12 @@ impl Shard {
         }
     }
 
-    /// Whether requests have places of which there are only a few, or wait for them.
+    /// Whether requests have places of which there are only a few, or wait for them or for memory: of one connection
+    /// they come one at a time then, else a single one would take all that is given back.
     pub(crate) fn places_are_taken(&self) -> bool {
-        self.unpacked.is_used() || self.large_answers.is_used()
+        self.unpacked.is_used()
+            || self.large_answers.is_used()
+            || self.other_answer_memory.is_short()
     }
 
     /// Memory to change the batches of a request in.
