@@ -48,13 +48,20 @@ const TOPICS: [&str; 15] = [
 const LONGEST: Duration = Duration::from_secs(420);
 
 /// A program of Java that is killed when dropped.
-struct Jvm {
+pub(crate) struct Jvm {
     child: Child,
     log: PathBuf,
 }
 
 impl Jvm {
-    fn start(work: &Path, name: &str, main: &str, args: &[&str]) -> Result<Self, String> {
+    /// Of these classes; what it says goes to a file of its name in `work`.
+    pub(crate) fn start(
+        work: &Path,
+        name: &str,
+        classes: &str,
+        main: &str,
+        args: &[&str],
+    ) -> Result<Self, String> {
         let log = work.join(format!("{name}.log"));
         let failed = |error: std::io::Error| format!("{}: {error}", log.display());
         let out = File::create(&log).map_err(failed)?;
@@ -62,9 +69,7 @@ impl Jvm {
             .args(["-Xmx300m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
             .arg(format!("-Djava.io.tmpdir={}", work.display()))
-            .arg("-cp")
-            .arg(classes()?)
-            .arg(main)
+            .args(["-cp", classes, main])
             .args(args)
             .stdin(Stdio::null())
             .stderr(out.try_clone().map_err(failed)?)
@@ -74,12 +79,12 @@ impl Jvm {
         Ok(Self { child, log })
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// Whether it ends well, in time.
-    fn ends_well(&mut self) -> bool {
+    pub(crate) fn ends_well(&mut self) -> bool {
         let until = Instant::now() + LONGEST;
         while Instant::now() < until {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -117,15 +122,15 @@ fn classes() -> Result<String, String> {
 }
 
 /// A broker that can be killed and started again where it was.
-struct Killed<'a> {
+pub(crate) struct Killed<'a> {
     broker: Option<Broker>,
     data: &'a Path,
     args: &'a [&'a str],
-    address: String,
+    pub(crate) address: String,
 }
 
 impl<'a> Killed<'a> {
-    fn start(data: &'a Path, args: &'a [&'a str]) -> Result<Self, String> {
+    pub(crate) fn start(data: &'a Path, args: &'a [&'a str]) -> Result<Self, String> {
         let _ = std::fs::remove_dir_all(data);
         let broker = Broker::start_release(data, args)?;
         let address = broker.address.clone();
@@ -133,7 +138,7 @@ impl<'a> Killed<'a> {
     }
 
     /// kill -9 and a start on the same directory, so many times.
-    fn kill(&mut self, times: u32, between: Duration) -> Done {
+    pub(crate) fn kill(&mut self, times: u32, between: Duration) -> Done {
         for _ in 0..times {
             self.broker = None;
             sleep(Duration::from_secs(1));
@@ -144,18 +149,18 @@ impl<'a> Killed<'a> {
         Ok(())
     }
 
-    fn stop(mut self) -> Done {
+    pub(crate) fn stop(mut self) -> Done {
         self.broker.take().map_or(Ok(()), Broker::stop)
     }
 }
 
-fn empty(dir: &Path) -> Done {
+pub(crate) fn empty(dir: &Path) -> Done {
     let _ = std::fs::remove_dir_all(dir);
     std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))
 }
 
 /// Runs each of these, tells how long it took, and whether it passed.
-fn each(
+pub(crate) fn each(
     names: &[&str],
     only: &str,
     run: impl Fn(&str) -> Result<bool, String>,
@@ -206,7 +211,7 @@ pub(crate) fn streams_smoke(
         };
         let start = |who: &str, what: &str| {
             let main = "org.apache.kafka.streams.tests.StreamsSmokeTest";
-            Jvm::start(&work, who, main, &[&properties(who)?, what])
+            Jvm::start(&work, who, &classes()?, main, &[&properties(who)?, what])
         };
         let first = start("first", "process")?;
         sleep(Duration::from_secs(10));
@@ -257,8 +262,13 @@ pub(crate) fn log_compaction(
             broker.address
         );
         let arguments: Vec<&str> = arguments.split(' ').collect();
-        let mut tester =
-            Jvm::start(&work, "tester", "kafka.tools.LogCompactionTester", &arguments)?;
+        let mut tester = Jvm::start(
+            &work,
+            "tester",
+            &classes()?,
+            "kafka.tools.LogCompactionTester",
+            &arguments,
+        )?;
         if name.contains("killed") {
             sleep(Duration::from_secs(4));
             broker.kill(4, Duration::from_secs(4))?;

@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod compat;
+mod connect;
 mod cores;
 mod differential;
 mod edits;

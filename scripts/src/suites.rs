@@ -4,7 +4,7 @@
 
 use crate::compat::{Broker, install_python};
 use crate::steps::{self, Done, top, works};
-use crate::{java_suites, java_tools, kafka, kgo};
+use crate::{connect, java_suites, java_tools, kafka, kgo};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use std::time::Instant;
 const LIST: &str = "engine/broker/tests/compat/suites.toml";
 
 /// The suites, by name.
-pub(crate) const SUITES: [&str; 8] = [
+pub(crate) const SUITES: [&str; 9] = [
     "librdkafka",
     "kafka-python",
     "rdkafka",
@@ -21,6 +21,7 @@ pub(crate) const SUITES: [&str; 8] = [
     "kgo",
     "streams-smoke",
     "log-compaction-tester",
+    "connect",
     "java-tools",
 ];
 
@@ -103,6 +104,7 @@ pub(crate) fn run(suite: &str, only: &str) -> Done {
         "kgo" => kgo::run(&expected.package, &expected.version, &home, &data, only),
         "streams-smoke" => java_suites::streams_smoke(&home, &data, only),
         "log-compaction-tester" => java_suites::log_compaction(&home, &data, only),
+        "connect" => connect::run(&home, &data, only),
         "java-tools" => java_tools::run(&home, &data, only, &expected.left_out),
         "kafka-python" => kafka_python(&expected, &home, &data, only),
         _ => crate_tests(&expected, &home, &data, only),
