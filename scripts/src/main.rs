@@ -22,6 +22,7 @@ mod regressions;
 mod results;
 mod soak;
 mod steps;
+mod structure;
 mod suites;
 mod tail;
 mod tansu;

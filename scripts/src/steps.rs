@@ -54,3 +54,19 @@ pub(crate) fn works(program: &str, args: &[&str]) -> bool {
         .status();
     silent.is_ok_and(|status| status.success())
 }
+
+/// The Rust files below a directory, in order.
+pub(crate) fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,9 +1,8 @@
 //! The rules of the house that no compiler checks.
 
-use crate::steps::{Done, top};
-use crate::{mutants, regressions};
+use crate::steps::{Done, rust_files, top};
+use crate::{mutants, regressions, structure};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 /// Which rooms a room may use. Anything else is a change of the architecture: change
 /// engine/ARCHITECTURE.md first.
@@ -42,6 +41,7 @@ pub(crate) fn run() -> Done {
         let name = path.strip_prefix(top()).unwrap_or(&path).display().to_string();
         complaints.extend(complaints_of(&name, &text));
     }
+    complaints.extend(structure::complaints()?);
     complaints.extend(mutants::stale()?);
     complaints.extend(regressions::stale()?);
     for complaint in &complaints {
@@ -59,21 +59,6 @@ fn forbidden_edges(room: &str, manifest: &str, allowed: &[&str]) -> Vec<String> 
         .filter(|name| is_used(name) && !allowed.contains(name))
         .map(|name| format!("{room} may not use {name}: see MAY_USE in scripts/src/tidy.rs"))
         .collect()
-}
-
-fn rust_files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
-            found.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 fn complaints_of(name: &str, text: &str) -> Vec<String> {
