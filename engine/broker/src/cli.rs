@@ -1,7 +1,11 @@
 //! The command line of `weir`.
 
+use crate::admin;
 use crate::config::{Config, SETTINGS, pairs_of_toml};
-use crate::{admin, logging, properties, server, tools};
+use crate::observe::logging;
+use crate::properties;
+use crate::server;
+use crate::tools;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::Shell;
 use std::ffi::OsString;

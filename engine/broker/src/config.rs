@@ -1,6 +1,6 @@
 //! Every setting of the broker, declared once: flags, TOML keys, `--help` and DescribeConfigs.
 
-use crate::listeners::{self, ListenerSetting};
+use crate::network::listeners::{self, ListenerSetting};
 use coordinator::{CoordinatorConfig, TransactionConfig};
 use model::limits;
 use std::collections::BTreeMap;
@@ -492,11 +492,11 @@ impl Config {
             ));
         }
         let mut read = Vec::new();
-        for setting in crate::topic_settings::TOPIC_SETTINGS {
+        for setting in crate::metadata::topic_settings::TOPIC_SETTINGS {
             if let Some(name) = setting.from_broker
                 && let Some(value) = set.get(name)
             {
-                let value = crate::topic_settings::read(setting.name, value)
+                let value = crate::metadata::topic_settings::read(setting.name, value)
                     .map_err(|why| format!("{name}: {why}"))?;
                 read.push((name, value));
             }

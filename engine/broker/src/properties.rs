@@ -2,7 +2,7 @@
 //! what means nothing here is named.
 
 use crate::config::SETTINGS;
-use crate::listeners::PLAINTEXT;
+use crate::network::listeners::PLAINTEXT;
 use std::collections::BTreeMap;
 
 /// What a file sets.

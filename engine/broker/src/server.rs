@@ -1,19 +1,21 @@
 //! From settings to serving shards, and back down.
 
-use crate::compaction;
 use crate::config::Config;
-use crate::groups::look_after;
-use crate::image::MetadataImage;
-use crate::listeners::{Endpoint, ListenerSetting};
-use crate::logging::{self, info, warning, warning_of};
-use crate::memory::HeldAnswer;
-use crate::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
-use crate::peers::Peers;
-use crate::request_counts::RequestCounts;
-use crate::shard::{Message, Node, ServedListener, Shard};
-use crate::stages::StageTimes;
-use crate::transactions::{self, ProducerIds};
-use crate::{connection, metrics_server, topics};
+use crate::coordinators::groups::look_after;
+use crate::coordinators::transactions::{self, ProducerIds};
+use crate::metadata::image::MetadataImage;
+use crate::metadata::topics;
+use crate::network::connection;
+use crate::network::listeners::{Endpoint, ListenerSetting};
+use crate::network::memory::HeldAnswer;
+use crate::network::open_files::{ConnectionPlace, LIMIT_IS_LOW, OpenFiles};
+use crate::network::peers::Peers;
+use crate::observe::logging::{self, info, warning, warning_of};
+use crate::observe::metrics_server;
+use crate::observe::request_counts::RequestCounts;
+use crate::observe::stages::StageTimes;
+use crate::partitions::compaction;
+use crate::shard::shard::{Message, Node, ServedListener, Shard};
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::{self, StopSignals};
 use runtime::socket::{Listener, Socket};
@@ -197,14 +199,17 @@ struct Started {
 /// Says what a start found.
 fn tell_found(found: &Found) {
     for (path, failure) in &found.failed {
-        crate::logging::error!("{}: the directory is offline: {failure}", path.display());
+        crate::observe::logging::error!("{}: the directory is offline: {failure}", path.display());
     }
     for text in &found.warnings {
         warning!("{text}");
     }
     for FoundDir { dir, replay, .. } in &found.dirs {
         if let Some(lost) = &replay.lost {
-            crate::logging::error!("{}: every partition is refused: {lost}", dir.path().display());
+            crate::observe::logging::error!(
+                "{}: every partition is refused: {lost}",
+                dir.path().display()
+            );
         }
         if !dir.was_clean() && !dir.is_new() {
             let appends: usize = replay.partitions.values().map(|notes| notes.appends.len()).sum();
@@ -225,13 +230,13 @@ fn on_directory_failed(
     left: Arc<AtomicUsize>,
 ) -> impl Fn(&StorageError) + Send + Sync {
     move |failure: &StorageError| {
-        crate::logging::error!(
+        crate::observe::logging::error!(
             "{}: the directory is offline: {failure}; its partitions are refused until the disk is \
              mended and the broker restarted",
             path.display()
         );
         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            crate::logging::error!("no data directory is left: stopping");
+            crate::observe::logging::error!("no data directory is left: stopping");
             logging::flush();
             std::process::exit(1);
         }
@@ -475,7 +480,7 @@ impl Acceptor {
 fn begin(node: Arc<Node>, seat: MeshSeat<Message>, recovery: &Recovery) -> Rc<Shard> {
     let shard = Shard::new(node, seat.sit(), recovery);
     spawn(Rc::clone(&shard).serve_mailbox());
-    spawn(crate::handlers::fetch::refresh_for_ever(Rc::clone(&shard)));
+    spawn(crate::api::data::fetch::refresh_for_ever(Rc::clone(&shard)));
     spawn(Rc::clone(&shard).retain_for_ever());
     shard
 }

@@ -3,7 +3,7 @@
 //!
 //! The rooms are the engine's own: producers of a partition, transaction and group coordinators. How
 //! requests go from one to the other is written here once more, in single steps of which any may be
-//! the last, as `broker/src/transactions.rs` does it with real logs. What clients saw goes to
+//! the last, as `broker/src/coordinators/transactions.rs` does it with real logs. What clients saw goes to
 //! `history`, which must find nothing.
 
 mod clients;

@@ -1,0 +1,40 @@
+//! DescribeCluster 0-2 (KIP-700): v1 endpoint type, v2 fenced brokers.
+
+use crate::api::authorized::{self, if_asked};
+use crate::api::dispatch::{Outcome, read, respond};
+use crate::shard::shard::{Request, Shard};
+use model::ErrorCode;
+use wire::WireError;
+use wire::messages::{DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse};
+
+pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<DescribeClusterRequest>(request)?;
+    let node = &shard.node;
+    if asked.endpoint_type != 1 {
+        let response = DescribeClusterResponse {
+            error_code: ErrorCode::MismatchedEndpointType.code(),
+            error_message: Some("this is a broker's endpoint".to_owned()),
+            endpoint_type: asked.endpoint_type,
+            ..Default::default()
+        };
+        return Ok(respond(shard, request, &response));
+    }
+    let at = node.advertised_to(request);
+    let broker = DescribeClusterBroker {
+        broker_id: node.config.node_id,
+        host: at.host.clone(),
+        port: i32::from(at.port),
+        ..Default::default()
+    };
+    let response = DescribeClusterResponse {
+        cluster_id: node.cluster_id.clone(),
+        controller_id: node.config.node_id,
+        brokers: vec![broker],
+        cluster_authorized_operations: if_asked(
+            asked.include_cluster_authorized_operations,
+            authorized::CLUSTER,
+        ),
+        ..Default::default()
+    };
+    Ok(respond(shard, request, &response))
+}

@@ -1,0 +1,53 @@
+//! AlterConfigs 0-2: v2 flexible. Replaces all of a topic's settings; what is not named goes back to
+//! its default.
+
+use crate::api::dispatch::{Outcome, read, respond};
+use crate::metadata::config_changes::change_each;
+use crate::metadata::named::repeated;
+use crate::metadata::topic_settings;
+use crate::metadata::topics::Refusal;
+use crate::shard::shard::{Request, Shard};
+use model::ErrorCode;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{AlterConfigsRequest, AlterConfigsResponse, AlterableConfig};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<AlterConfigsRequest>(request)?;
+    let resources: Vec<_> =
+        asked.resources.iter().map(|r| (r.resource_type, r.resource_name.clone())).collect();
+    let change = |place: usize| {
+        let configs = asked.resources[place].configs.clone();
+        move |set: &mut BTreeMap<String, String>| replace(set, configs)
+    };
+    let nothing_set = |place: usize| asked.resources[place].configs.is_empty();
+    let well_formed = |place: usize| is_well_formed(&asked.resources[place].configs);
+    let responses =
+        change_each(shard, &resources, asked.validate_only, nothing_set, well_formed, change).await;
+    Ok(respond(shard, request, &AlterConfigsResponse { responses, ..Default::default() }))
+}
+
+fn is_well_formed(configs: &[AlterableConfig]) -> Result<(), Refusal> {
+    if let Some(name) = repeated(configs.iter().map(|config| &config.name)).first() {
+        return Err((ErrorCode::InvalidRequest, format!("{name} is named twice")));
+    }
+    if let Some(config) = configs.iter().find(|config| config.value.is_none()) {
+        return Err((ErrorCode::InvalidRequest, format!("{} has no value", config.name)));
+    }
+    Ok(())
+}
+
+fn replace(
+    set: &mut BTreeMap<String, String>,
+    configs: Vec<AlterableConfig>,
+) -> Result<(), Refusal> {
+    set.clear();
+    for AlterableConfig { name, value } in configs {
+        let value = value.unwrap_or_default();
+        let value =
+            topic_settings::read(&name, &value).map_err(|why| (ErrorCode::InvalidConfig, why))?;
+        set.insert(name, value);
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! CreatePartitions 0-3 (KIP-195): v2 flexible.
+
+use crate::api::dispatch::{Outcome, read, respond};
+use crate::metadata::named::repeated;
+use crate::metadata::topics;
+use crate::shard::shard::{Request, Shard};
+use model::ErrorCode;
+use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+    CreatePartitionsTopicResult,
+};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<CreatePartitionsRequest>(request)?;
+    let repeated = repeated(asked.topics.iter().map(|topic| topic.name.clone()));
+    let (mut results, mut told) = (Vec::new(), BTreeSet::new());
+    let mut added = 0;
+    for topic in asked.topics {
+        if !told.insert(topic.name.clone()) {
+            continue;
+        }
+        let grown = if repeated.contains(&topic.name) {
+            Err((ErrorCode::InvalidRequest, "the request names this topic twice".to_owned()))
+        } else {
+            grow(shard, &topic, &mut added, asked.validate_only).await
+        };
+        let mut result = CreatePartitionsTopicResult { name: topic.name, ..Default::default() };
+        if let Err((error, why)) = grown {
+            (result.error_code, result.error_message) = (error.code(), Some(why));
+        }
+        results.push(result);
+    }
+    Ok(respond(shard, request, &CreatePartitionsResponse { results, ..Default::default() }))
+}
+
+async fn grow(
+    shard: &Rc<Shard>,
+    asked: &CreatePartitionsTopic,
+    all_added: &mut i64,
+    validate_only: bool,
+) -> Result<(), topics::Refusal> {
+    let image = shard.image();
+    let Some(topic) = image.by_name.get(&asked.name) else {
+        return Err((ErrorCode::UnknownTopicOrPartition, "no such topic".to_owned()));
+    };
+    if asked.count <= topic.partitions || asked.count > PARTITIONS_PER_TOPIC_MAX {
+        let why = format!(
+            "the topic has {} partitions; from {} to {PARTITIONS_PER_TOPIC_MAX} may be asked for",
+            topic.partitions,
+            topic.partitions + 1
+        );
+        return Err((ErrorCode::InvalidPartitions, why));
+    }
+    if topic.is_internal() {
+        let why = "which partition a group lives in follows from their number: it is fixed";
+        return Err((ErrorCode::InvalidTopicException, why.to_owned()));
+    }
+    let node = shard.node.config.node_id;
+    let added = (asked.count - topic.partitions) as usize;
+    if let Some(assignments) = &asked.assignments
+        && (assignments.len() != added || assignments.iter().any(|a| a.broker_ids != [node]))
+    {
+        let why = format!("{added} new partitions, each on broker {node}, are expected");
+        return Err((ErrorCode::InvalidReplicaAssignment, why));
+    }
+    *all_added += added as i64;
+    if *all_added > PARTITIONS_PER_REQUEST_MAX {
+        let why = format!("at most {PARTITIONS_PER_REQUEST_MAX} partitions are made in a request");
+        return Err((ErrorCode::PolicyViolation, why));
+    }
+    if validate_only {
+        return Ok(());
+    }
+    topics::grow(shard, topic.id, asked.count).await
+}

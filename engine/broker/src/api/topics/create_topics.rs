@@ -1,0 +1,194 @@
+//! CreateTopics 2-7: v4 defaults by -1 (KIP-464), v5 returns settings (KIP-525), v7 topic ids.
+
+use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::metadata::named::repeated;
+use crate::metadata::topic_settings::{self, TOPIC_SETTINGS, value_of};
+use crate::metadata::topics::{self, Created, NewTopic};
+use crate::shard::shard::{Request, Shard};
+use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
+use model::{ErrorCode, ids};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{
+    CreatableTopic, CreatableTopicConfigResult, CreatableTopicResult, CreateTopicsRequest,
+    CreateTopicsResponse,
+};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<CreateTopicsRequest>(request)?;
+    let mut size = AnswerSize::new(shard);
+    let repeated = repeated(asked.topics.iter().map(|topic| &topic.name));
+    let (mut told, mut partitions) = (BTreeSet::new(), 0);
+    // What becomes of each topic: refused, or the place of what is to be made.
+    let (mut new, mut checked) = (Vec::new(), Vec::new());
+    for topic in &asked.topics {
+        if !told.insert(&topic.name) {
+            continue;
+        }
+        let found = if repeated.contains(&topic.name) {
+            Err((ErrorCode::InvalidRequest, "the request names this topic twice".to_owned()))
+        } else {
+            check(shard, topic, &mut partitions)
+        };
+        size.add(topic.name.len() + found.as_ref().map_or(200, |_| CONFIGS_BYTES)).await?;
+        checked.push((
+            topic,
+            found.map(|topic| {
+                new.push(topic);
+                new.len() - 1
+            }),
+        ));
+    }
+    let mut created = if asked.validate_only {
+        topics::would_create(shard, &new)
+    } else if new.is_empty() {
+        Vec::new()
+    } else {
+        topics::create(shard, new).await
+    };
+    // A failure of the disk concerns all of them.
+    let mut of = |at: usize| match created.len() {
+        1 => created[0].clone(),
+        _ => {
+            std::mem::replace(&mut created[at], Err((ErrorCode::UnknownServerError, String::new())))
+        }
+    };
+    let results =
+        checked.into_iter().map(|(topic, found)| describe(shard, topic, found.and_then(&mut of)));
+    let results = results.collect();
+    Ok(respond(shard, request, &CreateTopicsResponse { topics: results, ..Default::default() }))
+}
+
+/// About what all settings of a topic take in the answer.
+const CONFIGS_BYTES: usize = 4096;
+
+/// Checks a topic, in Kafka's order; `partitions` counts those of the request.
+fn check(
+    shard: &Shard,
+    topic: &CreatableTopic,
+    partitions: &mut i64,
+) -> Result<NewTopic, topics::Refusal> {
+    if !ids::topic_name_is_valid(&topic.name) {
+        let why = "a topic name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'";
+        return Err((ErrorCode::InvalidTopicException, why.to_owned()));
+    }
+    // Before anything else is looked at: who only wants to have the topic goes on.
+    if shard.image().by_name.contains_key(&topic.name) {
+        return Err(topics::exists(&topic.name));
+    }
+    if topic_settings::is_internal(&topic.name) {
+        let why = format!("{} is the broker's own: it is made when it is used first", topic.name);
+        return Err((ErrorCode::InvalidTopicException, why));
+    }
+    topics::check_collision(shard, &topic.name)?;
+    let settings = check_settings(shard, topic)?;
+    let count = check_partitions(shard, topic)?;
+    *partitions += i64::from(count);
+    if *partitions > PARTITIONS_PER_REQUEST_MAX {
+        let why = format!("at most {PARTITIONS_PER_REQUEST_MAX} partitions are made in a request");
+        return Err((ErrorCode::PolicyViolation, why));
+    }
+    Ok(NewTopic { name: topic.name.clone(), partitions: count, settings })
+}
+
+fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, topics::Refusal> {
+    let node = shard.node.config.node_id;
+    let factor = topic.replication_factor;
+    if !topic.assignments.is_empty() {
+        if topic.num_partitions != -1 || factor != -1 {
+            let why = "beside assignments, the number of partitions and the replication factor are to be -1";
+            return Err((ErrorCode::InvalidRequest, why.to_owned()));
+        }
+        let mut indexes: Vec<_> = topic.assignments.iter().map(|a| a.partition_index).collect();
+        indexes.sort_unstable();
+        let dense = indexes.iter().enumerate().all(|(at, index)| usize::try_from(*index) == Ok(at));
+        if !dense || topic.assignments.iter().any(|a| a.broker_ids != [node]) {
+            let why = format!("partitions from 0 on, each on broker {node}, are expected");
+            return Err((ErrorCode::InvalidReplicaAssignment, why));
+        }
+        return Ok(indexes.len() as i32);
+    }
+    let no_factor = |factor: i16| {
+        let why = format!("replication factor {factor} asked for, and there is 1 broker");
+        Err((ErrorCode::InvalidReplicationFactor, why))
+    };
+    if factor < 1 && factor != -1 {
+        return no_factor(factor);
+    }
+    let partitions = match topic.num_partitions {
+        -1 => shard.node.config.num_partitions,
+        partitions => partitions,
+    };
+    if !(1..=PARTITIONS_PER_TOPIC_MAX).contains(&partitions) {
+        let why = format!("1 to {PARTITIONS_PER_TOPIC_MAX} partitions are allowed");
+        return Err((ErrorCode::InvalidPartitions, why));
+    }
+    if !replication_fits(shard, factor) {
+        return no_factor(factor);
+    }
+    Ok(partitions)
+}
+
+fn check_settings(
+    shard: &Shard,
+    topic: &CreatableTopic,
+) -> Result<BTreeMap<String, String>, topics::Refusal> {
+    let mut settings = BTreeMap::new();
+    // Of what is named twice the last counts.
+    let last: BTreeMap<&String, &Option<String>> =
+        topic.configs.iter().map(|config| (&config.name, &config.value)).collect();
+    let invalid = |why| (ErrorCode::InvalidConfig, why);
+    for (name, value) in last {
+        topic_settings::setting(name).map_err(invalid)?;
+        let value = value.as_ref().ok_or_else(|| invalid(format!("{name} has no value")))?;
+        let value = topic_settings::read(name, value).map_err(invalid)?;
+        settings.insert(name.clone(), value);
+    }
+    topic_settings::check_together(&settings, &shard.node.config).map_err(invalid)?;
+    Ok(settings)
+}
+
+/// Whether so many replicas can be had: -1 asks for the default.
+fn replication_fits(shard: &Shard, factor: i16) -> bool {
+    matches!(factor, -1 | 1) || factor > 1 && shard.node.config.clamps_replication
+}
+
+fn describe(
+    shard: &Shard,
+    asked: &CreatableTopic,
+    created: Result<Created, topics::Refusal>,
+) -> CreatableTopicResult {
+    let mut result = CreatableTopicResult { name: asked.name.clone(), ..Default::default() };
+    match created {
+        Err((error, why)) => {
+            result.error_code = error.code();
+            result.error_message = Some(why);
+            result.configs = Some(Vec::new());
+        }
+        Ok(created) => {
+            result.topic_id = created.id;
+            result.num_partitions = created.partitions;
+            result.replication_factor = 1;
+            let set: BTreeMap<_, _> = asked
+                .configs
+                .iter()
+                .map(|c| {
+                    let value = c.value.as_deref().unwrap_or_default();
+                    (c.name.clone(), topic_settings::read(&c.name, value).unwrap_or_default())
+                })
+                .collect();
+            let entry = |setting| {
+                let (value, config_source) = value_of(setting, &set, &shard.node.config);
+                CreatableTopicConfigResult {
+                    name: setting.name.to_owned(),
+                    value: Some(value),
+                    config_source,
+                    ..Default::default()
+                }
+            };
+            result.configs = Some(TOPIC_SETTINGS.iter().map(entry).collect());
+        }
+    }
+    result
+}

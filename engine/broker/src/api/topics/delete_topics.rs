@@ -1,0 +1,85 @@
+//! DeleteTopics 1-6: v5 messages, v6 by id.
+
+use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::metadata::image::TopicImage;
+use crate::metadata::named::repeated;
+use crate::metadata::topics::{self, Refusal};
+use crate::shard::shard::{Request, Shard};
+use model::{ErrorCode, TopicId};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use wire::WireError;
+use wire::messages::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<DeleteTopicsRequest>(request)?;
+    let named = asked.topic_names.into_iter().map(|name| (Some(name), TopicId::ZERO));
+    let states = asked.topics.into_iter().map(|state| (state.name, state.topic_id));
+    let image = shard.image();
+    let invalid = |why: &str| Err((ErrorCode::InvalidRequest, why.to_owned()));
+    // What each entry means first: a topic that is named twice, however, is not deleted at all.
+    let find = |(name, id): (Option<String>, TopicId)| {
+        let found = match (&name, id) {
+            (Some(_), id) if id != TopicId::ZERO => {
+                invalid("a topic has a name and an id: one of them is expected")
+            }
+            (None, TopicId::ZERO) => invalid("a topic has neither a name nor an id"),
+            (Some(name), _) => {
+                let unknown = ErrorCode::UnknownTopicOrPartition;
+                image.by_name.get(name).ok_or((unknown, unknown.meaning().to_owned()))
+            }
+            (None, id) => {
+                let unknown = ErrorCode::UnknownTopicId;
+                image.by_id.get(&id).ok_or((unknown, unknown.meaning().to_owned()))
+            }
+        };
+        (name, id, found)
+    };
+    let entries: Vec<_> = named.chain(states).map(find).collect();
+    let of = |found: &Result<&Arc<TopicImage>, Refusal>| found.as_ref().ok().map(|topic| topic.id);
+    // Of the same one answer, however it is named.
+    let key = |(name, id, found): &(Option<String>, TopicId, _)| match of(found) {
+        Some(id) => (None, id),
+        None => (name.clone(), *id),
+    };
+    let twice = repeated(entries.iter().map(key));
+    let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
+    let mut size = AnswerSize::new(shard);
+    for entry in entries {
+        let key = key(&entry);
+        let (name, id, found) = entry;
+        let is_twice = twice.contains(&key);
+        if !told.insert(key) {
+            continue;
+        }
+        let mut result = DeletableTopicResult { name, topic_id: id, ..Default::default() };
+        let deleted = match found {
+            Ok(topic) => {
+                // Of one that is named twice it is told how it was named.
+                if !is_twice {
+                    (result.name, result.topic_id) = (Some(topic.name.clone()), topic.id);
+                }
+                if is_twice {
+                    invalid("the request names this topic twice")
+                } else if topic.is_internal() {
+                    let why = "an internal topic holds the broker's own records".to_owned();
+                    Err((ErrorCode::InvalidTopicException, why))
+                } else {
+                    topics::delete(shard, topic.id).await.map(|()| topic)
+                }
+            }
+            Err(_) if is_twice && result.name.is_some() => {
+                invalid("the request names this topic twice")
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let text = deleted.as_ref().err().map_or(0, |(_, why)| why.len());
+        size.add(40 + result.name.as_ref().map_or(0, String::len) + text).await?;
+        if let Err((error, why)) = deleted {
+            (result.error_code, result.error_message) = (error.code(), Some(why));
+        }
+        responses.push(result);
+    }
+    Ok(respond(shard, request, &DeleteTopicsResponse { responses, ..Default::default() }))
+}

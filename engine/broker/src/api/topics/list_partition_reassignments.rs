@@ -1,0 +1,11 @@
+//! ListPartitionReassignments 0 (KIP-455): on one node nothing is ever being moved.
+
+use crate::api::dispatch::{Outcome, read, respond};
+use crate::shard::shard::{Request, Shard};
+use wire::WireError;
+use wire::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
+
+pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+    read::<ListPartitionReassignmentsRequest>(request)?;
+    Ok(respond(shard, request, &ListPartitionReassignmentsResponse::default()))
+}

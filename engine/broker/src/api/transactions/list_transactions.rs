@@ -1,0 +1,54 @@
+//! ListTransactions 0-2 (KIP-664): v1 by duration (KIP-994), v2 by pattern (KIP-1152).
+
+use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::coordinators::state_log::step_at_all;
+use crate::metadata::named::each_once;
+use crate::shard::shard::{Request, Shard};
+use coordinator::{TransactionCoordinator, TransactionState};
+use model::ErrorCode;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{ListTransactionsRequest, ListTransactionsResponse};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<ListTransactionsRequest>(request)?;
+    let mut response = ListTransactionsResponse::default();
+    let pattern = asked.transactional_id_pattern.filter(|pattern| !pattern.is_empty());
+    let Ok(pattern) = pattern.map(|p| regex_lite::Regex::new(&format!("^(?:{p})$"))).transpose()
+    else {
+        response.error_code = ErrorCode::InvalidRegularExpression.code();
+        return Ok(respond(shard, request, &response));
+    };
+    let mut states = Vec::new();
+    for name in each_once(asked.state_filters) {
+        match TransactionState::ALL.iter().find(|state| state.name() == name) {
+            Some(state) if states.contains(state) => {}
+            Some(state) => states.push(*state),
+            None => response.unknown_state_filters.push(name),
+        }
+    }
+    // Only states that do not exist were asked for: nothing can be in one.
+    if !states.is_empty() || response.unknown_state_filters.is_empty() {
+        let (producers, running_ms) =
+            (asked.producer_id_filters.into_iter().collect::<BTreeSet<_>>(), asked.duration_filter);
+        let found = step_at_all(shard, move |_, coordinator: &mut TransactionCoordinator, now| {
+            coordinator.list(now, &states, &producers, running_ms)
+        });
+        let mut size = AnswerSize::new(shard);
+        for listed in found.await {
+            match listed {
+                Ok(listed) => {
+                    let bytes = listed.iter().map(|found| 40 + found.transactional_id.len());
+                    size.add(bytes.sum()).await?;
+                    response.transaction_states.extend(listed);
+                }
+                Err(error) => response.error_code = error.code(),
+            }
+        }
+    }
+    if let Some(pattern) = pattern {
+        response.transaction_states.retain(|found| pattern.is_match(&found.transactional_id));
+    }
+    Ok(respond(shard, request, &response))
+}

@@ -1,0 +1,41 @@
+//! WriteTxnMarkers 1: how an operator ends a transaction that hangs in a partition (KIP-664).
+
+use crate::api::dispatch::{Outcome, read, respond};
+use crate::coordinators::transactions::mark;
+use crate::partitions::partition_slot::Writer;
+use crate::shard::shard::{Request, Shard};
+use model::{ErrorCode, Marker, Producer, ProducerId};
+use std::rc::Rc;
+use wire::WireError;
+use wire::messages::{
+    TopicErrors, WritableTxnMarkerResult, WriteTxnMarkersRequest, WriteTxnMarkersResponse,
+};
+
+pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+    let asked = read::<WriteTxnMarkersRequest>(request)?;
+    let image = shard.image();
+    let mut markers = Vec::new();
+    for asked in asked.markers {
+        let marker = Marker {
+            producer: Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch },
+            commit: asked.transaction_result,
+            coordinator_epoch: asked.coordinator_epoch,
+        };
+        let mut topics = Vec::new();
+        for topic in asked.topics {
+            let known = |index: &i32| image.by_name.get(&topic.name)?.partition(*index);
+            let found: Vec<_> = topic.partition_indexes.iter().filter_map(known).collect();
+            let mut results = mark(shard, marker, found, Writer::Operator).await.into_iter();
+            let one = |index: &i32| {
+                let result = match known(index) {
+                    Some(_) => results.next().expect("a result for each that is known"),
+                    None => Err(ErrorCode::UnknownTopicOrPartition),
+                };
+                (*index, result.err().unwrap_or(ErrorCode::None))
+            };
+            topics.push(TopicErrors::new(&topic.name, topic.partition_indexes.iter().map(one)));
+        }
+        markers.push(WritableTxnMarkerResult { producer_id: asked.producer_id, topics });
+    }
+    Ok(respond(shard, request, &WriteTxnMarkersResponse { markers }))
+}

@@ -1,0 +1,213 @@
+//! Consumer groups on their shard: the state of `__consumer_offsets`, and joins and syncs that wait.
+
+use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
+use crate::metadata::topic_settings::OFFSETS_TOPIC;
+use crate::shard::shard::Shard;
+use coordinator::{Answer, Effects, GroupCoordinator, Now, Ticket, read_record};
+use model::{ErrorCode, Marker, ProducerId, TopicPartition};
+use runtime::{random, timer};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+use wire::WireError;
+
+/// The groups of one partition of `__consumer_offsets`.
+pub(crate) type GroupLog = StateLog<GroupCoordinator>;
+
+/// A join or sync whose answer is awaited.
+enum Parked {
+    Waiting(Option<Waker>),
+    Done(Result<(Answer, Written), ErrorCode>),
+}
+
+/// The joins and syncs that wait.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    parked: RefCell<BTreeMap<Ticket, Parked>>,
+    next_ticket: Cell<u64>,
+}
+
+impl Waiting {
+    fn answer(&self, ticket: Ticket, result: Result<(Answer, Written), ErrorCode>) {
+        let mut parked = self.parked.borrow_mut();
+        // Whoever gave up is not there any more.
+        if let Some(entry) = parked.get_mut(&ticket)
+            && let Parked::Waiting(Some(waker)) = std::mem::replace(entry, Parked::Done(result))
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Forgets the ticket of a request that is given up.
+struct Place<'a> {
+    waiting: &'a Waiting,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.parked.borrow_mut().remove(&self.ticket);
+    }
+}
+
+impl Machine for GroupCoordinator {
+    const TOPIC: &'static str = OFFSETS_TOPIC;
+    const WHAT: &'static str = "groups";
+    type Effects = Vec<(Ticket, Answer)>;
+    type Beside = Waiting;
+
+    fn begin(shard: &Shard, _: i32) -> Self {
+        Self::new(shard.node.config.groups.clone(), random::seed())
+    }
+
+    fn partitions(shard: &Shard) -> i32 {
+        shard.node.config.offsets_partitions
+    }
+
+    fn log_of(shard: &Shard, id: TopicPartition) -> Option<Rc<GroupLog>> {
+        shard.group_log(id)
+    }
+
+    fn logs(shard: &Shard) -> Vec<Rc<GroupLog>> {
+        shard.group_logs()
+    }
+
+    fn replay(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        in_transaction: Option<ProducerId>,
+    ) -> Result<(), WireError> {
+        Self::replay(self, read_record(key, value)?, in_transaction);
+        Ok(())
+    }
+
+    fn on_marker(&mut self, marker: Marker) {
+        Self::on_marker(self, marker.producer.id, marker.commit);
+    }
+
+    fn on_loaded(&mut self, now: Now) {
+        Self::on_loaded(self, now);
+    }
+
+    fn count(&self) -> usize {
+        self.group_ids().count()
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        Self::next_deadline(self)
+    }
+
+    fn on_time(&mut self, _: &Shard, now: Now) {
+        Self::on_time(self, now);
+    }
+
+    fn take_effects(&mut self) -> (Records, Self::Effects) {
+        let Effects { records, transactional, answers } = Self::take_effects(self);
+        (Records { plain: records, transactional }, answers)
+    }
+
+    fn settle(log: &Rc<GroupLog>, _: &Rc<Shard>, answers: Self::Effects, at: Written) {
+        for (ticket, answer) in answers {
+            log.beside.answer(ticket, Ok((answer, at)));
+        }
+    }
+
+    /// Topics may have gone while this was not there to see it.
+    fn on_reloaded(log: &Rc<GroupLog>, shard: &Rc<Shard>) {
+        log.on_topics(shard);
+    }
+
+    fn on_unloaded(log: &GroupLog) {
+        let tickets: Vec<Ticket> = log.beside.parked.borrow().keys().copied().collect();
+        for ticket in tickets {
+            log.beside.answer(ticket, Err(ErrorCode::CoordinatorNotAvailable));
+        }
+    }
+}
+
+/// The partition of `__consumer_offsets` that a group lives in; the topic is made if need be.
+pub(crate) async fn home_of_group(
+    shard: &Rc<Shard>,
+    group: &str,
+) -> Result<TopicPartition, ErrorCode> {
+    state_log::home_of::<GroupCoordinator>(shard, group).await
+}
+
+/// Runs `body` with the partition that a group lives in, on the shard that owns it.
+pub(crate) async fn at_coordinator<T: Send + 'static, F>(
+    shard: &Rc<Shard>,
+    group: &str,
+    body: impl FnOnce(Rc<Shard>, Rc<GroupLog>) -> F + Send + 'static,
+) -> Result<T, ErrorCode>
+where
+    F: Future<Output = Result<T, ErrorCode>> + 'static,
+{
+    state_log::at_home(shard, group, body).await
+}
+
+/// One step of a group's coordinator; returns once all it rests on is durable.
+pub(crate) async fn step_at<T: Send + 'static>(
+    shard: &Rc<Shard>,
+    group: &str,
+    step: impl FnOnce(&Shard, &mut GroupCoordinator, Now) -> T + Send + 'static,
+) -> Result<T, ErrorCode> {
+    state_log::step_at(shard, group, step).await
+}
+
+impl GroupLog {
+    /// As `run`, for a step whose answer may come later, to the ticket it is given.
+    pub(crate) async fn run_parked(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        step: impl FnOnce(&mut GroupCoordinator, Now, Ticket),
+    ) -> Result<Answer, ErrorCode> {
+        self.until_loaded(shard).await?;
+        let waiting = &self.beside;
+        let ticket = Ticket(waiting.next_ticket.get());
+        waiting.next_ticket.set(ticket.0 + 1);
+        waiting.parked.borrow_mut().insert(ticket, Parked::Waiting(None));
+        let place = Place { waiting, ticket };
+        self.step(shard, |_, coordinator, now| step(coordinator, now, ticket))?;
+        let (answer, written) = poll_fn(|cx| {
+            let mut parked = waiting.parked.borrow_mut();
+            let entry = parked.get_mut(&place.ticket).expect("ours until dropped");
+            if let Parked::Waiting(waker) = entry {
+                *waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let Parked::Done(result) = std::mem::replace(entry, Parked::Waiting(None)) else {
+                unreachable!("looked at above");
+            };
+            Poll::Ready(result)
+        })
+        .await?;
+        self.until_durable(written).await?;
+        Ok(answer)
+    }
+
+    /// Forgets offsets of topics that are gone.
+    pub(crate) fn on_topics(self: &Rc<Self>, shard: &Rc<Shard>) {
+        if self.is_loaded() {
+            let _ = self.step(shard, |shard, coordinator, _| {
+                let image = shard.image();
+                coordinator.on_topics(|topic| image.by_name.contains_key(topic));
+            });
+        }
+    }
+}
+
+/// Reads every partition's groups, and forgets old offsets from time to time, for ever.
+pub(crate) async fn look_after(shard: Rc<Shard>) {
+    let every = Duration::from_millis(shard.node.config.offsets_check_ms);
+    loop {
+        for log in shard.group_logs() {
+            let _ = log.run(&shard, |_, coordinator, now| coordinator.expire_offsets(now)).await;
+        }
+        timer::sleep(every).await;
+    }
+}

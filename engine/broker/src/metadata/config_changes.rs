@@ -1,0 +1,125 @@
+//! Changing a topic's settings, for both APIs that can.
+
+use crate::metadata::named::repeated;
+use crate::metadata::topic_settings;
+use crate::metadata::topics::{self, Refusal};
+use crate::shard::shard::Shard;
+use model::{ErrorCode, ids};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use wire::messages::AlterConfigsResourceResponse;
+
+pub(crate) const RESOURCE_TOPIC: i8 = 2;
+pub(crate) const RESOURCE_BROKER: i8 = 4;
+pub(crate) const RESOURCE_BROKER_LOGGER: i8 = 8;
+pub(crate) const RESOURCE_CLIENT_METRICS: i8 = 16;
+pub(crate) const RESOURCE_GROUP: i8 = 32;
+
+/// A resource as a request names it: its type and name.
+pub(crate) type Resource = (i8, String);
+
+/// Changes each resource by `change`, which is given its place in the request, and tells what became
+/// of it. Only topics can be changed, and each only once in a request. `nothing_set`: what is asked sets nothing.
+/// `is_well_formed`: whether what is asked can be, whatever the values and the resource; looked at first.
+pub(crate) async fn change_each<F>(
+    shard: &Rc<Shard>,
+    resources: &[Resource],
+    validate_only: bool,
+    nothing_set: impl Fn(usize) -> bool,
+    is_well_formed: impl Fn(usize) -> Result<(), Refusal>,
+    change: impl Fn(usize) -> F,
+) -> Vec<AlterConfigsResourceResponse>
+where
+    F: FnOnce(&mut BTreeMap<String, String>) -> Result<(), Refusal> + Send + 'static,
+{
+    let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
+    let repeated = repeated(resources);
+    for (place, resource) in resources.iter().enumerate() {
+        if !told.insert(resource) {
+            continue;
+        }
+        let (resource_type, resource_name) = resource.clone();
+        let changed = if repeated.contains(resource) {
+            Err((ErrorCode::InvalidRequest, "the request names this resource twice".to_owned()))
+        } else if resource_type == RESOURCE_BROKER && nothing_set(place) {
+            // No setting of the broker can have been set here, so there is nothing to take back.
+            Ok(())
+        } else if resource_type != RESOURCE_TOPIC {
+            Err(not_a_topic(resource_type))
+        } else {
+            async {
+                is_well_formed(place)?;
+                change_topic(shard, &resource_name, validate_only, change(place)).await
+            }
+            .await
+        };
+        let (error_code, error_message) = match changed {
+            Ok(()) => (0, None),
+            Err((error, why)) => (error.code(), Some(why)),
+        };
+        responses.push(AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type,
+            resource_name,
+        });
+    }
+    responses
+}
+
+/// Why a resource that is no topic is not changed.
+fn not_a_topic(resource_type: i8) -> Refusal {
+    if resource_type == RESOURCE_BROKER {
+        let why = "the broker's settings come from its file and flags, and change with a restart";
+        return (ErrorCode::InvalidConfig, why.to_owned());
+    }
+    (ErrorCode::InvalidRequest, "only topics have settings that can be changed here".to_owned())
+}
+
+/// Why there is no topic of a name.
+fn no_topic(name: &str) -> Refusal {
+    if name.is_empty() {
+        let why = "all topics together have no settings: name one";
+        return (ErrorCode::InvalidRequest, why.to_owned());
+    }
+    if !ids::topic_name_is_valid(name) {
+        let error = ErrorCode::InvalidTopicException;
+        return (error, error.meaning().to_owned());
+    }
+    (ErrorCode::UnknownTopicOrPartition, format!("there is no topic {name}"))
+}
+
+/// Changes a topic's settings, or only checks whether it could be done.
+async fn change_topic(
+    shard: &Rc<Shard>,
+    name: &str,
+    validate_only: bool,
+    change: impl FnOnce(&mut BTreeMap<String, String>) -> Result<(), Refusal> + Send + 'static,
+) -> Result<(), Refusal> {
+    let image = shard.image();
+    let Some(topic) = image.by_name.get(name) else {
+        let refusal = no_topic(name);
+        if refusal.0 == ErrorCode::UnknownTopicOrPartition {
+            // What is asked is looked at before, as by Kafka.
+            change(&mut BTreeMap::new())?;
+        }
+        return Err(refusal);
+    };
+    let (is_internal, node) = (topic.is_internal(), Arc::clone(&shard.node));
+    let change = move |set: &mut BTreeMap<String, String>| {
+        let before = set.get("cleanup.policy").cloned();
+        change(set)?;
+        topic_settings::check_together(set, &node.config)
+            .map_err(|why| (ErrorCode::InvalidConfig, why))?;
+        if is_internal && set.get("cleanup.policy") != before.as_ref() {
+            let why = "an internal topic's cleanup.policy stays as it is";
+            return Err((ErrorCode::InvalidConfig, why.to_owned()));
+        }
+        Ok(())
+    };
+    if validate_only {
+        return change(&mut topic.settings.clone());
+    }
+    topics::alter(shard, topic.id, change).await
+}

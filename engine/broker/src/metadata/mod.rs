@@ -1,0 +1,10 @@
+//! Which topics there are, with which settings, as every shard sees it.
+//!
+//! In: changes. Out: images. Never: records.
+
+pub(crate) mod broker_settings;
+pub(crate) mod config_changes;
+pub(crate) mod image;
+pub(crate) mod named;
+pub(crate) mod topic_settings;
+pub(crate) mod topics;
