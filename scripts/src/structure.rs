@@ -29,7 +29,7 @@ const CIRCLES: &[(&str, usize)] = &[
     ("engine/storage", 7),
     ("engine/partition", 2),
     ("engine/coordinator", 4),
-    ("engine/broker", 71),
+    ("engine/broker", 23),
     ("engine/sim", 2),
     ("loadgen", 25),
     ("scripts", 17),

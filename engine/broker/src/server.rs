@@ -1,5 +1,6 @@
 //! From settings to serving shards, and back down.
 
+use crate::api::dispatch::start as start_request;
 use crate::config::Config;
 use crate::coordinators::groups::look_after;
 use crate::coordinators::transactions::{self, ProducerIds};
@@ -554,7 +555,7 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>, listener: usize) {
                 let place = until_place(shard).await;
                 let (shard, acceptor) = (Rc::clone(shard), Rc::clone(acceptor));
                 spawn(async move {
-                    connection::serve(shard, listener as u16, socket, unsent).await;
+                    connection::serve(shard, listener as u16, socket, unsent, start_request).await;
                     acceptor.peers.borrow_mut().remove(&number);
                     drop((place, of_address));
                 });

@@ -1,28 +1,10 @@
 //! One match: API key to handler.
 
 use crate::api::{cluster, configs, data, groups, security, topics, transactions};
-use crate::network::memory::HeldAnswer;
+use crate::network::answer::Outcome;
 use crate::shard::shard::{Request, Shard};
-use model::limits::ANSWER_BYTES_MAX;
-use runtime::Slice;
-use runtime::budget::{Budget, Held};
-use runtime::buffer::SharedBytes;
 use std::rc::Rc;
-use wire::messages::Message;
-use wire::{ApiKey, WireError, header};
-
-/// From here on an answer is a large one.
-const LARGE_ANSWER_BYTES: usize = 64 * 1024;
-
-/// What becomes of a request.
-pub(crate) enum Outcome {
-    /// Send these bytes.
-    Respond(Vec<SharedBytes>),
-    /// Send nothing (`acks=0`).
-    Silence,
-    /// End the connection, because of this.
-    Close(String),
-}
+use wire::{ApiKey, WireError};
 
 /// Starts a request. The produce and fetch paths hold no box; the rest may.
 pub(crate) async fn start(shard: Rc<Shard>, key: ApiKey, request: Request) -> Outcome {
@@ -109,81 +91,4 @@ async fn control(shard: &Rc<Shard>, key: ApiKey, request: &Request) -> Result<Ou
             unreachable!("matched before")
         }
     }
-}
-
-/// An answer that is being made: its memory is noted before it is taken, and of large ones only a few are made at a
-/// time, in slices, and none while clients that do not read hold all there is for answers.
-pub(crate) struct AnswerSize {
-    held: HeldAnswer,
-    lane: Rc<Budget>,
-    place: Option<Held>,
-    slice: Slice,
-}
-
-impl AnswerSize {
-    pub(crate) fn new(shard: &Shard) -> Self {
-        Self {
-            held: shard.other_answer_memory.hold(),
-            lane: Rc::clone(&shard.large_answers),
-            place: None,
-            slice: Slice::begin(),
-        }
-    }
-
-    /// Notes so many bytes more.
-    ///
-    /// # Errors
-    /// No client takes an answer of that size, or there is no memory for it.
-    pub(crate) async fn add(&mut self, bytes: usize) -> Result<(), WireError> {
-        let bytes = self.held.bytes() + bytes;
-        if bytes > ANSWER_BYTES_MAX {
-            return Err(WireError::AnswerTooLarge);
-        }
-        if bytes > LARGE_ANSWER_BYTES && self.place.is_none() {
-            self.place = Some(self.held.place(&self.lane).await.ok_or(WireError::NoMemory)?);
-        }
-        self.held.set(bytes);
-        self.slice.rest().await;
-        Ok(())
-    }
-}
-
-/// Reads a control request's body.
-pub(crate) fn read<M: Message>(request: &Request) -> Result<M, WireError> {
-    M::decode_untrusted(&mut request.body(), request.version)
-}
-
-/// A control response as bytes to send.
-pub(crate) fn respond<M: Message>(shard: &Shard, request: &Request, message: &M) -> Outcome {
-    respond_version(shard, request, request.version, message)
-}
-
-/// As `respond`, in another version than the request's (for ApiVersions).
-pub(crate) fn respond_version<M: Message>(
-    shard: &Shard,
-    request: &Request,
-    version: i16,
-    message: &M,
-) -> Outcome {
-    let mut is_too_large = false;
-    let head = shard.encode_head(|out| {
-        header::begin_response(out, M::KEY, version, request.correlation_id);
-        message.encode(out, version);
-        is_too_large = out.len() > ANSWER_BYTES_MAX;
-        if is_too_large {
-            out.clear();
-        } else {
-            header::finish_frame(out, 0, 0);
-        }
-    });
-    if is_too_large {
-        return Outcome::Close(format!(
-            "{} v{version}: {}",
-            M::KEY.api().name,
-            WireError::AnswerTooLarge
-        ));
-    }
-    let mut pieces = shard.take_pieces();
-    pieces.push(head);
-    Outcome::Respond(pieces)
 }

@@ -4,7 +4,7 @@
 //! order; its answer is awaited behind those before it. At most `IN_FLIGHT_MAX` requests wait, and none
 //! begins while a client leaves much unread: what it sends then waits in its socket.
 
-use crate::api::dispatch::{Outcome, start};
+use crate::network::answer::Outcome;
 use crate::network::memory::HeldAnswer;
 use crate::observe::stages::Stage;
 use crate::shard::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
@@ -75,17 +75,8 @@ struct Pipeline<F> {
     has_sent: Cell<bool>,
 }
 
-/// Serves a connection until either side ends it.
-pub(crate) async fn serve(
-    shard: Rc<Shard>,
-    listener: u16,
-    socket: Rc<Socket>,
-    unsent: Rc<HeldAnswer>,
-) {
-    serve_with(shard, listener, socket, unsent, start).await;
-}
-
-async fn serve_with<F: Future<Output = Outcome>>(
+/// Serves a connection until either side ends it; `start` is what begins its requests.
+pub(crate) async fn serve<F: Future<Output = Outcome>>(
     shard: Rc<Shard>,
     listener: u16,
     socket: Rc<Socket>,
@@ -458,16 +449,6 @@ impl<F> Pipeline<F> {
     fn count(&self, key: ApiKey, by: isize) {
         if let Some(counter) = self.counter(key) {
             counter.set(counter.get().wrapping_add_signed(by));
-        }
-    }
-}
-
-impl Outcome {
-    /// Bytes of the answer.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Respond(pieces) => pieces.iter().map(|piece| piece.len()).sum(),
-            Self::Silence | Self::Close(_) => 0,
         }
     }
 }

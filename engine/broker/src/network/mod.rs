@@ -2,6 +2,7 @@
 //!
 //! In: sockets, memory to receive in. Out: requests in order, answers in that order. Never: what a request means.
 
+pub(crate) mod answer;
 pub(crate) mod connection;
 pub(crate) mod listeners;
 pub(crate) mod memory;

@@ -3,7 +3,7 @@
 //! A version from the future is answered in version 0 with error 35 and the ranges, so that the
 //! client can step down.
 
-use crate::api::dispatch::{Outcome, read, respond, respond_version};
+use crate::network::answer::{Outcome, read, respond, respond_version};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

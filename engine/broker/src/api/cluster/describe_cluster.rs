@@ -1,7 +1,7 @@
 //! DescribeCluster 0-2 (KIP-700): v1 endpoint type, v2 fenced brokers.
 
 use crate::api::authorized::{self, if_asked};
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

@@ -1,6 +1,6 @@
 //! DescribeLogDirs 1-4: v2 flexible, v3 top-level error, v4 size of the file system (KIP-827).
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! DescribeQuorum 0-1 (KIP-595): v1 when each replica fetched last. Of one node, which decides alone.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

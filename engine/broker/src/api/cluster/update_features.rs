@@ -2,7 +2,7 @@
 //! changed.
 
 use super::api_versions::features;
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

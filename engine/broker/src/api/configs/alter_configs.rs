@@ -1,11 +1,11 @@
 //! AlterConfigs 0-2: v2 flexible. Replaces all of a topic's settings; what is not named goes back to
 //! its default.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::metadata::config_changes::change_each;
 use crate::metadata::named::repeated;
 use crate::metadata::topic_settings;
 use crate::metadata::topics::Refusal;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! DescribeClientQuotas 0-1 (KIP-546): v1 flexible. Nobody has any.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::metadata::named::repeated;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

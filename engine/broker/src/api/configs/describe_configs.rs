@@ -1,6 +1,5 @@
 //! DescribeConfigs 1-4: v3 documentation and types, v4 flexible.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::metadata::broker_settings;
 use crate::metadata::config_changes::{
     RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
@@ -8,6 +7,7 @@ use crate::metadata::config_changes::{
 };
 use crate::metadata::named::each_once;
 use crate::metadata::topic_settings::{TOPIC_SETTINGS, value_of, values_of};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, ids};
 use std::collections::BTreeMap;

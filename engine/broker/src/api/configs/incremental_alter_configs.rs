@@ -1,12 +1,12 @@
 //! IncrementalAlterConfigs 0-1 (KIP-339): v1 flexible. Sets, deletes, appends to and subtracts from
 //! single settings.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::config::Config;
 use crate::metadata::config_changes::change_each;
 use crate::metadata::named::repeated;
 use crate::metadata::topic_settings::{self, Kind, value_of};
 use crate::metadata::topics::Refusal;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use std::collections::BTreeMap;

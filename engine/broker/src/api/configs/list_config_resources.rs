@@ -1,10 +1,10 @@
 //! ListConfigResources 0-1 (KIP-1142): topics and this broker; there are no other resources.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::metadata::config_changes::{
     RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
     RESOURCE_TOPIC,
 };
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

@@ -1,6 +1,6 @@
 //! DeleteRecords 0-2 (KIP-107). Answered once the new log start is durable.
 
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, Offset, TopicPartition};
 use std::collections::BTreeMap;

@@ -5,9 +5,9 @@
 //! HighWatermark moves its shard reads its part again, and no other does.
 
 use crate::api::data::list_offsets::READ_COMMITTED;
-use crate::api::dispatch::Outcome;
 use crate::fetching::fetch_sessions::Part;
 use crate::metadata::image::MetadataImage;
+use crate::network::answer::Outcome;
 use crate::observe::stages::Stage;
 use crate::shard::requests::{OpenRequest, Stale, Token};
 use crate::shard::shard::{Message, Request, Shard, remedy};

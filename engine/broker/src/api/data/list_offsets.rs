@@ -1,8 +1,8 @@
 //! ListOffsets 1-10: v2 isolation, v4 leader epochs, v7 largest timestamp, v8 and v9 tiered offsets,
 //! v10 timeout. Timestamps are found exactly, inside batches.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::metadata::named::repeated;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, Offset, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};

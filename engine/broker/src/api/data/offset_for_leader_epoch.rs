@@ -1,7 +1,7 @@
 //! OffsetForLeaderEpoch 2-4 (KIP-101, KIP-320): v3 replica id, v4 flexible. Answers the largest epoch
 //! at or below the asked one, and where it ended.
 
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, LeaderEpoch, TopicPartition};
 use std::rc::Rc;

@@ -3,9 +3,9 @@
 //! The shard that reads the request appends what it owns and hands the frame, uncopied, to the
 //! shards that own the rest; each answers partition by partition.
 
-use crate::api::dispatch::Outcome;
 use crate::coordinators::transactions::{Proofs, Target, prove};
 use crate::metadata::image::{MetadataImage, TopicImage};
+use crate::network::answer::Outcome;
 use crate::observe::stages::Stage;
 use crate::partitions::batch_check::checked;
 use crate::partitions::partition_slot::PartitionSlot;

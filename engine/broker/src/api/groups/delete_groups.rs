@@ -1,8 +1,8 @@
 //! DeleteGroups 0-2: v2 flexible.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::step_at;
 use crate::metadata::named::each_once;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use std::rc::Rc;
 use wire::WireError;

@@ -2,9 +2,9 @@
 //! that are not there (KIP-1043).
 
 use crate::api::authorized::{self, if_asked};
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::coordinators::groups::step_at;
 use crate::metadata::named::each_once;
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use std::rc::Rc;
 use wire::WireError;

@@ -1,9 +1,9 @@
 //! FindCoordinator 0-6: v1 key type, v3 flexible, v4 several keys (KIP-699). On one node every
 //! group's and every transactional id's coordinator is here.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::coordinators::groups::home_of_group;
 use crate::coordinators::state_log::home_of;
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::TransactionCoordinator;
 use model::ErrorCode;

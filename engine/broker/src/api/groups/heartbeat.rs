@@ -1,7 +1,7 @@
 //! Heartbeat 0-4: v3 static members, v4 flexible.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::step_at;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use std::rc::Rc;
 use wire::WireError;

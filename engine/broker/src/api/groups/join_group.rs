@@ -1,8 +1,8 @@
 //! JoinGroup 0-9: v1 rebalance timeout, v4 two-step member ids (KIP-394), v5 static members (KIP-345),
 //! v6 flexible, v7 protocol type, v8 reason, v9 skip assignment (KIP-814).
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::at_coordinator;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::Answer;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! LeaveGroup 0-5: v3 several members, also by instance id, v4 flexible, v5 reason.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::step_at;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use std::rc::Rc;
 use wire::WireError;

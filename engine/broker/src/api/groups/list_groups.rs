@@ -1,7 +1,7 @@
 //! ListGroups 0-5: v3 flexible, v4 states (KIP-518), v5 types (KIP-848).
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::coordinators::state_log::step_at_all;
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::GroupCoordinator;
 use std::rc::Rc;

@@ -1,8 +1,8 @@
 //! OffsetCommit 2-9: v5 no retention of one's own, v6 leader epochs, v7 static members, v8 flexible,
 //! v9 errors of KIP-848.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::step_at;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use std::rc::Rc;

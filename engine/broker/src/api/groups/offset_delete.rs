@@ -1,7 +1,7 @@
 //! OffsetDelete 0 (KIP-496).
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::step_at;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use std::rc::Rc;
 use wire::WireError;

@@ -1,9 +1,9 @@
 //! OffsetFetch 1-9: v2 null for all topics, v6 flexible, v7 require_stable, v8 several groups
 //! (KIP-709), v9 member epochs.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::coordinators::groups::step_at;
 use crate::metadata::named::{each_once, partitions_once};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use std::collections::BTreeMap;
 use std::rc::Rc;

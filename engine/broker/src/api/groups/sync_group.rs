@@ -1,7 +1,7 @@
 //! SyncGroup 0-5: v3 static members, v4 flexible, v5 protocol type and name (KIP-559).
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::at_coordinator;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::Answer;
 use model::ErrorCode;

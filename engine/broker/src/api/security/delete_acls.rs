@@ -1,7 +1,7 @@
 //! DeleteAcls 1-3: v2 flexible. There is none, and no authorizer.
 
 use super::describe_acls::NO_AUTHORIZER;
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

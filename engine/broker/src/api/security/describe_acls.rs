@@ -1,6 +1,6 @@
 //! DescribeAcls 1-3: v2 flexible. There is no authorizer, and every client is told so, as by a Kafka without one.
 
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

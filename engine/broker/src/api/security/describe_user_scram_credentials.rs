@@ -1,7 +1,7 @@
 //! DescribeUserScramCredentials 0 (KIP-554). Nobody has any: of all there is nothing to tell, and who is named is not there.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::metadata::named::{each_once, repeated};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

@@ -1,6 +1,6 @@
 //! SaslAuthenticate 0-2: v1 session lifetime (KIP-368), v2 flexible. This listener has no SASL.
 
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

@@ -1,6 +1,6 @@
 //! SaslHandshake 0-1. This listener has no SASL, which a client is told as a Kafka without it tells it.
 
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

@@ -1,6 +1,6 @@
 //! AlterPartitionReassignments 0 (KIP-455): on one node every partition is where it can only be.
 
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

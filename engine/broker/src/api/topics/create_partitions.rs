@@ -1,8 +1,8 @@
 //! CreatePartitions 0-3 (KIP-195): v2 flexible.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::metadata::named::repeated;
 use crate::metadata::topics;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};

@@ -1,9 +1,9 @@
 //! CreateTopics 2-7: v4 defaults by -1 (KIP-464), v5 returns settings (KIP-525), v7 topic ids.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::metadata::named::repeated;
 use crate::metadata::topic_settings::{self, TOPIC_SETTINGS, value_of};
 use crate::metadata::topics::{self, Created, NewTopic};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
 use model::{ErrorCode, ids};

@@ -1,9 +1,9 @@
 //! DeleteTopics 1-6: v5 messages, v6 by id.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::metadata::image::TopicImage;
 use crate::metadata::named::repeated;
 use crate::metadata::topics::{self, Refusal};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, TopicId};
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! DescribeTopicPartitions 0 (KIP-966): topics by name, in pages of so many partitions.
 
 use crate::api::authorized;
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, ids};
 use std::collections::BTreeSet;

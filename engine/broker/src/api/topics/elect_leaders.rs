@@ -1,6 +1,6 @@
 //! ElectLeaders 0-2 (KIP-183, KIP-460): v2 flexible. With one replica its leader is the wanted one.
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::ErrorCode;
 use wire::WireError;

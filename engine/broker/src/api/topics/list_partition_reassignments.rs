@@ -1,6 +1,6 @@
 //! ListPartitionReassignments 0 (KIP-455): on one node nothing is ever being moved.
 
-use crate::api::dispatch::{Outcome, read, respond};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use wire::WireError;
 use wire::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};

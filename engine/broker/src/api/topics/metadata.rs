@@ -2,11 +2,11 @@
 //! ids, v12 lookup by id, v13 top-level error.
 
 use crate::api::authorized::{self, if_asked};
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::metadata::image::TopicImage;
 use crate::metadata::named::each_once;
 use crate::metadata::topic_settings::is_internal;
 use crate::metadata::topics;
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::limits::PARTITIONS_PER_REQUEST_MAX;
 use model::{ErrorCode, TopicId, ids};

@@ -1,10 +1,10 @@
 //! AddOffsetsToTxn 0-4: v2 PRODUCER_FENCED, v3 flexible, v4 KIP-890. A group's offsets are records
 //! of its partition of `__consumer_offsets`, which joins the transaction like any other.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::groups::home_of_group;
 use crate::coordinators::transactions::{fenced_since, step_at};
 use crate::metadata::topic_settings::OFFSETS_TOPIC;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};

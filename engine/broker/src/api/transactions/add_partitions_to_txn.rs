@@ -1,8 +1,8 @@
 //! AddPartitionsToTxn 0-3: v2 PRODUCER_FENCED, v3 flexible. v4 on is between brokers.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::transactions::{fenced_since, step_at};
 use crate::metadata::named::partitions_once;
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};

@@ -1,7 +1,7 @@
 //! DescribeProducers 0 (KIP-664).
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::metadata::named::partitions_once;
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, TopicPartition, ids};
 use partition::ShownProducer;

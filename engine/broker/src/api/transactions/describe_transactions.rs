@@ -1,8 +1,8 @@
 //! DescribeTransactions 0 (KIP-664).
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::coordinators::transactions::step_at;
 use crate::metadata::named::each_once;
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use std::rc::Rc;
 use wire::WireError;

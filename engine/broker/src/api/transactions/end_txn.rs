@@ -3,9 +3,9 @@
 //! The outcome is durable when this is answered; usually the markers are too, so that what the
 //! client does next finds them.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::state_log::at_home;
 use crate::coordinators::transactions::{TransactionLog, fenced_since, until_told};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};

@@ -1,8 +1,8 @@
 //! InitProducerId 0-5: v2 flexible, v3 another epoch of an id that one has (KIP-360), v4
 //! PRODUCER_FENCED, v5 KIP-890.
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::transactions::{fenced_since, step_at};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, Producer, ProducerId};
 use std::rc::Rc;

@@ -1,8 +1,8 @@
 //! ListTransactions 0-2 (KIP-664): v1 by duration (KIP-994), v2 by pattern (KIP-1152).
 
-use crate::api::dispatch::{AnswerSize, Outcome, read, respond};
 use crate::coordinators::state_log::step_at_all;
 use crate::metadata::named::each_once;
+use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::{TransactionCoordinator, TransactionState};
 use model::ErrorCode;

@@ -1,10 +1,10 @@
 //! TxnOffsetCommit 0-5: v2 leader epochs, v3 flexible and who in the group commits (KIP-447), v5 the
 //! offsets join the transaction by this (KIP-890).
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::api::groups::offset_commit::{COMMIT_BYTES_MAX, RECORD_BYTES};
 use crate::coordinators::groups::{GroupLog, at_coordinator, home_of_group};
 use crate::coordinators::transactions::{Target, prove};
+use crate::network::answer::{Outcome, read, respond};
 use crate::shard::shard::{Request, Shard};
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};

@@ -1,7 +1,7 @@
 //! WriteTxnMarkers 1: how an operator ends a transaction that hangs in a partition (KIP-664).
 
-use crate::api::dispatch::{Outcome, read, respond};
 use crate::coordinators::transactions::mark;
+use crate::network::answer::{Outcome, read, respond};
 use crate::partitions::partition_slot::Writer;
 use crate::shard::shard::{Request, Shard};
 use model::{ErrorCode, Marker, Producer, ProducerId};
