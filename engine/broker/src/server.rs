@@ -1,9 +1,10 @@
 //! From settings to serving shards, and back down.
 
 use crate::api::dispatch::start as start_request;
+use crate::api::mail;
 use crate::config::Config;
 use crate::coordinators::groups::look_after;
-use crate::coordinators::transactions::{self, ProducerIds};
+use crate::coordinators::transactions;
 use crate::metadata::image::MetadataImage;
 use crate::metadata::topics;
 use crate::network::connection;
@@ -16,7 +17,10 @@ use crate::observe::metrics_server;
 use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::StageTimes;
 use crate::partitions::compaction;
-use crate::shard::shard::{Message, Node, ServedListener, Shard};
+use crate::shard::node::Node;
+use crate::shard::node::ServedListener;
+use crate::shard::producer_ids::ProducerIds;
+use crate::shard::shard::{Message, Shard};
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::{self, StopSignals};
 use runtime::socket::{Listener, Socket};
@@ -73,7 +77,7 @@ pub fn run(
     let addresses: Vec<SocketAddr> =
         local.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     let mut seats = mesh::<Message>(shards);
-    let image = MetadataImage::new(&catalog, &node.config);
+    let image = MetadataImage::new(&catalog, &node.config.set);
     let mut threads = Vec::new();
     for shard in (1..shards).rev() {
         let seat = seats.pop().expect("one seat a shard");
@@ -480,7 +484,7 @@ impl Acceptor {
 
 fn begin(node: Arc<Node>, seat: MeshSeat<Message>, recovery: &Recovery) -> Rc<Shard> {
     let shard = Shard::new(node, seat.sit(), recovery);
-    spawn(Rc::clone(&shard).serve_mailbox());
+    spawn(mail::serve(Rc::clone(&shard)));
     spawn(crate::api::data::fetch::refresh_for_ever(Rc::clone(&shard)));
     spawn(Rc::clone(&shard).retain_for_ever());
     shard

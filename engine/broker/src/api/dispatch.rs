@@ -2,7 +2,8 @@
 
 use crate::api::{cluster, configs, data, groups, security, topics, transactions};
 use crate::network::answer::Outcome;
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use std::rc::Rc;
 use wire::{ApiKey, WireError};
 

@@ -8,6 +8,7 @@ pub(crate) mod configs;
 pub(crate) mod data;
 pub(crate) mod dispatch;
 pub(crate) mod groups;
+pub(crate) mod mail;
 pub(crate) mod security;
 pub(crate) mod topics;
 pub(crate) mod transactions;

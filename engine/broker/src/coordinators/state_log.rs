@@ -403,7 +403,7 @@ impl<M: Machine> StateLog<M> {
                     M::WHAT,
                     M::TOPIC,
                     self.slot.id,
-                    crate::shard::shard::remedy(&why)
+                    crate::observe::logging::remedy(&why)
                 );
                 self.state.set(State::Unloaded { retry_at: clock::now() + RETRY });
                 self.changed.notify();

@@ -5,6 +5,7 @@ use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
 use crate::metadata::topic_settings::TRANSACTIONS_TOPIC;
 use crate::observe::logging::warning;
 use crate::partitions::partition_slot::Writer;
+use crate::shard::proofs::Proofs;
 use crate::shard::shard::Shard;
 use coordinator::{ClientVersion, Ending, Now, TransactionCoordinator, TransactionEffects};
 use model::{ErrorCode, Marker, Producer, ProducerId, TopicPartition};
@@ -15,8 +16,6 @@ use runtime::timer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use wire::WireError;
 
@@ -30,8 +29,6 @@ const RETRY: Duration = Duration::from_millis(200);
 const MARKERS_WITHIN: Duration = Duration::from_secs(2);
 /// Ids that were not used for long are looked for so often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
-/// Producer ids per start of the broker: the rest of the number says which start.
-const PRODUCER_ID_BITS: u32 = 40;
 /// Coordinator epochs per start and log: one each time the log is read.
 const EPOCHS_PER_START: i32 = 4096;
 
@@ -41,29 +38,6 @@ const EPOCHS_PER_START: i32 = 4096;
 fn coordinator_epoch(start: model::LeaderEpoch, loads: i32) -> i32 {
     start.0.min(i32::MAX / EPOCHS_PER_START - 1) * EPOCHS_PER_START
         + loads.min(EPOCHS_PER_START - 1)
-}
-
-/// Gives out producer ids. None is given out twice, also not by another start, because no two starts
-/// have the same epoch.
-pub(crate) struct ProducerIds {
-    next: AtomicI64,
-    end: i64,
-}
-
-impl ProducerIds {
-    pub(crate) fn new(epoch: model::LeaderEpoch) -> Self {
-        let first = i64::from(epoch.0) << PRODUCER_ID_BITS;
-        Self { next: AtomicI64::new(first), end: first + (1 << PRODUCER_ID_BITS) }
-    }
-
-    /// An id nobody has yet.
-    ///
-    /// # Errors
-    /// `CoordinatorNotAvailable` after as many as there can be between two starts.
-    pub(crate) fn take(&self) -> Result<ProducerId, ErrorCode> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        if id < self.end { Ok(ProducerId(id)) } else { Err(ErrorCode::CoordinatorNotAvailable) }
-    }
 }
 
 /// Whoever ended a transaction and waits for its markers.
@@ -294,21 +268,6 @@ pub(crate) struct Target {
     pub(crate) producer: Producer,
 }
 
-/// What the coordinator's word was asked with, by place in the request; or why it was refused. Most
-/// requests need none, and it costs them no memory.
-#[derive(Clone, Default)]
-pub(crate) struct Proofs(Option<Arc<BTreeMap<u32, Result<Proof, ErrorCode>>>>);
-
-impl Proofs {
-    /// The proof for what is at this place, if it needed one.
-    ///
-    /// # Errors
-    /// The coordinator refused.
-    pub(crate) fn of(&self, index: u32) -> Result<Option<Proof>, ErrorCode> {
-        self.0.as_ref().and_then(|proofs| proofs.get(&index).copied()).transpose()
-    }
-}
-
 /// Asks the coordinator about those partitions in which the producer has no transaction open: with
 /// `V2` they join it, with `V1` they must have joined it before (KIP-890).
 pub(crate) async fn prove(
@@ -364,7 +323,7 @@ pub(crate) async fn prove(
     for ((w, proof), result) in unknown.into_iter().zip(results) {
         proofs.insert(w.index, result.map(|()| proof).map_err(|error| for_writer(error, version)));
     }
-    Proofs(Some(Arc::new(proofs)))
+    Proofs::new(proofs)
 }
 
 /// The partitions in which the producer has no transaction open.

@@ -4,3 +4,4 @@
 
 pub(crate) mod fetch_sessions;
 pub(crate) mod parked_fetches;
+pub(crate) mod share;

@@ -3,8 +3,8 @@
 //! thread once more, and waking is what a hop costs (`benches/mailbox.rs`).
 
 use crate::metadata::image::MetadataImage;
+use crate::network::request::Request;
 use crate::shard::requests::Token;
-use crate::shard::shard::Request;
 use runtime::clock::Nanos;
 use runtime::notify::Notify;
 use std::cell::{Cell, RefCell};

@@ -4,7 +4,8 @@
 use crate::config::{SETTINGS, Setting};
 use crate::metadata::topic_settings::{SOURCE_DEFAULT, SOURCE_STATIC_BROKER};
 use crate::network::listeners::Endpoint;
-use crate::shard::shard::{Node, ServedListener};
+use crate::shard::node::Node;
+use crate::shard::node::ServedListener;
 use wire::messages::{DescribeConfigsEntry, DescribeConfigsSynonym};
 
 const BOOLEAN: i8 = 1;

@@ -110,7 +110,7 @@ async fn change_topic(
     let change = move |set: &mut BTreeMap<String, String>| {
         let before = set.get("cleanup.policy").cloned();
         change(set)?;
-        topic_settings::check_together(set, &node.config)
+        topic_settings::check_together(set, &node.config.set)
             .map_err(|why| (ErrorCode::InvalidConfig, why))?;
         if is_internal && set.get("cleanup.policy") != before.as_ref() {
             let why = "an internal topic's cleanup.policy stays as it is";

@@ -1,7 +1,6 @@
 //! What every shard knows of the cluster: topics by name and id. Replaced as a whole.
 
-use crate::metadata::topic_settings::{Durability, WriteRules};
-use crate::partitions::compaction::CompactionRules;
+use crate::metadata::topic_settings::{self, CompactionRules, Durability, WriteRules};
 use model::{ErrorCode, PartitionIndex, TopicId, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +39,7 @@ pub(crate) struct Flushing {
 impl TopicImage {
     /// Whether it holds the broker's own records.
     pub(crate) fn is_internal(&self) -> bool {
-        crate::metadata::topic_settings::is_internal(&self.name)
+        topic_settings::is_internal(&self.name)
     }
 
     pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
@@ -80,22 +79,23 @@ impl MetadataImage {
         Ok((topic, id))
     }
 
-    pub(crate) fn new(catalog: &Catalog, config: &crate::config::Config) -> Arc<Self> {
+    /// What a catalogue says; `on_broker` are the settings that were set on the broker.
+    pub(crate) fn new(catalog: &Catalog, on_broker: &BTreeMap<String, String>) -> Arc<Self> {
         let mut image = Self::default();
         for CatalogTopic { id, name, partitions, settings } in &catalog.topics {
-            let number = |name| crate::metadata::topic_settings::number_of(name, settings, config);
+            let number = |name| topic_settings::number_of(name, settings, on_broker);
             let topic = Arc::new(TopicImage {
                 id: *id,
                 name: name.clone(),
                 partitions: *partitions,
                 settings: settings.clone(),
-                rules: crate::metadata::topic_settings::write_rules_of(settings, config),
-                log: crate::metadata::topic_settings::log_settings_of(settings, config),
-                retention: crate::metadata::topic_settings::retention_of(settings, config),
-                compaction: crate::metadata::topic_settings::compaction_of(settings, config),
-                only_compacts: crate::metadata::topic_settings::only_compacts(settings, config),
+                rules: topic_settings::write_rules_of(settings, on_broker),
+                log: topic_settings::log_settings_of(settings, on_broker),
+                retention: topic_settings::retention_of(settings, on_broker),
+                compaction: topic_settings::compaction_of(settings, on_broker),
+                only_compacts: topic_settings::only_compacts(settings, on_broker),
                 flushing: Flushing {
-                    durability: crate::metadata::topic_settings::durability_of(settings, config),
+                    durability: topic_settings::durability_of(settings, on_broker),
                     messages: number("flush.messages"),
                     ms: number("flush.ms"),
                 },

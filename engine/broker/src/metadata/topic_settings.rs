@@ -1,8 +1,6 @@
 //! The settings of a topic, declared once: what CreateTopics accepts AlterConfigs changes and
 //! DescribeConfigs shows. A change takes effect with the next image.
 
-use crate::config::Config;
-use crate::partitions::compaction::CompactionRules;
 use model::Compression;
 use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SETTING_BYTES_MAX};
 use std::collections::BTreeMap;
@@ -240,13 +238,13 @@ pub(crate) fn read(name: &str, value: &str) -> Result<String, String> {
     value_is.kind.read(value).map_err(|why| format!("{name}={value}: {why}"))
 }
 
-/// Checks settings that have to do with each other.
+/// Checks settings that have to do with each other; `on_broker` are those that were set on the broker.
 pub(crate) fn check_together(
     set: &BTreeMap<String, String>,
-    config: &Config,
+    on_broker: &BTreeMap<String, String>,
 ) -> Result<(), String> {
-    let [least, most] =
-        ["min.compaction.lag.ms", "max.compaction.lag.ms"].map(|name| number_of(name, set, config));
+    let [least, most] = ["min.compaction.lag.ms", "max.compaction.lag.ms"]
+        .map(|name| number_of(name, set, on_broker));
     if least > most {
         return Err(format!(
             "min.compaction.lag.ms={least} is more than max.compaction.lag.ms={most}"
@@ -305,14 +303,14 @@ fn default_name(topic_setting: &'static str) -> Option<&'static str> {
 pub(crate) fn values_of(
     setting: &TopicSetting,
     set: &BTreeMap<String, String>,
-    config: &Config,
+    on_broker: &BTreeMap<String, String>,
 ) -> Vec<(&'static str, String, i8)> {
     let mut values = Vec::new();
     if let Some(value) = set.get(setting.name) {
         values.push((setting.name, value.clone(), SOURCE_TOPIC));
     }
     if let Some(name) = setting.from_broker
-        && let Some(value) = config.set.get(name)
+        && let Some(value) = on_broker.get(name)
     {
         values.push((name, value.clone(), SOURCE_STATIC_BROKER));
     }
@@ -326,18 +324,21 @@ pub(crate) fn values_of(
 pub(crate) fn value_of(
     setting: &TopicSetting,
     set: &BTreeMap<String, String>,
-    config: &Config,
+    on_broker: &BTreeMap<String, String>,
 ) -> (String, i8) {
     let from_topic = || Some((set.get(setting.name)?.clone(), SOURCE_TOPIC));
-    let from_broker =
-        || Some((config.set.get(setting.from_broker?)?.clone(), SOURCE_STATIC_BROKER));
+    let from_broker = || Some((on_broker.get(setting.from_broker?)?.clone(), SOURCE_STATIC_BROKER));
     from_topic()
         .or_else(from_broker)
         .unwrap_or_else(|| (setting.default.to_owned(), SOURCE_DEFAULT))
 }
 
-fn text_of(name: &str, set: &BTreeMap<String, String>, config: &Config) -> String {
-    value_of(setting(name).expect("a declared setting"), set, config).0
+fn text_of(
+    name: &str,
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> String {
+    value_of(setting(name).expect("a declared setting"), set, on_broker).0
 }
 
 /// What a topic's settings mean for those who write to it.
@@ -360,11 +361,14 @@ pub(crate) struct WriteRules {
 }
 
 /// The rules in force for writers.
-pub(crate) fn write_rules_of(set: &BTreeMap<String, String>, config: &Config) -> WriteRules {
-    let number = |name| number_of(name, set, config);
+pub(crate) fn write_rules_of(
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> WriteRules {
+    let number = |name| number_of(name, set, on_broker);
     WriteRules {
         batch_bytes_max: number("max.message.bytes") as usize,
-        codec: match text_of("compression.type", set, config).as_str() {
+        codec: match text_of("compression.type", set, on_broker).as_str() {
             "uncompressed" => Some(Compression::None),
             "gzip" => Some(Compression::Gzip),
             "snappy" => Some(Compression::Snappy),
@@ -372,34 +376,47 @@ pub(crate) fn write_rules_of(set: &BTreeMap<String, String>, config: &Config) ->
             "zstd" => Some(Compression::Zstd),
             _ => None,
         },
-        stamps: text_of("message.timestamp.type", set, config) == "LogAppendTime",
-        needs_keys: has_policy("compact", set, config),
-        unpacks: has_policy("compact", set, config)
-            || text_of("weir.record.validation", set, config) == "all",
+        stamps: text_of("message.timestamp.type", set, on_broker) == "LogAppendTime",
+        needs_keys: has_policy("compact", set, on_broker),
+        unpacks: has_policy("compact", set, on_broker)
+            || text_of("weir.record.validation", set, on_broker) == "all",
         behind_ms_max: number("message.timestamp.before.max.ms"),
         ahead_ms_max: number("message.timestamp.after.max.ms"),
     }
 }
 
 /// Whether `cleanup.policy` is compact alone.
-pub(crate) fn only_compacts(set: &BTreeMap<String, String>, config: &Config) -> bool {
-    has_policy("compact", set, config) && !has_policy("delete", set, config)
+pub(crate) fn only_compacts(
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> bool {
+    has_policy("compact", set, on_broker) && !has_policy("delete", set, on_broker)
 }
 
-fn has_policy(policy: &str, set: &BTreeMap<String, String>, config: &Config) -> bool {
-    text_of("cleanup.policy", set, config).split(',').any(|word| word.trim() == policy)
+fn has_policy(
+    policy: &str,
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> bool {
+    text_of("cleanup.policy", set, on_broker).split(',').any(|word| word.trim() == policy)
 }
 
 /// The durability in force.
-pub(crate) fn durability_of(set: &BTreeMap<String, String>, config: &Config) -> Durability {
-    level("weir.durability", &text_of("weir.durability", set, config)).expect("checked when set")
+pub(crate) fn durability_of(
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> Durability {
+    level("weir.durability", &text_of("weir.durability", set, on_broker)).expect("checked when set")
 }
 
 /// How its logs are kept.
-pub(crate) fn log_settings_of(set: &BTreeMap<String, String>, config: &Config) -> LogSettings {
-    let number = |name| number_of(name, set, config);
+pub(crate) fn log_settings_of(
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> LogSettings {
+    let number = |name| number_of(name, set, on_broker);
     // Only closed files are compacted.
-    let compacts = has_policy("compact", set, config);
+    let compacts = has_policy("compact", set, on_broker);
     let lag_ms = if compacts { number("max.compaction.lag.ms") } else { MAX };
     LogSettings {
         segment_bytes: number("segment.bytes") as u32,
@@ -407,14 +424,26 @@ pub(crate) fn log_settings_of(set: &BTreeMap<String, String>, config: &Config) -
     }
 }
 
+/// When and how a topic is compacted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CompactionRules {
+    /// `min.cleanable.dirty.ratio`.
+    pub(crate) dirty_ratio_min: f64,
+    /// `min.compaction.lag.ms` and `max.compaction.lag.ms`.
+    pub(crate) lag_ms_min: i64,
+    pub(crate) lag_ms_max: i64,
+    /// `delete.retention.ms`.
+    pub(crate) delete_retention_ms: i64,
+}
+
 /// When its logs are compacted, if ever.
 pub(crate) fn compaction_of(
     set: &BTreeMap<String, String>,
-    config: &Config,
+    on_broker: &BTreeMap<String, String>,
 ) -> Option<CompactionRules> {
-    let number = |name| number_of(name, set, config);
-    let ratio = text_of("min.cleanable.dirty.ratio", set, config);
-    has_policy("compact", set, config).then(|| CompactionRules {
+    let number = |name| number_of(name, set, on_broker);
+    let ratio = text_of("min.cleanable.dirty.ratio", set, on_broker);
+    has_policy("compact", set, on_broker).then(|| CompactionRules {
         dirty_ratio_min: ratio.parse().expect("checked when set"),
         lag_ms_min: number("min.compaction.lag.ms"),
         lag_ms_max: number("max.compaction.lag.ms"),
@@ -423,9 +452,12 @@ pub(crate) fn compaction_of(
 }
 
 /// How much of its logs is kept.
-pub(crate) fn retention_of(set: &BTreeMap<String, String>, config: &Config) -> Retention {
-    let deletes = has_policy("delete", set, config);
-    let limit = |name| Some(number_of(name, set, config)).filter(|limit| deletes && *limit >= 0);
+pub(crate) fn retention_of(
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> Retention {
+    let deletes = has_policy("delete", set, on_broker);
+    let limit = |name| Some(number_of(name, set, on_broker)).filter(|limit| deletes && *limit >= 0);
     Retention {
         age_ms: limit("retention.ms"),
         bytes: limit("retention.bytes").map(|bytes| bytes as u64),
@@ -433,6 +465,10 @@ pub(crate) fn retention_of(set: &BTreeMap<String, String>, config: &Config) -> R
 }
 
 /// A numeric setting in force.
-pub(crate) fn number_of(name: &str, set: &BTreeMap<String, String>, config: &Config) -> i64 {
-    text_of(name, set, config).parse().expect("checked when set")
+pub(crate) fn number_of(
+    name: &str,
+    set: &BTreeMap<String, String>,
+    on_broker: &BTreeMap<String, String>,
+) -> i64 {
+    text_of(name, set, on_broker).parse().expect("checked when set")
 }

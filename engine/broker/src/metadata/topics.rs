@@ -237,7 +237,7 @@ impl Topics {
     ) -> Result<(), Refusal> {
         let image = RefCell::new(None);
         let on_shard = async |to, step, change: &Arc<TopicChange>| {
-            let new_image = || MetadataImage::new(&change.catalog, &shard.node.config);
+            let new_image = || MetadataImage::new(&change.catalog, &shard.node.config.set);
             let image = Arc::clone(image.borrow_mut().get_or_insert_with(new_image));
             let change = Arc::clone(change);
             let body = move |shard: Rc<Shard>| async move {

@@ -1,7 +1,8 @@
 //! What becomes of a request: its answer's size is noted before its memory is taken, and its bytes are made.
 
 use crate::network::memory::HeldAnswer;
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::limits::ANSWER_BYTES_MAX;
 use runtime::Slice;
 use runtime::budget::{Budget, Held};

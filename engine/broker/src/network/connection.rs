@@ -6,8 +6,9 @@
 
 use crate::network::answer::Outcome;
 use crate::network::memory::HeldAnswer;
+use crate::network::request::Request;
 use crate::observe::stages::Stage;
-use crate::shard::shard::{RECEIVE_CHUNK_BYTES, Request, Shard};
+use crate::shard::shard::{RECEIVE_CHUNK_BYTES, Shard};
 use runtime::budget::Held;
 use runtime::buffer::SharedBytes;
 use runtime::clock::{self, Nanos};

@@ -8,3 +8,4 @@ pub(crate) mod listeners;
 pub(crate) mod memory;
 pub(crate) mod open_files;
 pub(crate) mod peers;
+pub(crate) mod request;

@@ -174,3 +174,13 @@ macro_rules! warning_of {
     };
 }
 pub(crate) use {error, info, warning, warning_of};
+
+/// What an operator can do about it.
+pub(crate) fn remedy(error: &storage::StorageError) -> &'static str {
+    match error {
+        storage::StorageError::Corrupt { .. } => {
+            "; restore it from a backup, or look at it with `weir repair` and let it cut what is lost"
+        }
+        _ => "",
+    }
+}

@@ -3,7 +3,7 @@
 use crate::observe::logging::warning_of;
 use crate::observe::request_counts;
 use crate::observe::stages;
-use crate::shard::shard::Node;
+use crate::shard::node::Node;
 use runtime::buffer::SharedBytes;
 use runtime::notify::Notify;
 use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};

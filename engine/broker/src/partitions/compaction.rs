@@ -1,6 +1,7 @@
 //! Compaction of a shard's partitions, one at a time, the dirtiest first, for ever.
 
 use crate::metadata::image::TopicImage;
+use crate::metadata::topic_settings::CompactionRules;
 use crate::observe::logging::{info, warning};
 use crate::partitions::partition_slot::PartitionSlot;
 use crate::shard::shard::Shard;
@@ -16,18 +17,6 @@ use storage::{AbortedSpan, CompactionPlan, Dirt};
 /// While there are requests a shard rests so long after each slice of compaction, so that neither
 /// they nor whatever else runs on the core wait for it.
 const RESTS: Duration = Duration::from_micros(300);
-
-/// When and how a topic is compacted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CompactionRules {
-    /// `min.cleanable.dirty.ratio`.
-    pub(crate) dirty_ratio_min: f64,
-    /// `min.compaction.lag.ms` and `max.compaction.lag.ms`.
-    pub(crate) lag_ms_min: i64,
-    pub(crate) lag_ms_max: i64,
-    /// `delete.retention.ms`.
-    pub(crate) delete_retention_ms: i64,
-}
 
 impl CompactionRules {
     /// How much a log wants it: the dirty part of it; `None` while it need not be.

@@ -3,14 +3,13 @@
 //! Slots are reused, so that a warm shard allocates nothing per request. A token names a slot and
 //! its use; an answer that comes after the request is gone finds another use and is dropped.
 
+use crate::fetching::share::FetchShare;
 use runtime::clock::Nanos;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use wire::produce::ProduceResult;
-
-use crate::api::data::fetch::FetchShare;
 
 /// Names one use of a request slot of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,5 +199,31 @@ impl Drop for OpenRequest<'_> {
             slot.shares.clear();
         });
         self.requests.free.borrow_mut().push(self.token.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::clock;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    /// The newer share of a shard takes the place of the older one: the other way round records would wait
+    /// where nobody looks, for their shard has sent them and tells no more.
+    #[test]
+    fn shares_are_taken_in_the_order_in_which_they_came() {
+        let requests = Requests::new(0);
+        let open = requests.open(0);
+        let share =
+            |is_refreshed| Box::new(FetchShare { from: 1, is_refreshed, ..Default::default() });
+        assert!(requests.on_share(open.token, share(false)).is_none());
+        assert!(requests.on_refreshed(open.token, share(true), clock::Nanos(1)).is_none());
+        let first = pin!(open.next_share()).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(first, Poll::Ready(share) if !share.is_refreshed));
+        assert!(open.take_share().is_some_and(|newer| newer.is_refreshed));
+        let token = open.token;
+        drop(open);
+        assert!(requests.on_share(token, share(true)).is_some(), "the box comes back");
     }
 }

@@ -1,26 +1,25 @@
 //! What one core owns: its partitions, its connections, its place in the mesh. Routes, never
 //! decides.
 
-use crate::api::data::fetch::FetchShare;
-use crate::api::data::produce::SlowProduces;
-use crate::config::Config;
 use crate::coordinators::groups::GroupLog;
-use crate::coordinators::transactions::{ProducerIds, Proofs, TransactionLog};
+use crate::coordinators::transactions::TransactionLog;
 use crate::fetching::fetch_sessions::FetchSessions;
 use crate::fetching::parked_fetches::ParkedFetches;
+use crate::fetching::share::FetchShare;
 use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::metadata::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
-use crate::network::listeners::Endpoint;
 use crate::network::memory::{AnswerMemory, RequestMemory};
-use crate::network::open_files::OpenFiles;
-use crate::network::peers::Peers;
+use crate::network::request::Request;
+use crate::observe::logging::remedy;
 use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::{Stage, StageTimes};
 use crate::partitions::partition_slot::PartitionSlot;
 use crate::partitions::producer_state::ProducerState;
+use crate::shard::node::Node;
 use crate::shard::placement::shard_of;
+use crate::shard::proofs::Proofs;
 use crate::shard::requests::{Requests, Token};
-use crate::shard::turns::Turns;
+use crate::shard::turns::{SlowProduces, Turns};
 use model::limits::DECOMPRESSED_BYTES_MAX;
 use model::{BatchRewriter, TopicPartition};
 use partition::Leader;
@@ -36,13 +35,12 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 use storage::data_dirs::Recovery;
-use storage::log_manager::{LogManagerConfig, Opened, Refusal, SharedDir};
+use storage::log_manager::{LogManagerConfig, Opened, Refusal};
 use storage::topic_changes::{TopicChange, TopicStep};
 use storage::{Log, LogDir, LogManager, StorageError, TailCache};
 use wire::produce::ProduceResult;
@@ -77,90 +75,6 @@ pub(crate) enum Message {
 struct Call {
     output: Option<Box<dyn Any>>,
     waker: Option<Waker>,
-}
-
-/// A request frame: its payload, and where the body begins in it.
-#[derive(Clone)]
-pub(crate) struct Request {
-    pub(crate) payload: SharedBytes,
-    pub(crate) version: i16,
-    pub(crate) correlation_id: i32,
-    pub(crate) body_at: u32,
-    /// Who sent it, if its connection knows.
-    pub(crate) peer: Option<SocketAddr>,
-    /// The listener that its connection came through, of `Node::listeners`.
-    pub(crate) listener: u16,
-    /// A fetch may wait for records as long as it asks to: there is memory for that.
-    pub(crate) may_wait: bool,
-}
-
-impl Request {
-    /// The same without its bytes: enough to answer it, once it was read.
-    pub(crate) fn let_go(self) -> Self {
-        Self { payload: SharedBytes::copy_of(&[]), body_at: 0, ..self }
-    }
-
-    pub(crate) fn body(&self) -> wire::primitives::Reader<'_> {
-        wire::primitives::Reader::new(self.body_bytes())
-    }
-
-    pub(crate) fn body_bytes(&self) -> &[u8] {
-        &self.payload[self.body_at as usize..]
-    }
-
-    /// Who asks, as group members are shown.
-    pub(crate) fn client(&self) -> coordinator::Client {
-        let header = wire::header::RequestHeader::read(&self.payload).ok();
-        let id = header.and_then(|(_, header, _)| header.client_id).unwrap_or_default();
-        let host =
-            self.peer.map_or_else(|| "/unknown".to_owned(), |peer| format!("/{}", peer.ip()));
-        coordinator::Client { id: id.to_owned(), host }
-    }
-}
-
-/// A listener that is served.
-pub(crate) struct ServedListener {
-    pub(crate) name: String,
-    /// Where it listens: the host as it was given.
-    pub(crate) at: Endpoint,
-    /// What its clients are told to connect to.
-    pub(crate) advertised: Endpoint,
-}
-
-/// Facts all shards share, fixed at the start.
-pub(crate) struct Node {
-    pub(crate) config: Config,
-    /// Where it listens.
-    pub(crate) listeners: Vec<ServedListener>,
-    pub(crate) cluster_id: String,
-    pub(crate) epoch: model::LeaderEpoch,
-    pub(crate) producer_ids: ProducerIds,
-    pub(crate) dirs: Vec<SharedDir>,
-    /// Of each shard.
-    pub(crate) stages: Vec<StageTimes>,
-    /// Of each shard.
-    pub(crate) requests: Vec<RequestCounts>,
-    /// When the process began, in milliseconds since the Unix epoch.
-    pub(crate) began_unix_ms: i64,
-    pub(crate) open_files: Arc<OpenFiles>,
-    pub(crate) peers: Arc<Peers>,
-}
-
-impl Node {
-    /// What whoever sent this is told to connect to.
-    pub(crate) fn advertised_to(&self, request: &Request) -> &Endpoint {
-        &self.listeners[usize::from(request.listener)].advertised
-    }
-}
-
-/// What an operator can do about it.
-pub(crate) fn remedy(error: &StorageError) -> &'static str {
-    match error {
-        StorageError::Corrupt { .. } => {
-            "; restore it from a backup, or look at it with `weir repair` and let it cut what is lost"
-        }
-        _ => "",
-    }
 }
 
 /// Forgets a call whose caller went away.
@@ -671,37 +585,6 @@ impl Shard {
             call.output = Some(output);
             if let Some(waker) = call.waker.take() {
                 waker.wake();
-            }
-        }
-    }
-
-    /// Serves what other shards send.
-    pub(crate) async fn serve_mailbox(self: Rc<Self>) {
-        for received in 1u64.. {
-            if received % 256 == 0 {
-                // A peer that never pauses must not keep everything else here from running.
-                runtime::yield_now().await;
-            }
-            match self.mailbox.receive().await {
-                Message::Produce { frame, image, token, proofs, sent } => {
-                    self.stages().ended(Stage::ShardQueue, sent);
-                    crate::api::data::produce::append_owned(&self, frame, image, token, proofs);
-                }
-                Message::Produced { token, index, result } => {
-                    self.requests.on_produced(token, index, result);
-                }
-                Message::Fetch { frame, image, token, share, sent } => {
-                    self.stages().ended(Stage::ShardQueue, sent);
-                    crate::api::data::fetch::read_owned(&self, frame, image, token, share);
-                }
-                Message::Fetched { token, share } => {
-                    self.give_back_shares(self.requests.on_share(token, share));
-                }
-                Message::Refreshed { token, share, at } => {
-                    self.give_back_shares(self.requests.on_refreshed(token, share, at));
-                }
-                Message::Moved { token, at } => self.requests.on_moved(token, at, true),
-                Message::Call(call) => call(&self),
             }
         }
     }

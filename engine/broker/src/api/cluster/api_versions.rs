@@ -4,7 +4,8 @@
 //! client can step down.
 
 use crate::network::answer::{Outcome, read, respond, respond_version};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::api_key::{APIS, ApiKey};

@@ -2,7 +2,8 @@
 
 use crate::api::authorized::{self, if_asked};
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse};

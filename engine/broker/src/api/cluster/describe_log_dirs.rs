@@ -1,7 +1,8 @@
 //! DescribeLogDirs 1-4: v2 flexible, v3 top-level error, v4 size of the file system (KIP-827).
 
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::{ErrorCode, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

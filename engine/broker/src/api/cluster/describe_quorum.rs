@@ -1,7 +1,8 @@
 //! DescribeQuorum 0-1 (KIP-595): v1 when each replica fetched last. Of one node, which decides alone.
 
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{

@@ -2,7 +2,8 @@
 
 use crate::metadata::named::repeated;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{DescribeClientQuotasRequest, DescribeClientQuotasResponse, QuotaComponent};

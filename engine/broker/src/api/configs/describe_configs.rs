@@ -8,7 +8,8 @@ use crate::metadata::config_changes::{
 use crate::metadata::named::each_once;
 use crate::metadata::topic_settings::{TOPIC_SETTINGS, value_of, values_of};
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::{ErrorCode, ids};
 use std::collections::BTreeMap;
 use wire::WireError;
@@ -98,7 +99,7 @@ fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic"));
     };
     let entry = |setting: &crate::metadata::topic_settings::TopicSetting| {
-        let values = values_of(setting, &topic.settings, &shard.node.config);
+        let values = values_of(setting, &topic.settings, &shard.node.config.set);
         let synonym = |(name, value, source): &(&str, String, i8)| DescribeConfigsSynonym {
             name: (*name).to_owned(),
             value: Some(value.clone()),
@@ -106,7 +107,7 @@ fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
         };
         let synonyms =
             if shown.synonyms { values.iter().map(synonym).collect() } else { Vec::new() };
-        let (value, config_source) = value_of(setting, &topic.settings, &shard.node.config);
+        let (value, config_source) = value_of(setting, &topic.settings, &shard.node.config.set);
         DescribeConfigsEntry {
             name: setting.name.to_owned(),
             value: Some(value),

@@ -7,7 +7,8 @@ use crate::metadata::named::repeated;
 use crate::metadata::topic_settings::{self, Kind, value_of};
 use crate::metadata::topics::Refusal;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -82,7 +83,7 @@ fn apply(
     let value = match change.config_operation {
         SET => change.value.clone().unwrap_or_default(),
         operation @ (APPEND | SUBTRACT) => {
-            let before = value_of(setting, set, config).0;
+            let before = value_of(setting, set, &config.set).0;
             let asked = change.value.clone().unwrap_or_default();
             let asked: Vec<&str> = asked.split(',').map(str::trim).collect();
             let mut words: Vec<&str> = before.split(',').map(str::trim).collect();

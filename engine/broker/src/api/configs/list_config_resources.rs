@@ -5,7 +5,8 @@ use crate::metadata::config_changes::{
     RESOURCE_TOPIC,
 };
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse};

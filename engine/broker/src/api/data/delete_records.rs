@@ -1,7 +1,8 @@
 //! DeleteRecords 0-2 (KIP-107). Answered once the new log start is durable.
 
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::{ErrorCode, Offset, TopicPartition};
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -6,179 +6,26 @@
 
 use crate::api::data::list_offsets::READ_COMMITTED;
 use crate::fetching::fetch_sessions::Part;
+use crate::fetching::share::{Entry, FetchShare};
 use crate::metadata::image::MetadataImage;
 use crate::network::answer::Outcome;
+use crate::network::request::Request;
+use crate::observe::logging::remedy;
 use crate::observe::stages::Stage;
 use crate::shard::requests::{OpenRequest, Stale, Token};
-use crate::shard::shard::{Message, Request, Shard, remedy};
+use crate::shard::shard::{Message, Shard};
 use model::{ErrorCode, Offset, TopicPartition};
-use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::{clock, timer};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Log, Read};
-use wire::fetch::{
-    AbortedTransaction, FetchHead, FetchPartition, FetchRequest, FetchResult, put_response,
-};
+use storage::Read;
+use wire::fetch::{FetchHead, FetchPartition, FetchRequest, FetchResult, put_response};
 use wire::{ApiKey, WireError, header};
 
 const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
 /// As long as a fetch waits for which there is no memory to wait in: it keeps others from theirs.
 const SHORT_WAIT_MS: i32 = 500;
-
-/// What one shard contributes to a fetch. Boxes of it travel between shards and are used again.
-#[derive(Default)]
-pub(crate) struct FetchShare {
-    entries: Vec<Entry>,
-    aborted: Vec<AbortedTransaction>,
-    pieces: Vec<SharedBytes>,
-    bytes: usize,
-    failed: bool,
-    /// Who read it, and whether unasked, because something moved: then it is not parked there any more.
-    from: usize,
-    is_refreshed: bool,
-    /// To the shard that reads: most bytes, and whether to leave the token.
-    asked: Option<(usize, bool)>,
-    /// For the shard that answers: the other shares, and where each partition's entry is.
-    pub(crate) others: Vec<Box<Self>>,
-    order: Vec<(u32, u32)>,
-    cuts: Vec<usize>,
-}
-
-struct Entry {
-    index: u32,
-    result: FetchResult,
-    pieces: (u32, u32),
-    aborted: (u32, u32),
-}
-
-impl FetchShare {
-    pub(crate) fn clear(&mut self) {
-        self.clear_own();
-        self.is_refreshed = false;
-        self.others.clear();
-        self.order.clear();
-        self.cuts.clear();
-    }
-
-    /// Forgets what was read here, and keeps the other shards' shares.
-    fn clear_own(&mut self) {
-        self.entries.clear();
-        self.aborted.clear();
-        self.pieces.clear();
-        (self.bytes, self.failed) = (0, false);
-    }
-
-    /// Slabs that answers hold cannot be used again. If these make the cache larger than it is meant to be,
-    /// the pieces from `first` on become a copy: an answer that nobody takes then holds its own bytes only.
-    fn let_go_of_slabs(&mut self, log: &Log, first: usize) {
-        if !log.home().cache_is_over_budget() || self.pieces.len() == first {
-            return;
-        }
-        let bytes = self.pieces[first..].iter().map(|piece| piece.len()).sum();
-        let mut copy = ChunkWriter::with_capacity(bytes);
-        for piece in self.pieces.drain(first..) {
-            copy.append(&piece);
-        }
-        self.pieces.push(copy.share(0..bytes));
-    }
-
-    /// Leaves out what was just read if it is one batch that is larger than may be: only the first that has records
-    /// is given whole however large it is, so that its reader gets on.
-    fn keep_within(&mut self, first_piece: usize, bytes_max: usize) {
-        let read: usize = self.pieces[first_piece..].iter().map(|piece| piece.len()).sum();
-        if self.bytes > 0 && read > bytes_max {
-            self.pieces.truncate(first_piece);
-        }
-    }
-
-    /// Takes another shard's share, in place of an older one of the same shard.
-    fn put(&mut self, shard: &Shard, other: Box<Self>) {
-        match self.others.iter_mut().find(|before| before.from == other.from) {
-            Some(before) => shard.give_back_shares([std::mem::replace(before, other)]),
-            None => self.others.push(other),
-        }
-    }
-
-    /// Leaves out the records of the last partitions until all shares together hold `bytes_max` at most;
-    /// the first partition that has records keeps them. Each share was read within a part of
-    /// `bytes_max`, but for one whole batch.
-    fn trim(&mut self, bytes_max: usize) {
-        let total =
-            |share: &Self| share.bytes + share.others.iter().map(|o| o.bytes).sum::<usize>();
-        let mut over = total(self).saturating_sub(bytes_max);
-        if over == 0 {
-            return;
-        }
-        let mut all: Vec<&mut Entry> = self.entries.iter_mut().collect();
-        all.extend(self.others.iter_mut().flat_map(|other| &mut other.entries));
-        all.retain(|entry| entry.result.records_bytes > 0);
-        all.sort_by_key(|entry| entry.index);
-        for entry in all.into_iter().skip(1).rev() {
-            if over == 0 {
-                break;
-            }
-            over = over.saturating_sub(entry.result.records_bytes);
-            entry.result.records_bytes = 0;
-            entry.aborted.1 = entry.aborted.0;
-        }
-    }
-
-    /// Puts the aborted transactions beside the records that were pushed last.
-    fn tell_aborted(&mut self, slot: &Slot) {
-        let producers = slot.producers.borrow();
-        if producers.none_aborted() {
-            return;
-        }
-        let entry = self.entries.last_mut().expect("pushed just now");
-        let records = &self.pieces[entry.pieces.0 as usize..entry.pieces.1 as usize];
-        let Some((from, to)) = span_of(records) else { return };
-        self.aborted.extend(producers.aborted(from, to).map(|aborted| AbortedTransaction {
-            producer_id: aborted.producer.0,
-            first_offset: aborted.first.0,
-        }));
-        entry.aborted.1 = self.aborted.len() as u32;
-    }
-
-    fn push(&mut self, index: u32, mut result: FetchResult, first_piece: usize) {
-        let range = first_piece..self.pieces.len();
-        result.records_bytes = self.pieces[range.clone()].iter().map(|piece| piece.len()).sum();
-        self.bytes += result.records_bytes;
-        self.failed |= result.error != ErrorCode::None;
-        let pieces = (range.start as u32, range.end as u32);
-        let aborted = (self.aborted.len() as u32, self.aborted.len() as u32);
-        self.entries.push(Entry { index, result, pieces, aborted });
-    }
-}
-
-/// The offset of the first batch in these bytes, and the one behind the last batch.
-fn span_of(pieces: &[SharedBytes]) -> Option<(Offset, Offset)> {
-    const HEAD: usize = 27;
-    let byte = |mut at: usize| {
-        pieces.iter().find_map(|piece| match piece.get(at) {
-            Some(byte) => Some(*byte),
-            None => {
-                at -= piece.len();
-                None
-            }
-        })
-    };
-    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let (mut at, mut span) = (0, None);
-    while at + HEAD <= total {
-        let mut head = [0; HEAD];
-        for (index, place) in head.iter_mut().enumerate() {
-            *place = byte(at + index)?;
-        }
-        let base = i64::from_be_bytes(head[..8].try_into().expect("8 bytes"));
-        let delta = i32::from_be_bytes(head[23..].try_into().expect("4 bytes"));
-        let (first, _) = *span.get_or_insert((Offset(base), Offset(base)));
-        span = Some((first, Offset(base.saturating_add(i64::from(delta) + 1))));
-        at += model::RecordBatch::total_bytes(&head)?;
-    }
-    span
-}
 
 /// How a share is to be read.
 #[derive(Clone, Copy)]
@@ -255,7 +102,7 @@ async fn serve(
         };
         (moved, stale) = (Some(at), again);
         while let Some(other) = open.take_share() {
-            share.put(shard, other);
+            shard.give_back_shares(share.put(other));
         }
     }
     share.trim(bytes_asked);
@@ -311,7 +158,7 @@ async fn gather(
         let other = open.next_share().await;
         // One that has answered may have something newer before the last one has answered.
         others -= usize::from(!other.is_refreshed);
-        share.put(shard, other);
+        shard.give_back_shares(share.put(other));
     }
 }
 
@@ -500,7 +347,7 @@ fn finish(
     share.let_go_of_slabs(&slot.log, first_piece);
     share.push(index, result, first_piece);
     if fetch.isolation_level == READ_COMMITTED && !is_empty {
-        share.tell_aborted(slot);
+        share.tell_aborted(&slot.producers.borrow());
     }
     if reading.wait && result.error == ErrorCode::None && (is_empty || fetch.min_bytes > 1) {
         slot.wait_for_records(reading.token);
@@ -586,30 +433,4 @@ fn respond(
         Some(Part::Sessionless) | None => write(top),
     }
     Outcome::Respond(pieces)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::requests::Requests;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    /// The newer share of a shard takes the place of the older one: the other way round records would wait
-    /// where nobody looks, for their shard has sent them and tells no more.
-    #[test]
-    fn shares_are_taken_in_the_order_in_which_they_came() {
-        let requests = Requests::new(0);
-        let open = requests.open(0);
-        let share =
-            |is_refreshed| Box::new(FetchShare { from: 1, is_refreshed, ..Default::default() });
-        assert!(requests.on_share(open.token, share(false)).is_none());
-        assert!(requests.on_refreshed(open.token, share(true), clock::Nanos(1)).is_none());
-        let first = pin!(open.next_share()).poll(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(first, Poll::Ready(share) if !share.is_refreshed));
-        assert!(open.take_share().is_some_and(|newer| newer.is_refreshed));
-        let token = open.token;
-        drop(open);
-        assert!(requests.on_share(token, share(true)).is_some(), "the box comes back");
-    }
 }

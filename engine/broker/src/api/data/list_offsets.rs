@@ -3,7 +3,8 @@
 
 use crate::metadata::named::repeated;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::{ErrorCode, Offset, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -2,7 +2,8 @@
 //! at or below the asked one, and where it ended.
 
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::{ErrorCode, LeaderEpoch, TopicPartition};
 use std::rc::Rc;
 use wire::WireError;

@@ -3,22 +3,22 @@
 //! The shard that reads the request appends what it owns and hands the frame, uncopied, to the
 //! shards that own the rest; each answers partition by partition.
 
-use crate::coordinators::transactions::{Proofs, Target, prove};
+use crate::coordinators::transactions::{Target, prove};
 use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::network::answer::Outcome;
+use crate::network::request::Request;
 use crate::observe::stages::Stage;
 use crate::partitions::batch_check::checked;
 use crate::partitions::partition_slot::PartitionSlot;
+use crate::shard::proofs::Proofs;
 use crate::shard::requests::Token;
-use crate::shard::shard::{Message, Request, Shard};
-use crate::shard::turns::{Turn, Turns};
+use crate::shard::shard::{Message, Shard};
 use coordinator::ClientVersion;
 use model::limits::DECOMPRESSED_BYTES_MAX;
 use model::{BatchRewriter, ErrorCode, RecordBatch, TopicPartition, try_at_once};
 use runtime::clock::Nanos;
 use runtime::{Slice, clock};
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use wire::produce::{ProducePartition, ProduceRequest, ProduceResult, put_response};
@@ -112,7 +112,7 @@ pub(crate) fn append_owned(
     proofs: Proofs,
 ) {
     let began = clock::now();
-    let turn = shard.produces.turn_behind(&request);
+    let turn = shard.produces.turn_behind(request.peer);
     let mut from = 0;
     if turn.is_none() {
         let produce = read_again(&request);
@@ -128,7 +128,7 @@ pub(crate) fn append_owned(
         }
     }
     // It takes long, or comes behind one that does.
-    let turn = turn.unwrap_or_else(|| shard.produces.take(&request));
+    let turn = turn.unwrap_or_else(|| shard.produces.take(request.peer));
     let shard = Rc::clone(shard);
     runtime::spawn(async move {
         turn.come().await;
@@ -165,7 +165,7 @@ struct Appending<'a> {
 impl Appending<'_> {
     /// Appends them behind what its connection sent before.
     async fn all(&self, began: Nanos) {
-        let turn = self.shard.produces.turn_behind(self.request);
+        let turn = self.shard.produces.turn_behind(self.request.peer);
         let from = match &turn {
             Some(turn) => {
                 turn.come().await;
@@ -176,7 +176,7 @@ impl Appending<'_> {
                 Some(index) => index,
             },
         };
-        let turn = turn.unwrap_or_else(|| self.shard.produces.take(self.request));
+        let turn = turn.unwrap_or_else(|| self.shard.produces.take(self.request.peer));
         turn.come().await;
         self.in_slices(from).await;
     }
@@ -278,21 +278,6 @@ impl Appending<'_> {
             return Some(ProduceResult::refused(self.shard.why_absent(id), None));
         };
         PartitionSlot::append(&slot, self.shard, batch, acks, proof, self.token, index)
-    }
-}
-
-/// Produces of connections that took, or take, longer than a slice: whatever else their connection sent comes behind.
-#[derive(Default)]
-pub(crate) struct SlowProduces(Rc<Turns<Option<SocketAddr>>>);
-
-impl SlowProduces {
-    /// A place behind those of the same connection; `None` if there are none.
-    fn turn_behind(&self, request: &Request) -> Option<Turn<Option<SocketAddr>>> {
-        self.0.has_queue(&request.peer).then(|| self.take(request))
-    }
-
-    fn take(&self, request: &Request) -> Turn<Option<SocketAddr>> {
-        self.0.take(request.peer)
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::coordinators::groups::step_at;
 use crate::metadata::named::each_once;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};

@@ -5,7 +5,8 @@ use crate::api::authorized::{self, if_asked};
 use crate::coordinators::groups::step_at;
 use crate::metadata::named::each_once;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{

@@ -4,7 +4,8 @@
 use crate::coordinators::groups::home_of_group;
 use crate::coordinators::state_log::home_of;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use coordinator::TransactionCoordinator;
 use model::ErrorCode;
 use std::rc::Rc;

@@ -2,7 +2,8 @@
 
 use crate::coordinators::state_log::step_at_all;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use coordinator::GroupCoordinator;
 use std::rc::Rc;
 use wire::WireError;

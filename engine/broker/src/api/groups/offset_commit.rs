@@ -3,7 +3,8 @@
 
 use crate::coordinators::groups::step_at;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use std::rc::Rc;
 use wire::WireError;

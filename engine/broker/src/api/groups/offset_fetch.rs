@@ -4,7 +4,8 @@
 use crate::coordinators::groups::step_at;
 use crate::metadata::named::{each_once, partitions_once};
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::WireError;

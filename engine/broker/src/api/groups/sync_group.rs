@@ -2,7 +2,8 @@
 
 use crate::coordinators::groups::at_coordinator;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use coordinator::Answer;
 use model::ErrorCode;
 use std::rc::Rc;

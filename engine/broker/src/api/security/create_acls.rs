@@ -2,7 +2,8 @@
 
 use super::describe_acls::NO_AUTHORIZER;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{AclCreationResult, CreateAclsRequest, CreateAclsResponse};

@@ -1,7 +1,8 @@
 //! DescribeAcls 1-3: v2 flexible. There is no authorizer, and every client is told so, as by a Kafka without one.
 
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{DescribeAclsRequest, DescribeAclsResponse};

@@ -1,7 +1,8 @@
 //! SaslAuthenticate 0-2: v1 session lifetime (KIP-368), v2 flexible. This listener has no SASL.
 
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{SaslAuthenticateRequest, SaslAuthenticateResponse};

@@ -1,7 +1,8 @@
 //! SaslHandshake 0-1. This listener has no SASL, which a client is told as a Kafka without it tells it.
 
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{SaslHandshakeRequest, SaslHandshakeResponse};

@@ -1,7 +1,8 @@
 //! AlterPartitionReassignments 0 (KIP-455): on one node every partition is where it can only be.
 
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{

@@ -3,7 +3,8 @@
 use crate::metadata::named::repeated;
 use crate::metadata::topics;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
 use std::collections::BTreeSet;

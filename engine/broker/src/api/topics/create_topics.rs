@@ -4,7 +4,8 @@ use crate::metadata::named::repeated;
 use crate::metadata::topic_settings::{self, TOPIC_SETTINGS, value_of};
 use crate::metadata::topics::{self, Created, NewTopic};
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
 use model::{ErrorCode, ids};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,7 +146,7 @@ fn check_settings(
         let value = topic_settings::read(name, value).map_err(invalid)?;
         settings.insert(name.clone(), value);
     }
-    topic_settings::check_together(&settings, &shard.node.config).map_err(invalid)?;
+    topic_settings::check_together(&settings, &shard.node.config.set).map_err(invalid)?;
     Ok(settings)
 }
 
@@ -179,7 +180,7 @@ fn describe(
                 })
                 .collect();
             let entry = |setting| {
-                let (value, config_source) = value_of(setting, &set, &shard.node.config);
+                let (value, config_source) = value_of(setting, &set, &shard.node.config.set);
                 CreatableTopicConfigResult {
                     name: setting.name.to_owned(),
                     value: Some(value),

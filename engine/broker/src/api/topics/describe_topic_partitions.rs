@@ -2,7 +2,8 @@
 
 use crate::api::authorized;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::{ErrorCode, ids};
 use std::collections::BTreeSet;
 use wire::WireError;

@@ -1,7 +1,8 @@
 //! ElectLeaders 0-2 (KIP-183, KIP-460): v2 flexible. With one replica its leader is the wanted one.
 
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{

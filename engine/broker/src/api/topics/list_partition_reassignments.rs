@@ -1,7 +1,8 @@
 //! ListPartitionReassignments 0 (KIP-455): on one node nothing is ever being moved.
 
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use wire::WireError;
 use wire::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 

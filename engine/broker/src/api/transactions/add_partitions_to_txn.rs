@@ -3,7 +3,8 @@
 use crate::coordinators::transactions::{fenced_since, step_at};
 use crate::metadata::named::partitions_once;
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
 use std::collections::BTreeSet;

@@ -2,7 +2,8 @@
 
 use crate::metadata::named::partitions_once;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use model::{ErrorCode, TopicPartition, ids};
 use partition::ShownProducer;
 use std::rc::Rc;

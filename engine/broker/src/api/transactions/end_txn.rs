@@ -6,7 +6,8 @@
 use crate::coordinators::state_log::at_home;
 use crate::coordinators::transactions::{TransactionLog, fenced_since, until_told};
 use crate::network::answer::{Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
 use std::rc::Rc;

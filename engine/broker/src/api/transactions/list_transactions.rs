@@ -3,7 +3,8 @@
 use crate::coordinators::state_log::step_at_all;
 use crate::metadata::named::each_once;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
-use crate::shard::shard::{Request, Shard};
+use crate::network::request::Request;
+use crate::shard::shard::Shard;
 use coordinator::{TransactionCoordinator, TransactionState};
 use model::ErrorCode;
 use std::collections::BTreeSet;

@@ -2,8 +2,9 @@
 
 use crate::coordinators::transactions::mark;
 use crate::network::answer::{Outcome, read, respond};
+use crate::network::request::Request;
 use crate::partitions::partition_slot::Writer;
-use crate::shard::shard::{Request, Shard};
+use crate::shard::shard::Shard;
 use model::{ErrorCode, Marker, Producer, ProducerId};
 use std::rc::Rc;
 use wire::WireError;

@@ -1,0 +1,47 @@
+//! Facts that all shards share, fixed at the start.
+
+use crate::config::Config;
+use crate::network::listeners::Endpoint;
+use crate::network::open_files::OpenFiles;
+use crate::network::peers::Peers;
+use crate::network::request::Request;
+use crate::observe::request_counts::RequestCounts;
+use crate::observe::stages::StageTimes;
+use crate::shard::producer_ids::ProducerIds;
+use std::sync::Arc;
+use storage::log_manager::SharedDir;
+
+/// A listener that is served.
+pub(crate) struct ServedListener {
+    pub(crate) name: String,
+    /// Where it listens: the host as it was given.
+    pub(crate) at: Endpoint,
+    /// What its clients are told to connect to.
+    pub(crate) advertised: Endpoint,
+}
+
+/// Facts all shards share, fixed at the start.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    /// Where it listens.
+    pub(crate) listeners: Vec<ServedListener>,
+    pub(crate) cluster_id: String,
+    pub(crate) epoch: model::LeaderEpoch,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) dirs: Vec<SharedDir>,
+    /// Of each shard.
+    pub(crate) stages: Vec<StageTimes>,
+    /// Of each shard.
+    pub(crate) requests: Vec<RequestCounts>,
+    /// When the process began, in milliseconds since the Unix epoch.
+    pub(crate) began_unix_ms: i64,
+    pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) peers: Arc<Peers>,
+}
+
+impl Node {
+    /// What whoever sent this is told to connect to.
+    pub(crate) fn advertised_to(&self, request: &Request) -> &Endpoint {
+        &self.listeners[usize::from(request.listener)].advertised
+    }
+}
