@@ -3,8 +3,7 @@
 use crate::api::dispatch::start as start_request;
 use crate::api::mail;
 use crate::config::Config;
-use crate::coordinators::groups::look_after;
-use crate::coordinators::transactions;
+use crate::coordinators::registry::{self, FOLLOWERS};
 use crate::metadata::image::MetadataImage;
 use crate::metadata::topics;
 use crate::network::connection;
@@ -121,8 +120,7 @@ pub fn run(
             for to in 0..shards {
                 let keep = |shard: Rc<Shard>| async move {
                     shard.on_begun();
-                    spawn(look_after(Rc::clone(&shard)));
-                    spawn(transactions::look_after(Rc::clone(&shard)));
+                    registry::look_after(&shard);
                     spawn(Rc::clone(&shard).mend_for_ever());
                     spawn(compaction::look_after(shard));
                 };
@@ -483,7 +481,7 @@ impl Acceptor {
 }
 
 fn begin(node: Arc<Node>, seat: MeshSeat<Message>, recovery: &Recovery) -> Rc<Shard> {
-    let shard = Shard::new(node, seat.sit(), recovery);
+    let shard = Shard::new(node, seat.sit(), recovery, FOLLOWERS);
     spawn(mail::serve(Rc::clone(&shard)));
     spawn(crate::api::data::fetch::refresh_for_ever(Rc::clone(&shard)));
     spawn(Rc::clone(&shard).retain_for_ever());

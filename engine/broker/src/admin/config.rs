@@ -1,7 +1,8 @@
 //! `weir config`.
 
-use super::view::{View, print};
-use super::{DryRun, Format, all_fine, pair, refused};
+use super::failures::{all_fine, refused};
+use super::flags::{DryRun, pair};
+use super::view::{Format, View, print};
 use clap::{Subcommand, ValueEnum};
 use client::Cluster;
 use serde_json::json;

@@ -1,8 +1,8 @@
 //! `weir group`.
 
+use super::failures::{all_fine, refused};
 use super::offsets::{EARLIEST, LATEST, Partition, list};
-use super::view::{View, print};
-use super::{Format, all_fine, refused};
+use super::view::{Format, View, print};
 use clap::{ArgGroup, Subcommand};
 use client::Cluster;
 use model::ErrorCode;

@@ -3,15 +3,17 @@
 //! In: flags. Out: a table or JSON on standard output. Never: anything of this process's broker.
 
 mod config;
+mod failures;
+mod flags;
 mod group;
 mod offsets;
 mod topic;
 mod transaction;
 mod view;
 
-use clap::{ArgAction, Args, FromArgMatches, Subcommand, ValueEnum};
+use crate::admin::view::Format;
+use clap::{Args, FromArgMatches, Subcommand};
 use client::Cluster;
-use model::ErrorCode;
 use runtime::{Io, Runtime};
 use std::io::Write;
 use std::process::ExitCode;
@@ -48,13 +50,6 @@ pub(crate) struct Where {
     /// How the answer is shown
     #[arg(long, global = true, value_enum, default_value = "table")]
     format: Format,
-}
-
-/// How an answer is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Table,
-    Json,
 }
 
 /// The verbs' own subcommands, for `weir`'s command line.
@@ -99,30 +94,4 @@ pub(crate) fn run(matches: &clap::ArgMatches) -> Option<ExitCode> {
 fn failed(why: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "weir: {why}");
     ExitCode::FAILURE
-}
-
-/// An error in words: what it was about, Kafka's name of it, and what the broker said.
-fn refused(what: &str, code: i16, said: Option<&str>) -> String {
-    let error = ErrorCode::from_code(code);
-    let said = said.filter(|said| !said.is_empty()).unwrap_or_else(|| error.meaning());
-    format!("{what}: {} ({said})", error.name())
-}
-
-/// All of them in one text, or fine.
-fn all_fine(failures: Vec<String>) -> Result<(), String> {
-    if failures.is_empty() { Ok(()) } else { Err(failures.join("\nweir: ")) }
-}
-
-/// NAME=VALUE.
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-/// A flag that only looks.
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct DryRun {
-    /// Check, and change nothing
-    #[arg(long, action = ArgAction::SetTrue)]
-    dry_run: bool,
 }

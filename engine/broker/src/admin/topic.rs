@@ -1,8 +1,9 @@
 //! `weir topic`.
 
+use super::failures::{all_fine, refused};
+use super::flags::{DryRun, pair};
 use super::offsets::{EARLIEST, LATEST, Partition, list};
-use super::view::{View, print, print_json};
-use super::{DryRun, Format, all_fine, pair, refused};
+use super::view::{Format, View, print, print_json};
 use clap::{ArgAction, Subcommand};
 use client::Cluster;
 use model::ErrorCode;

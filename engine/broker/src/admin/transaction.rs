@@ -1,8 +1,8 @@
 //! `weir transaction`.
 
+use super::failures::{all_fine, refused};
 use super::offsets::leaders_of;
-use super::view::{View, print};
-use super::{Format, all_fine, refused};
+use super::view::{Format, View, print};
 use clap::Subcommand;
 use client::Cluster;
 use model::ErrorCode;

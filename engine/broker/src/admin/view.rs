@@ -1,8 +1,15 @@
 //! Tables for people, JSON for programs, from the same rows.
 
-use super::Format;
+use clap::ValueEnum;
 use serde_json::{Map, Value};
 use std::io::Write;
+
+/// How an answer is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
 
 /// Rows under named columns; a cell is a JSON value, shown plainly in a table.
 pub(crate) struct View {

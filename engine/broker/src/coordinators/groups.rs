@@ -68,14 +68,6 @@ impl Machine for GroupCoordinator {
         shard.node.config.offsets_partitions
     }
 
-    fn log_of(shard: &Shard, id: TopicPartition) -> Option<Rc<GroupLog>> {
-        shard.group_log(id)
-    }
-
-    fn logs(shard: &Shard) -> Vec<Rc<GroupLog>> {
-        shard.group_logs()
-    }
-
     fn replay(
         &mut self,
         key: &[u8],
@@ -119,7 +111,17 @@ impl Machine for GroupCoordinator {
 
     /// Topics may have gone while this was not there to see it.
     fn on_reloaded(log: &Rc<GroupLog>, shard: &Rc<Shard>) {
-        log.on_topics(shard);
+        <Self as Machine>::on_topics(log, shard);
+    }
+
+    /// Forgets offsets of topics that are gone.
+    fn on_topics(log: &Rc<GroupLog>, shard: &Rc<Shard>) {
+        if log.is_loaded() {
+            let _ = log.step(shard, |shard, coordinator, _| {
+                let image = shard.image();
+                coordinator.on_topics(|topic| image.by_name.contains_key(topic));
+            });
+        }
     }
 
     fn on_unloaded(log: &GroupLog) {
@@ -189,23 +191,13 @@ impl GroupLog {
         self.until_durable(written).await?;
         Ok(answer)
     }
-
-    /// Forgets offsets of topics that are gone.
-    pub(crate) fn on_topics(self: &Rc<Self>, shard: &Rc<Shard>) {
-        if self.is_loaded() {
-            let _ = self.step(shard, |shard, coordinator, _| {
-                let image = shard.image();
-                coordinator.on_topics(|topic| image.by_name.contains_key(topic));
-            });
-        }
-    }
 }
 
 /// Reads every partition's groups, and forgets old offsets from time to time, for ever.
 pub(crate) async fn look_after(shard: Rc<Shard>) {
     let every = Duration::from_millis(shard.node.config.offsets_check_ms);
     loop {
-        for log in shard.group_logs() {
+        for log in shard.followers::<GroupLog>() {
             let _ = log.run(&shard, |_, coordinator, now| coordinator.expire_offsets(now)).await;
         }
         timer::sleep(every).await;

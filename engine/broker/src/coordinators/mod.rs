@@ -3,5 +3,6 @@
 //! In: requests of groups and transactional producers. Out: answers, records. Never: policy (`coordinator` decides).
 
 pub(crate) mod groups;
+pub(crate) mod registry;
 pub(crate) mod state_log;
 pub(crate) mod transactions;

@@ -9,7 +9,7 @@ use crate::metadata::topics;
 use crate::observe::logging::{error, info, warning};
 use crate::partitions::log_walk::walk;
 use crate::partitions::partition_slot::{PartitionSlot, Writer};
-use crate::shard::shard::Shard;
+use crate::shard::shard::{Follower, Shard};
 use coordinator::{LogRecord, Now};
 use model::{
     BatchBuilder, Compression, ErrorCode, Marker, Offset, Producer, ProducerId, RecordBatch,
@@ -52,8 +52,6 @@ pub(crate) trait Machine: Sized + 'static {
     fn begin(shard: &Shard, loads: i32) -> Self;
     /// How many partitions its topic is made with.
     fn partitions(shard: &Shard) -> i32;
-    fn log_of(shard: &Shard, id: TopicPartition) -> Option<Rc<StateLog<Self>>>;
-    fn logs(shard: &Shard) -> Vec<Rc<StateLog<Self>>>;
     /// Takes in a record; `in_transaction` is its producer, if it was written with a transaction.
     fn replay(
         &mut self,
@@ -73,6 +71,8 @@ pub(crate) trait Machine: Sized + 'static {
     fn settle(log: &Rc<StateLog<Self>>, shard: &Rc<Shard>, effects: Self::Effects, at: Written);
     /// The state is read anew from the log.
     fn on_reloaded(log: &Rc<StateLog<Self>>, shard: &Rc<Shard>);
+    /// Topics went.
+    fn on_topics(_: &Rc<StateLog<Self>>, _: &Rc<Shard>) {}
     /// The state was thrown away.
     fn on_unloaded(log: &StateLog<Self>);
 }
@@ -163,7 +163,8 @@ where
     let id = home_of::<M>(shard, name).await?;
     shard
         .call(shard.owner_of(id), move |owner| async move {
-            let log = M::log_of(&owner, id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+            let log =
+                owner.follower::<StateLog<M>>(id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
             body(Rc::clone(&owner), log).await
         })
         .await
@@ -193,7 +194,7 @@ pub(crate) async fn step_at_all<M: Machine, T: Send + 'static>(
         let step = step.clone();
         let theirs = shard.call(to, move |owner| async move {
             let mut results = Vec::new();
-            for log in M::logs(&owner) {
+            for log in owner.followers::<StateLog<M>>() {
                 results.push(log.run(&owner, step.clone()).await);
             }
             results
@@ -203,19 +204,18 @@ pub(crate) async fn step_at_all<M: Machine, T: Send + 'static>(
     all
 }
 
-/// Records of a partition were lost to a full or failed disk: if state follows from them it is read
-/// again, so that what waits for it goes on.
-pub(crate) fn on_lost(shard: &Rc<Shard>, id: TopicPartition) {
-    fn reload<M: Machine>(shard: &Rc<Shard>, id: TopicPartition) {
-        let Some(log) = M::log_of(shard, id) else { return };
+impl<M: Machine> Follower for StateLog<M> {
+    fn on_topics(self: Rc<Self>, shard: &Rc<Shard>) {
+        M::on_topics(&self, shard);
+    }
+
+    fn on_lost(self: Rc<Self>, shard: &Rc<Shard>) {
         let shard = Rc::clone(shard);
         runtime::spawn(async move {
             // A log that cannot be read now is tried again when it is asked for.
-            let _ = log.until_loaded(&shard).await;
+            let _ = self.until_loaded(&shard).await;
         });
     }
-    reload::<coordinator::GroupCoordinator>(shard, id);
-    reload::<coordinator::TransactionCoordinator>(shard, id);
 }
 
 impl<M: Machine> StateLog<M> {

@@ -1,6 +1,7 @@
 //! Transactions on their shard: the state of `__transaction_state`, the markers that end them, and
 //! the coordinator's word on what a producer may write.
 
+use crate::coordinators::groups::GroupLog;
 use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
 use crate::metadata::topic_settings::TRANSACTIONS_TOPIC;
 use crate::observe::logging::warning;
@@ -59,14 +60,6 @@ impl Machine for TransactionCoordinator {
 
     fn partitions(shard: &Shard) -> i32 {
         shard.node.config.transactions_partitions
-    }
-
-    fn log_of(shard: &Shard, id: TopicPartition) -> Option<Rc<TransactionLog>> {
-        shard.transaction_log(id)
-    }
-
-    fn logs(shard: &Shard) -> Vec<Rc<TransactionLog>> {
-        shard.transaction_logs()
     }
 
     fn replay(
@@ -213,7 +206,7 @@ async fn mark_here(
     // All are appended before one is waited for: one sync for all.
     let (mut begun, mut groups, mut results) = (Vec::new(), Vec::new(), Vec::new());
     for id in partitions {
-        if let Some(log) = shard.group_log(id) {
+        if let Some(log) = shard.follower::<GroupLog>(id) {
             groups.push((id, log));
             continue;
         }
@@ -355,7 +348,7 @@ fn for_writer(error: ErrorCode, version: ClientVersion) -> ErrorCode {
 /// Reads every partition's transactions, and forgets what is old from time to time, for ever.
 pub(crate) async fn look_after(shard: Rc<Shard>) {
     loop {
-        for log in shard.transaction_logs() {
+        for log in shard.followers::<TransactionLog>() {
             if let Err(error) = log.run(&shard, |_, coordinator, now| coordinator.expire(now)).await
             {
                 warning!("transactions of {}: {}", log.slot().id, error.name());

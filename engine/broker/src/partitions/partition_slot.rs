@@ -7,10 +7,9 @@
 use crate::metadata::image::Flushing;
 use crate::metadata::topic_settings::Durability;
 use crate::observe::logging::{error, warning};
-use crate::observe::stages::Stage;
+use crate::observe::stages::{Stage, StageTimes};
 use crate::partitions::producer_state::ProducerState;
 use crate::shard::requests::Token;
-use crate::shard::shard::Shard;
 use model::{BatchBuilder, ErrorCode, Marker, Offset, RecordBatch, TopicPartition};
 use partition::{Admission, Leader, Level, Proof};
 use runtime::clock::{self, Nanos};
@@ -25,6 +24,18 @@ use storage::{Log, Retention};
 use wire::produce::ProduceResult;
 
 const COMPACTION_RESTS: Duration = Duration::from_secs(60);
+
+/// What a partition needs of whoever has it: a host.
+pub(crate) trait Host: 'static {
+    /// The result of a partition of a produce, for whoever asked.
+    fn answer_produce(&self, token: Token, index: u32, result: ProduceResult);
+    /// A fetch that found too little may find more now.
+    fn answer_moved(&self, token: Token);
+    /// Where it notes how long things take.
+    fn stages(&self) -> &StageTimes;
+    /// Records of a partition were lost to a full or failed disk.
+    fn on_lost(self: Rc<Self>, id: TopicPartition);
+}
 
 /// Who waits for an append to reach its level.
 struct AckWaiter {
@@ -111,9 +122,9 @@ impl PartitionSlot {
     /// Appends a validated batch, or finds that it is there already. The result comes now
     /// (`acks=0`, refusals) or to `token` once the level that `acks` asks for is reached. `proof` is
     /// what the coordinator's word on its transaction was asked with.
-    pub(crate) fn append(
+    pub(crate) fn append<H: Host>(
         self: &Rc<Self>,
-        shard: &Rc<Shard>,
+        host: &Rc<H>,
         batch: RecordBatch<'_>,
         acks: i16,
         proof: Option<Proof>,
@@ -136,7 +147,7 @@ impl PartitionSlot {
             Ok(Admission::Duplicate(known)) => {
                 (known.base, known.append_time, known.last.since(known.base) + 1)
             }
-            Ok(Admission::New) => match self.enter(shard, batch, level) {
+            Ok(Admission::New) => match self.enter(host, batch, level) {
                 Ok(base) => (base, append_time, i64::from(batch.last_offset_delta()) + 1),
                 Err(ErrorCode::KafkaStorageError) => {
                     let why = "the partition's disk failed; see the broker's log";
@@ -178,9 +189,9 @@ impl PartitionSlot {
     }
 
     /// Puts a batch at the log's end, to be made safe soon; returns its base offset.
-    fn enter(
+    fn enter<H: Host>(
         self: &Rc<Self>,
-        shard: &Rc<Shard>,
+        host: &Rc<H>,
         batch: RecordBatch<'_>,
         level: Level,
     ) -> Result<Offset, ErrorCode> {
@@ -202,19 +213,19 @@ impl PartitionSlot {
             self.unsynced_since.set(Some(clock::now()));
         }
         if !self.flusher_runs.replace(true) {
-            runtime::spawn(Rc::clone(self).flush_until_closed(Rc::clone(shard)));
+            runtime::spawn(Rc::clone(self).flush_until_closed(Rc::clone(host)));
         }
         self.log.changed().notify();
         Ok(base)
     }
 
     /// Appends the broker's own records; they are synced. Returns where the log ends then.
-    pub(crate) fn append_own(
+    pub(crate) fn append_own<H: Host>(
         self: &Rc<Self>,
-        shard: &Rc<Shard>,
+        host: &Rc<H>,
         batch: RecordBatch<'_>,
     ) -> Result<Offset, ErrorCode> {
-        let base = self.enter(shard, batch, Level::Durable)?;
+        let base = self.enter(host, batch, Level::Durable)?;
         let end = base.plus(i64::from(batch.last_offset_delta()) + 1);
         self.want_durable(end);
         self.log.changed().notify();
@@ -222,9 +233,9 @@ impl PartitionSlot {
     }
 
     /// Appends the marker that ends a transaction here. Returns where the log ends then.
-    pub(crate) fn append_marker(
+    pub(crate) fn append_marker<H: Host>(
         self: &Rc<Self>,
-        shard: &Rc<Shard>,
+        host: &Rc<H>,
         marker: &Marker,
         writer: Writer,
     ) -> Result<Offset, ErrorCode> {
@@ -234,7 +245,7 @@ impl PartitionSlot {
         };
         self.producers.borrow().check_marker(marker)?;
         let mut builder = BatchBuilder::default();
-        self.append_own(shard, marker.put(&mut builder, clock::unix_ms()))
+        self.append_own(host, marker.put(&mut builder, clock::unix_ms()))
     }
 
     /// First offset that readers of committed records may not see yet.
@@ -342,7 +353,7 @@ impl PartitionSlot {
         self.log.is_dirty(durable).then_some(Work::Flush(durable))
     }
 
-    async fn flush_until_closed(self: Rc<Self>, shard: Rc<Shard>) {
+    async fn flush_until_closed<H: Host>(self: Rc<Self>, host: Rc<H>) {
         loop {
             // Everything else that is ready in this turn appends first: one group, one write.
             let unsynced = self.log.unsynced_records() > 0;
@@ -355,27 +366,27 @@ impl PartitionSlot {
                     return;
                 }
                 Some(Work::Settle) => None,
-                Some(Work::Flush(durable)) => self.flush(&shard, durable).await,
-                None => self.flush(&shard, true).await,
+                Some(Work::Flush(durable)) => self.flush(&*host, durable).await,
+                None => self.flush(&*host, true).await,
             };
-            self.settle(&shard);
+            self.settle(&*host);
             if let Some(failure) = failure {
-                self.on_failure(&shard, &failure);
-                crate::coordinators::state_log::on_lost(&shard, self.id);
+                self.on_failure(&*host, &failure);
+                Rc::clone(&host).on_lost(self.id);
             }
         }
     }
 
-    async fn flush(&self, shard: &Shard, durable: bool) -> Option<storage::StorageError> {
+    async fn flush(&self, host: &impl Host, durable: bool) -> Option<storage::StorageError> {
         let began = clock::now();
         let failure = self.log.flush(durable).await.err();
-        shard.stages().ended(if durable { Stage::Sync } else { Stage::Write }, began);
+        host.stages().ended(if durable { Stage::Sync } else { Stage::Write }, began);
         failure
     }
 
     /// Tells the leader how far the disk is, and everyone who waits for that. Also a flush that
     /// failed may have got somewhere first.
-    fn settle(self: &Rc<Self>, shard: &Shard) {
+    fn settle(self: &Rc<Self>, host: &impl Host) {
         let flushed = self.log.flushed();
         if flushed.durable == self.log.log_end() {
             self.unsynced_since.set(None);
@@ -387,11 +398,11 @@ impl PartitionSlot {
         if self.producers.is_due(flushed.durable) {
             runtime::spawn(Rc::clone(self).save_producers());
         }
-        self.release(shard);
+        self.release(host);
         if let Some(advanced) = advanced {
             self.producers.borrow_mut().on_high_watermark(advanced.to);
             self.settled.notify();
-            self.wake_fetches(shard);
+            self.wake_fetches(host);
         }
     }
 
@@ -402,7 +413,7 @@ impl PartitionSlot {
         }
     }
 
-    fn on_failure(&self, shard: &Shard, failure: &storage::StorageError) {
+    fn on_failure(&self, host: &impl Host, failure: &storage::StorageError) {
         if failure.is_passing() {
             self.complain(&format!("appends are refused: {failure}"));
         }
@@ -412,8 +423,8 @@ impl PartitionSlot {
         self.durable_wanted.set(self.leader.borrow().log_end().min(self.durable_wanted.get()));
         self.failures.set(self.failures.get() + 1);
         self.settled.notify();
-        self.refuse_waiters(shard);
-        self.wake_fetches(shard);
+        self.refuse_waiters(host);
+        self.wake_fetches(host);
     }
 
     /// Says, once, what took this partition alone offline; a failed directory tells of itself.
@@ -472,7 +483,7 @@ impl PartitionSlot {
         }
     }
 
-    fn release(&self, shard: &Shard) {
+    fn release(&self, host: &impl Host) {
         let (written, committed, log_start) = {
             let leader = self.leader.borrow();
             (leader.written(), leader.high_watermark(), leader.log_start())
@@ -484,17 +495,17 @@ impl PartitionSlot {
             while waiters.front().is_some_and(|waiter| waiter.end <= reached) {
                 let waiter = waiters.pop_front().expect("looked at above");
                 let result = ProduceResult::appended(waiter.base, log_start, waiter.append_time);
-                shard.answer_produce(waiter.token, waiter.index, result);
+                host.answer_produce(waiter.token, waiter.index, result);
             }
         }
     }
 
-    fn refuse_waiters(&self, shard: &Shard) {
+    fn refuse_waiters(&self, host: &impl Host) {
         let why = "the partition's disk is full or failed; see the broker's log";
         for waiters in [&self.written_waiters, &self.committed_waiters] {
             for waiter in waiters.borrow_mut().drain(..) {
                 let result = ProduceResult::refused(ErrorCode::KafkaStorageError, Some(why));
-                shard.answer_produce(waiter.token, waiter.index, result);
+                host.answer_produce(waiter.token, waiter.index, result);
             }
         }
     }
@@ -508,9 +519,9 @@ impl PartitionSlot {
         }
     }
 
-    fn wake_fetches(&self, shard: &Shard) {
+    fn wake_fetches(&self, host: &impl Host) {
         for token in self.fetch_waiters.borrow_mut().drain(..) {
-            shard.answer_moved(token);
+            host.answer_moved(token);
         }
     }
 
@@ -568,7 +579,7 @@ impl PartitionSlot {
     /// is made durable and the log closed cleanly.
     pub(crate) async fn close(
         &self,
-        shard: &Shard,
+        host: &impl Host,
         keep: bool,
     ) -> Result<(), storage::StorageError> {
         self.closing.set(true);
@@ -584,13 +595,13 @@ impl PartitionSlot {
         if keep && closed.is_ok() {
             let end = self.log.log_end();
             self.leader.borrow_mut().on_flushed(end, end);
-            self.release(shard);
+            self.release(host);
             if let Err(failure) = self.producers.close(&self.log, end).await {
                 warning!("partition {}: snapshot of producers not written: {failure}", self.id);
             }
         }
-        self.refuse_waiters(shard);
-        self.wake_fetches(shard);
+        self.refuse_waiters(host);
+        self.wake_fetches(host);
         closed
     }
 }

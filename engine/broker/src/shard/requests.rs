@@ -205,7 +205,6 @@ impl Drop for OpenRequest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::clock;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
@@ -218,7 +217,7 @@ mod tests {
         let share =
             |is_refreshed| Box::new(FetchShare { from: 1, is_refreshed, ..Default::default() });
         assert!(requests.on_share(open.token, share(false)).is_none());
-        assert!(requests.on_refreshed(open.token, share(true), clock::Nanos(1)).is_none());
+        assert!(requests.on_refreshed(open.token, share(true), Nanos(1)).is_none());
         let first = pin!(open.next_share()).poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(first, Poll::Ready(share) if !share.is_refreshed));
         assert!(open.take_share().is_some_and(|newer| newer.is_refreshed));

@@ -1,19 +1,16 @@
 //! What one core owns: its partitions, its connections, its place in the mesh. Routes, never
 //! decides.
 
-use crate::coordinators::groups::GroupLog;
-use crate::coordinators::transactions::TransactionLog;
 use crate::fetching::fetch_sessions::FetchSessions;
 use crate::fetching::parked_fetches::ParkedFetches;
 use crate::fetching::share::FetchShare;
 use crate::metadata::image::{MetadataImage, TopicImage};
-use crate::metadata::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::network::memory::{AnswerMemory, RequestMemory};
 use crate::network::request::Request;
 use crate::observe::logging::remedy;
 use crate::observe::request_counts::RequestCounts;
-use crate::observe::stages::{Stage, StageTimes};
-use crate::partitions::partition_slot::PartitionSlot;
+use crate::observe::stages::StageTimes;
+use crate::partitions::partition_slot::{Host, PartitionSlot};
 use crate::partitions::producer_state::ProducerState;
 use crate::shard::node::Node;
 use crate::shard::placement::shard_of;
@@ -75,6 +72,21 @@ pub(crate) enum Message {
 struct Call {
     output: Option<Box<dyn Any>>,
     waker: Option<Waker>,
+}
+
+/// State on a shard that follows from the records of a partition of an internal topic.
+pub(crate) trait Follower: Any {
+    /// Topics went.
+    fn on_topics(self: Rc<Self>, shard: &Rc<Shard>);
+    /// Records of the partition were lost: the state is to be read again.
+    fn on_lost(self: Rc<Self>, shard: &Rc<Shard>);
+}
+
+/// What follows from the records of one internal topic.
+pub(crate) struct FollowerKind {
+    pub(crate) topic: &'static str,
+    /// The state of one of its partitions, before anything of it is read.
+    pub(crate) begin: fn(&Shard, Rc<PartitionSlot>) -> Rc<dyn Follower>,
 }
 
 /// Forgets a call whose caller went away.
@@ -151,8 +163,8 @@ pub(crate) struct Shard {
     pub(crate) other_answer_memory: Rc<AnswerMemory>,
     /// Places for those that make large answers, and for large requests other than produces and fetches.
     pub(crate) large_answers: Rc<Budget>,
-    groups: RefCell<BTreeMap<TopicPartition, Rc<GroupLog>>>,
-    transactions: RefCell<BTreeMap<TopicPartition, Rc<TransactionLog>>>,
+    follower_kinds: &'static [FollowerKind],
+    followers: RefCell<BTreeMap<TopicPartition, Rc<dyn Follower>>>,
     /// Requests that write in a transaction, by transactional id.
     pub(crate) turns: Rc<Turns<String>>,
     pub(crate) produces: SlowProduces,
@@ -171,6 +183,7 @@ impl Shard {
         node: Arc<Node>,
         mailbox: Rc<Mailbox<Message>>,
         recovery: &Recovery,
+        follower_kinds: &'static [FollowerKind],
     ) -> Rc<Self> {
         let cache = TailCache::new(node.config.tail_cache_bytes);
         let keeping = LogManagerConfig {
@@ -204,8 +217,8 @@ impl Shard {
             answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
             other_answer_memory: AnswerMemory::new(node.config.queued_answer_bytes_max / shards),
             large_answers: Budget::new(LARGE_ANSWERS_AT_A_TIME),
-            groups: RefCell::default(),
-            transactions: RefCell::default(),
+            follower_kinds,
+            followers: RefCell::default(),
             turns: Rc::default(),
             produces: SlowProduces::default(),
             unpacked: Budget::new(UNPACKING_AT_A_TIME * DECOMPRESSED_BYTES_MAX),
@@ -258,25 +271,17 @@ impl Shard {
         slots.values().filter_map(size).collect()
     }
 
-    /// The groups that live in a partition of `__consumer_offsets`, if it is this shard's.
-    pub(crate) fn group_log(&self, id: TopicPartition) -> Option<Rc<GroupLog>> {
-        self.groups.borrow().get(&id).cloned()
+    /// What follows from a partition of this shard, if it is of that kind.
+    pub(crate) fn follower<T: Follower>(&self, id: TopicPartition) -> Option<Rc<T>> {
+        let found: Rc<dyn Any> = Rc::clone(self.followers.borrow().get(&id)?) as Rc<dyn Any>;
+        found.downcast().ok()
     }
 
-    /// All of this shard's.
-    pub(crate) fn group_logs(&self) -> Vec<Rc<GroupLog>> {
-        self.groups.borrow().values().cloned().collect()
-    }
-
-    /// The transactional ids that live in a partition of `__transaction_state`, if it is this
-    /// shard's.
-    pub(crate) fn transaction_log(&self, id: TopicPartition) -> Option<Rc<TransactionLog>> {
-        self.transactions.borrow().get(&id).cloned()
-    }
-
-    /// All of this shard's.
-    pub(crate) fn transaction_logs(&self) -> Vec<Rc<TransactionLog>> {
-        self.transactions.borrow().values().cloned().collect()
+    /// All of this shard's of that kind.
+    pub(crate) fn followers<T: Follower>(&self) -> Vec<Rc<T>> {
+        let followers = self.followers.borrow();
+        let any = followers.values().map(|follower| Rc::clone(follower) as Rc<dyn Any>);
+        any.filter_map(|follower| follower.downcast().ok()).collect()
     }
 
     /// Every partition of this shard.
@@ -370,16 +375,9 @@ impl Shard {
             log.latest_epoch().map_or(self.node.epoch, |latest| self.node.epoch.max(after(latest)));
         let leader = Leader::new(epoch, log.log_start(), log.log_end());
         let slot = PartitionSlot::new(id, leader, log, producers, topic.flushing);
-        match topic.name.as_str() {
-            OFFSETS_TOPIC => {
-                let log = GroupLog::new(self, Rc::clone(&slot));
-                self.groups.borrow_mut().insert(id, log);
-            }
-            TRANSACTIONS_TOPIC => {
-                let log = TransactionLog::new(self, Rc::clone(&slot));
-                self.transactions.borrow_mut().insert(id, log);
-            }
-            _ => {}
+        if let Some(kind) = self.follower_kinds.iter().find(|kind| kind.topic == topic.name) {
+            let follower = (kind.begin)(self, Rc::clone(&slot));
+            self.followers.borrow_mut().insert(id, follower);
         }
         self.slots.borrow_mut().insert(id, slot);
     }
@@ -437,15 +435,15 @@ impl Shard {
         // A topic that went may have had no partition here, and offsets all the same.
         let some_went = before.by_id.keys().any(|id| !image.by_id.contains_key(id));
         if some_went {
-            for partition in self.group_logs() {
-                partition.on_topics(self);
+            let followers: Vec<_> = self.followers.borrow().values().cloned().collect();
+            for follower in followers {
+                follower.on_topics(self);
             }
         }
         for slot in gone {
             self.slots.borrow_mut().remove(&slot.id);
-            self.groups.borrow_mut().remove(&slot.id);
-            self.transactions.borrow_mut().remove(&slot.id);
-            let _ = slot.close(self, false).await;
+            self.followers.borrow_mut().remove(&slot.id);
+            let _ = slot.close(&**self, false).await;
             result = self.logs.remove(&slot.log).await.and(result);
             slice.rest().await;
         }
@@ -516,7 +514,7 @@ impl Shard {
             loop {
                 let next = queue.borrow_mut().pop();
                 let Some(slot) = next else { break };
-                if let Err(error) = slot.close(self, true).await {
+                if let Err(error) = slot.close(&**self, true).await {
                     crate::observe::logging::error!(
                         "partition {}: not closed cleanly: {error}",
                         slot.id
@@ -610,24 +608,6 @@ impl Shard {
         }
     }
 
-    pub(crate) fn answer_produce(&self, token: Token, index: u32, result: ProduceResult) {
-        if usize::from(token.shard) == self.id() {
-            self.requests.on_produced(token, index, result);
-        } else {
-            let to = usize::from(token.shard);
-            self.mailbox.send(to, Message::Produced { token, index, result });
-        }
-    }
-
-    pub(crate) fn answer_moved(&self, token: Token) {
-        let at = clock::now();
-        if usize::from(token.shard) == self.id() {
-            self.requests.on_moved(token, at, false);
-        } else if !self.parked_fetches.on_moved(token, at) {
-            self.mailbox.send(usize::from(token.shard), Message::Moved { token, at });
-        }
-    }
-
     /// Encodes a response head with `encode` and returns it as bytes that can be sent; the memory
     /// is used again.
     pub(crate) fn encode_head(&self, encode: impl FnOnce(&mut Vec<u8>)) -> SharedBytes {
@@ -687,6 +667,37 @@ impl Shard {
             self.give_back_shares(share.others.drain(..));
             share.clear();
             self.spare_shares.borrow_mut().push(share);
+        }
+    }
+}
+
+impl Host for Shard {
+    fn answer_produce(&self, token: Token, index: u32, result: ProduceResult) {
+        if usize::from(token.shard) == self.id() {
+            self.requests.on_produced(token, index, result);
+        } else {
+            let to = usize::from(token.shard);
+            self.mailbox.send(to, Message::Produced { token, index, result });
+        }
+    }
+
+    fn answer_moved(&self, token: Token) {
+        let at = clock::now();
+        if usize::from(token.shard) == self.id() {
+            self.requests.on_moved(token, at, false);
+        } else if !self.parked_fetches.on_moved(token, at) {
+            self.mailbox.send(usize::from(token.shard), Message::Moved { token, at });
+        }
+    }
+
+    fn stages(&self) -> &StageTimes {
+        self.stages()
+    }
+
+    fn on_lost(self: Rc<Self>, id: TopicPartition) {
+        let follower = self.followers.borrow().get(&id).cloned();
+        if let Some(follower) = follower {
+            follower.on_lost(&self);
         }
     }
 }

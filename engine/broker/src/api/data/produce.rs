@@ -9,7 +9,7 @@ use crate::network::answer::Outcome;
 use crate::network::request::Request;
 use crate::observe::stages::Stage;
 use crate::partitions::batch_check::checked;
-use crate::partitions::partition_slot::PartitionSlot;
+use crate::partitions::partition_slot::{Host, PartitionSlot};
 use crate::shard::proofs::Proofs;
 use crate::shard::requests::Token;
 use crate::shard::shard::{Message, Shard};

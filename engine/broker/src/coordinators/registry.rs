@@ -1,0 +1,23 @@
+//! The coordinators there are: which state follows from which internal topic, and who looks after it.
+
+use crate::coordinators::groups::{self, GroupLog};
+use crate::coordinators::transactions::{self, TransactionLog};
+use crate::metadata::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::shard::shard::{FollowerKind, Shard};
+use runtime::spawn;
+use std::rc::Rc;
+
+/// What follows from the records of internal topics. A new coordinator is one more row, and one more task below.
+pub(crate) const FOLLOWERS: &[FollowerKind] = &[
+    FollowerKind { topic: OFFSETS_TOPIC, begin: |shard, slot| GroupLog::new(shard, slot) },
+    FollowerKind {
+        topic: TRANSACTIONS_TOPIC,
+        begin: |shard, slot| TransactionLog::new(shard, slot),
+    },
+];
+
+/// Does for each what is done from time to time, for ever.
+pub(crate) fn look_after(shard: &Rc<Shard>) {
+    spawn(groups::look_after(Rc::clone(shard)));
+    spawn(transactions::look_after(Rc::clone(shard)));
+}
