@@ -1,9 +1,9 @@
 //! One group: its members, its generation, its state; rules that need nothing else.
 
-use crate::group_coordinator::Ticket;
 use crate::offsets::Offsets;
+use crate::pending_offsets::PendingOffsets;
 use crate::records::{StoredGroup, StoredMember, group_value};
-use crate::transactional_offsets::PendingOffsets;
+use crate::step::Ticket;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::consumer_protocol::topics_of;
 use wire::messages::JoinGroupMember;

@@ -3,6 +3,7 @@
 
 use crate::group::{Group, GroupState, InitialDelay, Member, Rebalance};
 use crate::records::{LogRecord, StoredRecord, group_record, offset_record};
+use crate::step::{Client, Now, Ticket};
 use model::{ErrorCode, Producer, ProducerId};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::messages::{
@@ -37,19 +38,6 @@ pub struct CoordinatorConfig {
     pub offsets_retention_ms: i64,
 }
 
-/// What time it is, on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Milliseconds of a clock that never jumps: for timeouts.
-    pub ms: u64,
-    /// Milliseconds since the Unix epoch: for what is stored.
-    pub unix_ms: i64,
-}
-
-/// Names a request whose answer may come later. Chosen by who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
-
 /// An answer that had to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -68,15 +56,6 @@ pub struct Effects {
     pub transactional: Vec<(Producer, LogRecord)>,
     /// Answers to joins and syncs, this step's own among them.
     pub answers: Vec<(Ticket, Answer)>,
-}
-
-/// Who asks.
-#[derive(Clone, Debug, Default)]
-pub struct Client {
-    /// The client id in its request's header.
-    pub id: String,
-    /// Its address, as Kafka shows it: `/127.0.0.1`.
-    pub host: String,
 }
 
 /// The groups of one partition.

@@ -11,18 +11,20 @@
 mod group;
 mod group_coordinator;
 mod groups_shown;
+mod offset_commits;
 mod offsets;
+mod pending_offsets;
 mod records;
+mod step;
 mod transaction;
 mod transaction_coordinator;
 mod transaction_records;
 mod transactional_offsets;
 
 pub use group::GroupState;
-pub use group_coordinator::{
-    Answer, Client, CoordinatorConfig, Effects, GroupCoordinator, Now, Ticket,
-};
+pub use group_coordinator::{Answer, CoordinatorConfig, Effects, GroupCoordinator};
 pub use records::{LogRecord, OffsetCommitValue, StoredRecord, read_record};
+pub use step::{Client, Now, Ticket};
 pub use transaction::TransactionState;
 pub use transaction_coordinator::{
     ClientVersion, Ending, TransactionConfig, TransactionCoordinator, TransactionEffects,

@@ -5,8 +5,8 @@
 //! `PrepareAbort` is durable; then its client is answered, and every partition gets a marker; then
 //! `complete` is recorded. A coordinator that stops in between goes on where it was.
 
-use crate::group_coordinator::Now;
 use crate::records::LogRecord;
+use crate::step::Now;
 use crate::transaction::{EPOCH_LAST, Transaction, TransactionState};
 use crate::transaction_records::{read_transaction, transaction_record};
 use model::{ErrorCode, Marker, Producer, ProducerId};

@@ -3,66 +3,13 @@
 
 use crate::GroupState;
 use crate::group::Group;
-use crate::group_coordinator::{GroupCoordinator, Now};
-use crate::offsets::Offsets;
+use crate::group_coordinator::GroupCoordinator;
 use crate::records::{OffsetCommitValue, offset_record};
+use crate::step::Now;
 use model::{ErrorCode, Producer, ProducerId};
-use std::collections::{BTreeMap, BTreeSet};
 use wire::messages::{
     TopicErrors, TxnOffsetCommitPartition, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
-
-/// What a transaction may make of a group's offsets. The number is the commit's place among all.
-#[derive(Debug, Default)]
-pub(crate) struct PendingOffsets {
-    by_producer: BTreeMap<ProducerId, BTreeMap<(String, i32), (u64, OffsetCommitValue)>>,
-}
-
-impl PendingOffsets {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_producer.is_empty()
-    }
-
-    /// Whether this partition's offset may change when a transaction ends.
-    pub(crate) fn has(&self, topic: &str, partition: i32) -> bool {
-        let key = (topic.to_owned(), partition);
-        self.by_producer.values().any(|offsets| offsets.contains_key(&key))
-    }
-
-    /// Another commit of this partition came later than those before `order`.
-    pub(crate) fn forget_before(&mut self, topic: &str, partition: i32, order: u64) {
-        if self.by_producer.is_empty() {
-            return;
-        }
-        let key = (topic.to_owned(), partition);
-        self.by_producer.retain(|_, offsets| {
-            if offsets.get(&key).is_some_and(|(at, _)| *at < order) {
-                offsets.remove(&key);
-            }
-            !offsets.is_empty()
-        });
-    }
-
-    /// Which partitions.
-    pub(crate) fn partitions(&self) -> BTreeSet<(String, i32)> {
-        self.by_producer.values().flat_map(|offsets| offsets.keys().cloned()).collect()
-    }
-
-    fn set(&mut self, id: ProducerId, key: (String, i32), order: u64, value: OffsetCommitValue) {
-        self.by_producer.entry(id).or_default().insert(key, (order, value));
-    }
-
-    /// A producer's transaction has ended.
-    fn end(&mut self, id: ProducerId, commit: bool, offsets: &mut Offsets) {
-        for ((topic, partition), (order, value)) in self.by_producer.remove(&id).unwrap_or_default()
-        {
-            if commit {
-                self.forget_before(&topic, partition, order);
-                offsets.set(&topic, partition, value);
-            }
-        }
-    }
-}
 
 impl GroupCoordinator {
     /// Keeps offsets until their transaction ends. `knows` tells which topics and partitions there

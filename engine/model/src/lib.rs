@@ -3,6 +3,7 @@
 //! In: bytes and integers. Out: typed values. Never: I/O, time, request schemas.
 #![forbid(unsafe_code)]
 
+mod batch_error;
 pub mod batch_filter;
 pub mod batch_rewrite;
 pub mod calendar;
@@ -19,6 +20,7 @@ pub mod record_walk;
 pub mod rest;
 pub mod varint;
 
+pub use batch_error::BatchError;
 pub use batch_filter::{BatchFilter, Filtered};
 pub use batch_rewrite::BatchRewriter;
 pub use compression::Compression;
@@ -27,6 +29,6 @@ pub use ids::{BrokerId, PartitionIndex, Producer, ProducerId, TopicId, TopicPart
 pub use marker::Marker;
 pub use offset::{LeaderEpoch, Offset};
 pub use record::Record;
-pub use record_batch::{BatchBuilder, BatchError, RecordBatch};
+pub use record_batch::{BatchBuilder, RecordBatch};
 pub use record_walk::{RecordsFound, walk_records, walk_records_resting};
 pub use rest::{at_once, try_at_once};

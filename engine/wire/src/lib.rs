@@ -9,6 +9,8 @@ pub mod error;
 pub mod fetch;
 pub mod frame;
 pub mod header;
+#[macro_use]
+mod message;
 pub mod messages;
 pub mod primitives;
 pub mod produce;

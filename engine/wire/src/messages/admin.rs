@@ -1,6 +1,6 @@
 //! The messages of administration beyond topics: settings, disks, producers, transactions, leaders.
 
-use super::Message;
+use crate::message::Message;
 use crate::primitives::{Field, Reader, Version, put_no_tags};
 use crate::{ApiKey, WireError};
 use model::TopicId;

@@ -1,6 +1,6 @@
 //! ApiVersions' answer: what a broker serves, and the features that are in force (KIP-584).
 
-use super::{ApiVersion, Message};
+use crate::message::Message;
 use crate::primitives::{Field, Reader, Version, put_count, put_no_tags, put_string};
 use crate::{ApiKey, WireError};
 use model::varint::put_unsigned;
@@ -10,6 +10,14 @@ const TAG_EPOCH: u32 = 1;
 const TAG_FINALIZED: u32 = 2;
 /// Before this version clients choke on a supported level of 0 (KAFKA-17011).
 const LEVEL_ZERO_SINCE: i16 = 4;
+message! {
+    /// One API's range.
+    ApiVersion {
+        api_key: i16 = 0, _,
+        min_version: i16 = 0, _,
+        max_version: i16 = 0, _,
+    }
+}
 
 /// A feature whose level clients ask for before they use it.
 #[derive(Clone, Debug, PartialEq, Eq)]

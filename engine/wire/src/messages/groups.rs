@@ -1,6 +1,6 @@
 //! The messages of consumer groups and their committed offsets.
 
-use super::Message;
+use crate::message::Message;
 use crate::primitives::{Field, Reader, Version, put_no_tags};
 use crate::{ApiKey, WireError};
 

@@ -1,6 +1,6 @@
 //! The messages of ACLs, quotas and SASL, as far as a cluster without security answers them.
 
-use super::Message;
+use crate::message::Message;
 use crate::primitives::{Field, Reader, Version, put_no_tags};
 use crate::{ApiKey, WireError};
 

@@ -1,6 +1,6 @@
 //! Idempotent producers and transactions (KIP-98, KIP-360, KIP-447, KIP-890).
 
-use super::Message;
+use crate::message::Message;
 use crate::primitives::{Field, Reader, Version, put_no_tags};
 use crate::{ApiKey, WireError};
 use model::ErrorCode;
