@@ -1,7 +1,7 @@
 //! A data directory: whose it is, whether it was left clean, and its lock.
 
 use crate::StorageError;
-use crate::journal_replay::{KnownJournal, KnownJournals};
+use crate::journal_known::{KnownJournal, KnownJournals};
 use crate::reserve::{Reserve, with_reserve};
 use model::{LeaderEpoch, TopicId, TopicPartition, crc32c};
 use runtime::file::{File, OpenOptions};

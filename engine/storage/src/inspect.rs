@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::data_dir::Superblock;
 use crate::index::SegmentIndex;
 use crate::journal_frame::EntryKind;
-use crate::journal_replay::KnownJournal;
+use crate::journal_known::KnownJournal;
 use crate::journal_replay::scan;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log_retain::decode_start;

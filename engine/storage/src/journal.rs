@@ -9,8 +9,8 @@ use crate::StorageError;
 use crate::journal_frame::{
     ENTRY_BYTES, Entry, EntryKind, FRAME_BYTES_MAX, FrameId, HEAD_BYTES, encode_head, frame_bytes,
 };
-use crate::journal_replay::{Carried, KnownJournal};
-use crate::log::Log;
+use crate::journal_known::{Carried, JOURNAL_FILES, JournalStart, KnownJournal, journal_path};
+use crate::tenant::Tenant;
 use model::limits::DISK_BLOCK_BYTES;
 use model::{TopicPartition, crc32c};
 use runtime::buffer::{ChunkPool, ChunkWriter, DiskRange, SharedBytes};
@@ -26,11 +26,6 @@ use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// Files that take turns: the current one, the one before it that may still be needed, and one to
-/// begin anew in after a start, while both of those still count.
-pub const JOURNAL_FILES: u64 = 3;
-/// A log with more than this to make durable writes its segment instead.
-pub const BULK_BYTES: u32 = 64 * 1024;
 /// New space is filled with zeroes in such steps: overwriting is several times cheaper than a first
 /// write, which must also make the file system's map durable.
 const ZERO_BYTES: u64 = 1024 * 1024;
@@ -44,23 +39,6 @@ const MARK_BYTES: u64 = 2 * DISK_BLOCK_BYTES as u64;
 const LOG_START_FRAMES_MAX: u64 = 14;
 /// After the disk was full, tried again this much later.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// Where the journal files of a shard are.
-#[must_use]
-pub fn journal_path(data_dir: &Path, shard: usize, file: u64) -> PathBuf {
-    data_dir.join("journal").join(format!("{shard}.{}", file % JOURNAL_FILES))
-}
-
-/// How a journal goes on after a start.
-#[derive(Clone, Debug, Default)]
-pub struct JournalStart {
-    /// Names the journal in each of its frames.
-    pub id: u64,
-    /// The file to begin; above every one found.
-    pub sequence: u64,
-    /// Which start of the broker it is; 0: journals of other shards do not count on it.
-    pub number: u32,
-}
 
 /// What became of bytes handed over.
 #[derive(Clone, Debug)]
@@ -99,14 +77,14 @@ struct State {
     snapshot_owed: bool,
     /// What was begun may take appends.
     is_begun: bool,
-    logs: BTreeMap<TopicPartition, Weak<Log>>,
+    logs: BTreeMap<TopicPartition, Weak<dyn Tenant>>,
     /// Entries handed over, each with its slot, and their bytes in the same order.
     gathered: VecDeque<(Entry, usize)>,
     gathered_pieces: VecDeque<SharedBytes>,
     slots: Vec<Slot>,
     free_slots: Vec<usize>,
     /// Logs whose synced position moved since it was last written down.
-    noted: Vec<Weak<Log>>,
+    noted: Vec<Weak<dyn Tenant>>,
     /// The last frame has entries and no frame behind it: a torn end could not be told from rot.
     unconfirmed: bool,
     last_frame_at: Nanos,
@@ -115,7 +93,7 @@ struct State {
     failed: Option<StorageError>,
     closing: bool,
     /// Logs with bytes in the current file.
-    users: Vec<Weak<Log>>,
+    users: Vec<Weak<dyn Tenant>>,
     /// The previous file still holds bytes that are in no synced segment.
     previous_busy: bool,
     /// It does not any more, and that is to be written down.
@@ -215,12 +193,12 @@ impl Journal {
         })
     }
 
-    pub(crate) fn register(&self, log: &Rc<Log>) {
+    pub(crate) fn register(&self, log: &Rc<impl Tenant + 'static>) {
         let mut state = self.state.borrow_mut();
-        if state.carried.remove(&log.id()).is_some() {
+        if state.carried.remove(&log.partition()).is_some() {
             state.knows_less();
         }
-        state.logs.insert(log.id(), Rc::downgrade(log));
+        state.logs.insert(log.partition(), log.weak_tenant());
     }
 
     /// Keeps what is known of a partition that is not open, until its log is or it is forgotten.
@@ -499,10 +477,10 @@ impl Journal {
     }
 
     /// The log's synced position moved: it is written down with one of the next frames.
-    pub(crate) fn note(&self, log: &Log) {
+    pub(crate) fn note(&self, log: &impl Tenant) {
         let mut state = self.state.borrow_mut();
-        if !log.noted.replace(true) {
-            state.noted.push(log.weak());
+        if !log.marks().noted.replace(true) {
+            state.noted.push(log.weak_tenant());
             drop(state);
             self.work.notify();
         }
@@ -645,7 +623,7 @@ impl Journal {
                 // A log's note: it stays owed.
                 None => {
                     if let Some(log) = state.logs.get(&entry.partition)
-                        && log.upgrade().is_some_and(|log| !log.noted.replace(true))
+                        && log.upgrade().is_some_and(|log| !log.marks().noted.replace(true))
                     {
                         state.noted.push(Weak::clone(log));
                     }
@@ -692,7 +670,7 @@ impl Journal {
         let room = self.frame_bytes_max.saturating_sub(used) / ENTRY_BYTES;
         for log in state.noted.drain(..room.min(state.noted.len())) {
             if let Some(log) = log.upgrade() {
-                log.noted.set(false);
+                log.marks().noted.set(false);
                 state.entries.push(log.synced_entry());
             }
         }
@@ -706,7 +684,7 @@ impl Journal {
         for entry in state.entries.drain(..).filter(|entry| entry.kind == EntryKind::Synced) {
             // Not written down: it stays owed.
             if let Some(log) = state.logs.get(&entry.partition)
-                && log.upgrade().is_some_and(|log| !log.noted.replace(true))
+                && log.upgrade().is_some_and(|log| !log.marks().noted.replace(true))
             {
                 state.noted.push(Weak::clone(log));
             }
@@ -789,7 +767,10 @@ impl Journal {
         for entry in state.entries.drain(..).filter(|entry| entry.kind == EntryKind::Append) {
             state.unconfirmed = true;
             let Some(log) = state.logs.get(&entry.partition) else { continue };
-            if log.upgrade().is_some_and(|log| log.journaled_in.replace(sequence) != sequence) {
+            if log
+                .upgrade()
+                .is_some_and(|log| log.marks().journaled_in.replace(sequence) != sequence)
+            {
                 state.users.push(Weak::clone(log));
             }
         }
@@ -885,7 +866,7 @@ impl Journal {
     }
 
     /// Syncs the segments of every log with bytes in the previous file, then frees that file.
-    async fn clean_previous(self: Rc<Self>, users: Vec<Weak<Log>>) {
+    async fn clean_previous(self: Rc<Self>, users: Vec<Weak<dyn Tenant>>) {
         let queue = Rc::new(RefCell::new(users));
         let (running, done) = (Rc::new(Cell::new(0)), Rc::new(Notify::default()));
         let failed = Rc::new(Cell::new(false));

@@ -4,8 +4,8 @@
 //! it was durable and has rotted; a bad frame with none behind it was being written and is torn.
 
 use crate::StorageError;
-use crate::journal::{JOURNAL_FILES, JournalStart};
 use crate::journal_frame::{Entry, EntryKind, Frame, LogPosition};
+use crate::journal_known::{Carried, JOURNAL_FILES, JournalStart, KnownJournal, KnownJournals};
 use model::limits::DISK_BLOCK_BYTES;
 use model::{Offset, TopicPartition};
 use runtime::buffer::{ChunkWriter, SharedBytes};
@@ -76,15 +76,6 @@ impl PartitionNotes {
     }
 }
 
-/// What a journal says of a partition that is not open.
-#[derive(Clone)]
-pub struct Carried {
-    /// What it says.
-    pub entry: Entry,
-    /// The bytes of an `Append`.
-    pub bytes: Option<SharedBytes>,
-}
-
 /// What the journals of a directory say.
 #[derive(Clone, Default)]
 pub struct Replay {
@@ -121,27 +112,6 @@ impl Replay {
         }
         notes
     }
-}
-
-/// The journals that a directory's superblock knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KnownJournals {
-    /// The start that noted them; 0: none did. What is left of journals of earlier starts that are not among these
-    /// says nothing: they were about to be removed.
-    pub start: u32,
-    /// Those that must be there.
-    pub journals: Vec<KnownJournal>,
-}
-
-/// A journal that a directory's superblock knows: a file of it with this sequence, or a later one, is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownJournal {
-    /// Whose.
-    pub shard: u32,
-    /// Its id.
-    pub id: u64,
-    /// A file that was begun.
-    pub sequence: u64,
 }
 
 /// The frames of one file.

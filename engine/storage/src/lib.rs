@@ -12,6 +12,7 @@ pub mod index;
 pub mod inspect;
 pub mod journal;
 pub mod journal_frame;
+pub mod journal_known;
 pub mod journal_replay;
 mod key_map;
 pub mod leader_epochs;
@@ -24,18 +25,19 @@ pub mod log_open;
 mod log_read;
 pub mod log_retain;
 mod log_segment;
+mod open_file;
 mod recovery;
 pub mod repair;
 pub mod reserve;
 mod segment_files;
 pub mod tail_cache;
+mod tenant;
 pub mod topic_changes;
 
 pub use error::{Concern, StorageError};
-pub use journal::{Journal, JournalStart};
-pub use journal_replay::{
-    KnownJournal, KnownJournals, PartitionNotes, Replay, replay, replay_known,
-};
+pub use journal::Journal;
+pub use journal_known::{JournalStart, KnownJournal, KnownJournals};
+pub use journal_replay::{PartitionNotes, Replay, replay, replay_known};
 pub use log::{Flushed, Log, LogSettings, Read, TimestampOffset};
 pub use log_compact::{AbortedSpan, CompactionDone, CompactionPlan, Dirt};
 pub use log_dir::{Health, LogDir};

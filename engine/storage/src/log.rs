@@ -7,9 +7,11 @@
 
 use crate::StorageError;
 use crate::journal_frame::{Entry, EntryKind, LogPosition};
+use crate::journal_known::BULK_BYTES;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log_dir::LogDir;
 use crate::log_segment::{LogSegment, Slab};
+use crate::tenant::{Tenant, TenantMarks};
 use model::limits::DISK_BLOCK_BYTES;
 use model::record_batch::stored_prefix;
 use model::{LeaderEpoch, Offset, RecordBatch, TopicPartition};
@@ -21,6 +23,7 @@ use runtime::notify::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 
 /// How a log is kept.
@@ -75,14 +78,10 @@ pub struct Log {
     pub(crate) state: RefCell<State>,
     /// One flush or removal at a time.
     pub(crate) idle: Notify,
-    /// Whether the journal was told of the newest synced position.
-    pub(crate) noted: Cell<bool>,
-    /// The newest journal file with bytes of this log.
-    pub(crate) journaled_in: Cell<u64>,
+    /// What those it shares with note of it.
+    pub(crate) marks: TenantMarks,
     pub(crate) writes_behind: Cell<bool>,
     holds_slabs: Cell<bool>,
-    /// Its directory knows that it keeps files open.
-    pub(crate) is_kept_open: Cell<bool>,
     /// Up to where it was compacted, once known.
     pub(crate) cleaned_to: Cell<Option<Offset>>,
     /// Its partition is deleted: whatever still works on it may fail, and that concerns nobody.
@@ -200,11 +199,9 @@ impl Log {
                 lag_retry_at: Nanos::default(),
             }),
             idle: Notify::default(),
-            noted: Cell::new(false),
-            journaled_in: Cell::new(0),
+            marks: TenantMarks::default(),
             writes_behind: Cell::new(false),
             holds_slabs: Cell::new(false),
-            is_kept_open: Cell::new(false),
             cleaned_to: Cell::new(None),
             deleted: Cell::new(false),
             failure: RefCell::new(None),
@@ -382,7 +379,7 @@ impl Log {
             let Some(missing) = needed.checked_sub(fresh.bytes()).filter(|bytes| *bytes > 0) else {
                 break;
             };
-            fresh.push(self.home.cache.take(Weak::clone(&self.me), missing));
+            fresh.push(self.home.cache.take(self.weak_tenant(), missing));
         }
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -545,7 +542,7 @@ impl State {
     pub(crate) fn lags(&self) -> bool {
         let durable = self.durable();
         durable.segment == self.written.segment
-            && durable.position >= self.written.position + crate::journal::BULK_BYTES
+            && durable.position >= self.written.position + BULK_BYTES
             && clock::now() >= self.lag_retry_at
     }
 
@@ -634,5 +631,51 @@ impl FreshSlabs {
     fn pop(&mut self) -> ChunkWriter {
         let first = self.one.take().or_else(|| self.more.pop_front());
         first.expect("as many slabs as needed were taken")
+    }
+}
+
+impl Tenant for Log {
+    fn partition(&self) -> TopicPartition {
+        self.id()
+    }
+
+    fn marks(&self) -> &TenantMarks {
+        &self.marks
+    }
+
+    fn weak_tenant(&self) -> Weak<dyn Tenant> {
+        self.weak()
+    }
+
+    fn evict_oldest_slab(&self) -> Option<ChunkWriter> {
+        self.evict_oldest_slab()
+    }
+
+    fn caches_slabs(&self) -> bool {
+        self.caches_slabs()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.is_behind()
+    }
+
+    fn write_behind(self: Rc<Self>) {
+        Self::write_behind(self);
+    }
+
+    fn synced_entry(&self) -> Entry {
+        self.synced_entry()
+    }
+
+    fn describe(&self, out: &mut Vec<Entry>) {
+        self.describe(out);
+    }
+
+    fn sync_segments(self: Rc<Self>) -> Pin<Box<dyn Future<Output = Result<(), StorageError>>>> {
+        Box::pin(async move { Self::sync_segments(&self).await })
+    }
+
+    fn close_files(&self) {
+        self.close_files();
     }
 }

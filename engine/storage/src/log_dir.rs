@@ -2,19 +2,17 @@
 
 use crate::StorageError;
 use crate::journal::Journal;
-use crate::log::Log;
 use crate::reserve::Reserve;
 use crate::tail_cache::TailCache;
+use crate::tenant::Tenant;
 use model::TopicPartition;
 use model::limits::DISK_BLOCK_BYTES;
 use runtime::budget::{Budget, Held};
 use runtime::buffer::{ChunkPool, DiskRange, SharedBytes};
-use runtime::file::File;
 use runtime::{Slice, fs};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,26 +71,6 @@ impl Health {
     }
 }
 
-/// A file of a log, counted among those that are open.
-pub(crate) struct OpenFile {
-    file: File,
-    _place: Held,
-}
-
-impl OpenFile {
-    pub(crate) fn new(file: File, place: Held) -> Rc<Self> {
-        Rc::new(Self { file, _place: place })
-    }
-}
-
-impl Deref for OpenFile {
-    type Target = File;
-
-    fn deref(&self) -> &File {
-        &self.file
-    }
-}
-
 /// What the logs of one shard in one data directory share.
 pub struct LogDir {
     path: PathBuf,
@@ -114,7 +92,7 @@ pub struct LogDir {
     /// Files that its logs may have open.
     files: Rc<Budget>,
     /// Logs that keep files open, each once, in the order in which they began to; and some that are gone.
-    kept_open: RefCell<VecDeque<Weak<Log>>>,
+    kept_open: RefCell<VecDeque<Weak<dyn Tenant>>>,
     /// When there are so many it is looked which are gone.
     kept_open_max: Cell<usize>,
 }
@@ -236,14 +214,14 @@ impl LogDir {
 
     /// Waits until one more file may be open. Logs that only keep theirs close them, the one open for longest
     /// first; this one too, so that none waits for what it has itself.
-    pub(crate) async fn place_for_file(&self, log: &Log) -> Held {
+    pub(crate) async fn place_for_file(&self, log: &impl Tenant) -> Held {
         if !self.files.has_room(1) {
             log.close_files();
         }
         while !self.files.has_room(1) {
             let Some(oldest) = self.kept_open.borrow_mut().pop_front() else { break };
             if let Some(oldest) = oldest.upgrade() {
-                oldest.is_kept_open.set(false);
+                oldest.marks().is_kept_open.set(false);
                 oldest.close_files();
             }
         }
@@ -252,17 +230,17 @@ impl LogDir {
 
     /// Whether a log that opened a file may keep it open: not while others wait for a place, as these have
     /// closed by then all that was kept.
-    pub(crate) fn may_keep_open(&self, log: &Log) -> bool {
+    pub(crate) fn may_keep_open(&self, log: &impl Tenant) -> bool {
         if self.files.has_waiters() {
             return false;
         }
-        if !log.is_kept_open.replace(true) {
+        if !log.marks().is_kept_open.replace(true) {
             let mut kept = self.kept_open.borrow_mut();
             if kept.len() >= self.kept_open_max.get() {
                 kept.retain(|log| log.strong_count() > 0);
                 self.kept_open_max.set(KEPT_OPEN_MAX.max(2 * kept.len()));
             }
-            kept.push_back(log.weak());
+            kept.push_back(log.weak_tenant());
         }
         true
     }
@@ -325,7 +303,7 @@ pub async fn sweep_deleted(data_dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LogSettings;
+    use crate::{Log, LogSettings};
     use model::record_batch::BatchBuilder;
     use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId};
     use runtime::simulated::{Disk, Simulation};

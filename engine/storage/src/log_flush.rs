@@ -1,10 +1,11 @@
 //! How a log gets to disk: small amounts through the journal, large ones and seals in the segment.
 
 use crate::error::{Concern, StorageError};
-use crate::journal::{BULK_BYTES, Journal, Journaled};
+use crate::journal::{Journal, Journaled};
 use crate::journal_frame::{Entry, EntryKind, LogPosition};
+use crate::journal_known::BULK_BYTES;
 use crate::log::{Flushed, Log, Reached, State, block_floor, open_file};
-use crate::log_dir::OpenFile;
+use crate::open_file::OpenFile;
 use model::Offset;
 use model::limits::DISK_BLOCK_BYTES;
 use runtime::budget::Held;

@@ -7,8 +7,10 @@
 use crate::data_dir::DataDir;
 use crate::data_dirs::{Place, Recovery};
 use crate::error::{Concern, StorageError};
-use crate::journal::{JOURNAL_FILES, Journal, journal_path};
-use crate::journal_replay::{KnownJournal, PartitionNotes, Replay};
+use crate::journal::Journal;
+use crate::journal_known::KnownJournal;
+use crate::journal_known::{JOURNAL_FILES, journal_path};
+use crate::journal_replay::{PartitionNotes, Replay};
 use crate::log::{Log, LogSettings};
 use crate::log_dir::{Health, LogDir, remove_partition, sweep_deleted};
 use crate::log_open::Recovered;

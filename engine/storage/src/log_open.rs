@@ -113,7 +113,7 @@ impl Log {
             }
             bases.push(synced.segment);
         }
-        if let Some(end) = bases.last().and_then(|last| files.segment(*last).compacted) {
+        if let Some(end) = bases.last().and_then(|last| files.compacted_at(*last)) {
             // Only closed segments are compacted: what follows has no file yet.
             bases.push(end.end);
         }
@@ -126,7 +126,7 @@ impl Log {
         }
         remove_deleted(&dir, log_start, &files, &mut bases)?;
         let mut segments: Vec<LogSegment> =
-            bases.into_iter().map(|base| files.segment(base)).collect();
+            bases.into_iter().map(|base| LogSegment::of(&files, base)).collect();
         let (active, sealed) = segments.split_last_mut().expect("there is one");
         for segment in sealed {
             let path = segment.log_path(&dir);
@@ -311,7 +311,7 @@ fn remove_deleted(
 
 fn remove_segments(dir: &Path, files: &SegmentFiles, bases: &[Offset]) -> Result<(), StorageError> {
     for base in bases {
-        let segment = files.segment(*base);
+        let segment = LogSegment::of(&files, *base);
         for path in [segment.index_path(dir), segment.log_path(dir)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,8 +1,8 @@
 //! One segment: a file of batches, its index, and the slabs that cache its end.
 
 use crate::index::SegmentIndex;
-use crate::log_dir::OpenFile;
-use crate::segment_files::{Compacted, stem_of};
+use crate::open_file::OpenFile;
+use crate::segment_files::{Compacted, SegmentFiles, stem_of};
 use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES};
 use model::{Offset, RecordBatch};
 use runtime::buffer::{ChunkWriter, SharedBytes};
@@ -62,6 +62,11 @@ pub(crate) struct Header {
 }
 
 impl LogSegment {
+    /// The one that begins there among the files of a directory.
+    pub(crate) fn of(files: &SegmentFiles, base: Offset) -> Self {
+        Self { compacted: files.compacted_at(base), ..Self::new(base) }
+    }
+
     pub(crate) fn new(base: Offset) -> Self {
         Self {
             base,

@@ -4,8 +4,10 @@
 
 use crate::StorageError;
 use crate::data_dir::DataDir;
-use crate::journal::{JOURNAL_FILES, Journal, journal_path};
-use crate::journal_replay::{KnownJournals, PartitionNotes, Replay, replay_known};
+use crate::journal::Journal;
+use crate::journal_known::KnownJournals;
+use crate::journal_known::{JOURNAL_FILES, journal_path};
+use crate::journal_replay::{PartitionNotes, Replay, replay_known};
 use crate::log::{Log, LogSettings, open_file};
 use crate::log_dir::LogDir;
 use crate::log_open::apply;
@@ -106,7 +108,7 @@ async fn examine_partition(
     let mut epoch = LeaderEpoch(i32::MIN);
     let (mut unreadable, mut scratch) = (None, Vec::new());
     for (number, &base) in bases.iter().enumerate() {
-        let segment = files.segment(base);
+        let segment = LogSegment::of(&files, base);
         let path = segment.log_path(dir);
         let file = File::open(&path, OpenOptions::default());
         let file = file.map_err(|error| StorageError::of(&path, "open", &error))?;
@@ -314,7 +316,7 @@ async fn empty_unreadable(
     let (files, mut to) = (forget_known(dir)?, None);
     let mut scratch = Vec::new();
     for &base in &files.bases {
-        let segment = files.segment(base);
+        let segment = LogSegment::of(&files, base);
         let path = segment.log_path(dir);
         let source = open_file(&path, false, false)?;
         let plan = Walk {
@@ -383,12 +385,12 @@ async fn quarantine(
     let files = forget_known(dir)?;
     let bases = files.bases.clone();
     for base in bases.iter().filter(|other| **other >= base) {
-        let segment = files.segment(*base);
+        let segment = LogSegment::of(&files, *base);
         copy(&segment.log_path(dir), &segment.log_path(&to)).await?;
     }
     fs::sync_dir(&to).await.map_err(|error| StorageError::of(&to, "sync", &error))?;
     for later in bases.iter().filter(|other| **other >= base) {
-        let segment = files.segment(*later);
+        let segment = LogSegment::of(&files, *later);
         let _ = fs::remove_file(&segment.index_path(dir));
         let mut path = segment.log_path(dir);
         let is_first = *later == bases[0];

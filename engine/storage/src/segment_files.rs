@@ -4,7 +4,6 @@
 //! from the moment it has that name; what it replaces does not count any more, whether or not it was
 //! removed yet. So one rename puts it in force, and a stop at any time leaves nothing in between.
 
-use crate::log_segment::LogSegment;
 use model::Offset;
 use std::collections::BTreeMap;
 
@@ -88,11 +87,9 @@ impl SegmentFiles {
         files
     }
 
-    /// The segment that begins there.
-    pub(crate) fn segment(&self, base: Offset) -> LogSegment {
-        let mut segment = LogSegment::new(base);
-        segment.compacted = self.compacted.get(&base).copied();
-        segment
+    /// What the segment that begins there stands for, if compaction wrote it.
+    pub(crate) fn compacted_at(&self, base: Offset) -> Option<Compacted> {
+        self.compacted.get(&base).copied()
     }
 }
 
@@ -103,7 +100,7 @@ mod tests {
     fn files(names: &[&str]) -> (Vec<String>, Vec<String>) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let files = SegmentFiles::of(&names);
-        let stem = |base: &Offset| stem_of(*base, files.segment(*base).compacted);
+        let stem = |base: &Offset| stem_of(*base, files.compacted_at(*base));
         let mut obsolete = files.obsolete.clone();
         obsolete.sort();
         (files.bases.iter().map(stem).collect(), obsolete)

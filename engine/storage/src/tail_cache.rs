@@ -1,6 +1,6 @@
 //! The slabs of all logs of a shard: one budget, the oldest written slab goes first.
 
-use crate::log::Log;
+use crate::tenant::Tenant;
 use model::limits::SLAB_BYTES;
 use runtime::buffer::{ChunkPool, ChunkWriter};
 use std::cell::{Cell, RefCell};
@@ -18,7 +18,7 @@ pub struct TailCache {
     budget_bytes: usize,
     pools: RefCell<[ChunkPool; 3]>,
     /// Logs in the order in which they took slabs, one entry a slab.
-    oldest: RefCell<VecDeque<Weak<Log>>>,
+    oldest: RefCell<VecDeque<Weak<dyn Tenant>>>,
     /// When there are so many it is looked which logs are gone.
     oldest_max: Cell<usize>,
     /// Logs that hold slabs.
@@ -56,7 +56,7 @@ impl TailCache {
     /// A slab for `log`, which is to take `bytes`. When the budget is used up the oldest slab that is
     /// safely on disk goes; if all are still being written, one more is made: appends in flight bound
     /// how many.
-    pub(crate) fn take(&self, log: Weak<Log>, bytes: usize) -> ChunkWriter {
+    pub(crate) fn take(&self, log: Weak<dyn Tenant>, bytes: usize) -> ChunkWriter {
         let class = self.class_for(bytes);
         let slab = self.take_within_budget(class).unwrap_or_else(|| {
             let tries = self.oldest.borrow().len();
@@ -151,7 +151,7 @@ impl TailCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LogDir, LogSettings};
+    use crate::{Log, LogDir, LogSettings};
     use model::record_batch::BatchBuilder;
     use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId, TopicPartition};
     use runtime::simulated::{Disk, Simulation};

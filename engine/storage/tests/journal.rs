@@ -57,7 +57,7 @@ fn replayed(files: &[(u64, &[u8])]) -> Replay {
     let found = machine.block_on(async {
         runtime::fs::create_dir_all(Path::new("/d/journal")).unwrap();
         for (sequence, bytes) in files {
-            let path = storage::journal::journal_path(Path::new("/d"), 0, *sequence);
+            let path = storage::journal_known::journal_path(Path::new("/d"), 0, *sequence);
             runtime::fs::replace(&path, bytes).await.unwrap();
         }
         replay(Path::new("/d")).await.unwrap()
