@@ -5,15 +5,18 @@
 //! an agent learns how far its own is from it by the shortest of many round trips, at the start and
 //! again at the end, and the report tells how well that is known.
 
-use crate::args::{Args, with_flags};
+use crate::args::Args;
 use crate::consumer::ConsumerOutcome;
 use crate::crew::{Crew, Job};
+use crate::ending::{Ending, Failure};
 use crate::layout::Layout;
 use crate::load::payload::Payloads;
+use crate::options::with_flags;
 use crate::producer::ProducerOutcome;
+use crate::progress::{Interval, Progress, Window};
 use crate::result::AgentClock;
-use crate::run::{Interval, Progress, Session, Window};
-use crate::{Ending, Failure, scenario};
+use crate::scenario;
+use crate::session::Session;
 use client::within;
 use runtime::buffer::SharedBytes;
 use runtime::clock::{self, Nanos};
@@ -351,8 +354,8 @@ fn prepare(share: Share) -> Result<Prepared, String> {
             env!("CARGO_PKG_VERSION")
         ));
     }
-    let line = std::iter::once("loadgen".to_owned()).chain(share.flags).map(Into::into);
-    let mut args = crate::args::parse(line).map_err(|failure| failure.why)?.run;
+    let line = share.flags.into_iter().map(Into::into);
+    let mut args = crate::options::parse_run(line).map_err(|failure| failure.why)?;
     args.quiet = true;
     let payloads =
         Payloads::new(&args.payload, args.compressibility, share.seed, args.record_size.max())?;

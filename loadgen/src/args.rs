@@ -7,59 +7,11 @@ use crate::load::payload::PayloadKind;
 use crate::load::schedule::{Arrivals, Plan, Profile};
 use crate::load::sizes::Sizes;
 use crate::load::{Rate, number, seconds};
-use crate::{Ending, Failure, scenario};
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, ValueEnum};
 use model::Compression;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Offers a load on schedule (open loop), consumes it, verifies it, and reports latency from the
-/// planned send time.
-///
-/// Exit codes: 0 fine; 1 bad usage; 2 an objective (--assert) missed; 3 records lost, repeated,
-/// reordered or damaged; 4 invalid run (the generator was the bottleneck, or the rate was not
-/// reached); 5 cluster unreachable or refusing; 6 a comparison found a regression; 7 an objective
-/// cannot be judged; 130 interrupted.
-#[derive(Parser, Debug)]
-#[command(
-    name = "loadgen",
-    version,
-    max_term_width = 110,
-    args_override_self = true,
-    args_conflicts_with_subcommands = true,
-    subcommand_precedence_over_arg = true
-)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-    #[command(flatten)]
-    pub(crate) run: Args,
-}
-
-/// What to do; without a command: one run.
-#[derive(Subcommand, Debug)]
-pub(crate) enum Command {
-    /// Find the highest rate that keeps an objective, by doubling, bisection and confirmation
-    Search(crate::search::SearchArgs),
-    /// Run every combination of some options, and show what each costs
-    Sweep(crate::sweep::SweepArgs),
-    /// Run A and B interleaved, and say with confidence intervals what differs
-    Compare(crate::compare::CompareArgs),
-    /// acks x durability x keys: throughput, latency, and what kill -9 loses of acknowledged records
-    Durability(crate::durability::DurabilityArgs),
-    /// Size a cluster from measurements of this machine, and check the prediction
-    Plan(crate::plan::PlanArgs),
-    /// Write a run's reports again, from its result.json
-    Report(crate::report::ReportArgs),
-    /// Offer a share of a run that another loadgen conducts (--agents)
-    Agent(crate::agent::AgentArgs),
-    /// How fast this generator is against a broker that only answers
-    Selftest(crate::selftest::SelftestArgs),
-    /// Print the JSON schema of result.json
-    Schema,
-}
 
 /// One run.
 #[derive(ClapArgs, Clone, Debug, serde::Serialize)]
@@ -415,7 +367,7 @@ impl Args {
     }
 
     /// What contradicts itself, in words.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let wrong = |why: &str| Err(why.to_owned());
         if self.partitioner == Some(Partitioner::Murmur2) && self.key == Keys::None {
             return wrong("--partitioner murmur2 needs keys: give --key, as uniform:1000000");
@@ -474,41 +426,6 @@ impl Args {
     }
 }
 
-/// Reads the command line, with its scenario or workload file put in front of its flags.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Failure> {
-    let args = scenario::expand(args.into_iter().collect()).map_err(Failure::usage)?;
-    let cli = Cli::try_parse_from(args).map_err(|error| {
-        if !error.use_stderr() {
-            let _ = error.print();
-            std::process::exit(0);
-        }
-        let text = error.render().to_string();
-        let why = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-        Failure { ending: Ending::BadUsage, why }
-    })?;
-    let run = match &cli.command {
-        None => Some(&cli.run),
-        Some(Command::Search(args)) => Some(&args.run),
-        Some(Command::Sweep(args)) => Some(&args.run),
-        Some(Command::Compare(args)) => Some(&args.run),
-        Some(Command::Durability(args)) => Some(&args.run),
-        Some(Command::Plan(args)) => Some(&args.run),
-        Some(_) => None,
-    };
-    run.map_or(Ok(()), Args::check).map_err(Failure::usage)?;
-    Ok(cli)
-}
-
-/// One run's options with these flags put behind; errors name the flag.
-pub(crate) fn with_flags(args: &Args, flags: &[String]) -> Result<Args, Failure> {
-    let mut line = vec!["loadgen".to_owned()];
-    line.extend(scenario::flags_of(args));
-    line.extend_from_slice(flags);
-    let mut cli = parse(line.into_iter().map(OsString::from))?;
-    cli.run.quiet = args.quiet;
-    Ok(cli.run)
-}
-
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     seconds(text).map(Duration::from_secs_f64)
 }
@@ -563,82 +480,11 @@ fn delay_text<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S:
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Args, Failure> {
-        parse(std::iter::once("loadgen").chain(line.split_whitespace()).map(OsString::from))
-            .map(|cli| cli.run)
-    }
-
     #[test]
     fn durations_are_read_as_people_write_them() {
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_delay("50us"), Ok(Duration::from_micros(50)));
         assert!(parse_duration("soon").is_err());
-    }
-
-    #[test]
-    fn nonsense_and_contradictions_are_refused_with_their_own_exit_code() {
-        for (bad, named) in [
-            ("--rate x", "--rate"),
-            ("--partitions 0", "--partitions"),
-            ("--acks 2", "--acks"),
-            ("--nope", "--nope"),
-            ("--partitioner murmur2", "--key"),
-            ("--late-groups 2", "--late-groups"),
-            ("--consumers 0 --scale-consumers", "--consumers"),
-            ("--compressibility 0.5 --payload text", "--payload"),
-            ("--fault kill@5s --bootstrap-server x:1", "--fault"),
-            ("--fault kill@50s", "--fault"),
-            ("--consumers 0 --assert e2e.p99<=5ms", "--consumers"),
-            ("--acks 0 --assert produce.p99<=5ms", "--acks"),
-            ("--agents a:1", "--bootstrap-server"),
-            ("--topic-config x", "KEY=VALUE"),
-            ("--consume-rate 5k --consumer-delay 1ms", "--consumer-delay"),
-        ] {
-            let failure = parsed(bad).expect_err(bad);
-            assert_eq!(failure.ending, Ending::BadUsage);
-            assert!(failure.why.contains(named), "{bad}: {}", failure.why);
-        }
-    }
-
-    #[test]
-    fn options_become_flags_and_come_back_the_same() {
-        let line = "--rate-profile burst:1k,5k,1s,4s --arrivals poisson --record-size uniform:100..900 \
-                    --key zipf:1000,1.1 --topic-config retention.ms=1 --topic-config a=b --acks 1 \
-                    --fault pause@5s+2s --assert e2e.p99<=25ms --compression-type zstd --duration 90s \
-                    --scale-consumers --seed 4 --consumer-delay 20us --partitioner round-robin";
-        let first = parsed(line).unwrap();
-        let again = with_flags(&first, &[]).unwrap();
-        let json = |args: &Args| serde_json::to_value(args).unwrap();
-        assert_eq!(json(&first), json(&again));
-        let changed = with_flags(&first, &["--acks=all".to_owned()]).unwrap();
-        assert_eq!(changed.acks, Acks::All);
-        assert_eq!(changed.topic_config.len(), 2);
-    }
-
-    #[test]
-    fn the_scenarios_we_ship_are_read() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/scenarios");
-        let mut count = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let args = ["loadgen".into(), "--scenario".into(), path.clone().into_os_string()];
-            let failure = parse(args).err().map(|failure| failure.why);
-            assert_eq!(failure, None, "{}", path.display());
-            count += 1;
-        }
-        assert!(count >= 5);
-    }
-
-    #[test]
-    fn a_consume_rate_is_a_delay() {
-        assert_eq!(parsed("--consume-rate 5k").unwrap().record_delay_ns(), 200_000);
-        assert_eq!(parsed("--consumer-delay 50us").unwrap().record_delay_ns(), 50_000);
-    }
-
-    #[test]
-    fn bytes_per_second_become_records() {
-        let args = parsed("--rate 50MB --record-size 984 --key uniform:5").unwrap();
-        assert_eq!(args.records_per_s(), Some(50_000.0));
     }
 }

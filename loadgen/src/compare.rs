@@ -5,13 +5,17 @@
 //! interval by bootstrap. A difference is claimed only if that interval leaves out 1 and the rank test,
 //! corrected for being asked of many figures, agrees. A against itself is shown beside it.
 
-use crate::args::{Args, with_flags};
-use crate::report::{Output, html, markdown, pretty};
+use crate::args::Args;
+use crate::ending::{Ending, Failure};
+use crate::options::with_flags;
+use crate::report::output::{Output, pretty};
+use crate::report::{html, markdown};
 use crate::result::RunResult;
-use crate::run::{Session, execute};
+use crate::run::execute;
+use crate::scenario;
+use crate::session::Session;
 use crate::statistics::{bootstrap, holm, mann_whitney, median};
 use crate::target::Target;
-use crate::{Ending, Failure, scenario};
 use std::io::Write as _;
 
 /// With fewer rounds no verdict is given: the rank test, asked of eight figures, could not reach 5 %.
@@ -297,7 +301,7 @@ fn report(
         notes.iter().map(|note| format!("- {note}")).collect::<Vec<_>>().join("\n")
     );
     output.write("report.md", &text)?;
-    crate::report::show(&text, output.dir());
+    crate::report::output::show(&text, output.dir());
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! The workers of one machine: threads that produce and consume.
 
-use crate::Failure;
 use crate::args::Args;
 use crate::consumer::{Consumer, ConsumerOutcome};
+use crate::ending::Failure;
 use crate::layout::Layout;
 use crate::load::payload::Payloads;
 use crate::load::schedule::Schedule;
 use crate::producer::{Producer, ProducerOutcome};
-use crate::run::{Interval, Progress, Window};
+use crate::progress::{Interval, Progress, Window};
 use runtime::clock::Nanos;
 use runtime::process;
 use runtime::{Io, Runtime, thread, timer};

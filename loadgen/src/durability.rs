@@ -1,11 +1,15 @@
 //! `loadgen durability`: acks x sync level x keys, with what each costs and what kill -9 loses.
 
-use crate::args::{Args, with_flags};
-use crate::report::{Output, html, markdown, pretty, thousands};
+use crate::args::Args;
+use crate::ending::{Ending, Failure};
+use crate::options::with_flags;
+use crate::report::output::{Output, pretty};
+use crate::report::words::thousands;
+use crate::report::{html, markdown};
 use crate::result::RunResult;
-use crate::run::{Session, execute};
+use crate::run::execute;
+use crate::session::Session;
 use crate::target::Target;
-use crate::{Ending, Failure};
 use std::io::Write as _;
 
 /// What an answer of the broker promises to survive.
@@ -195,6 +199,6 @@ fn report(args: &DurabilityArgs, cells: &[Cell], output: &Output) -> Result<(), 
     output.write("report.html", &html::page("loadgen durability", &body))?;
     let text = format!("### loadgen durability\n\n{}\n{notes}\n", markdown::table(&head, &rows));
     output.write("report.md", &text)?;
-    crate::report::show(&text, output.dir());
+    crate::report::output::show(&text, output.dir());
     Ok(())
 }

@@ -1,19 +1,19 @@
 //! From what the workers found to the result: counts that add up, and whether the run counts.
 
-use crate::Ending;
 use crate::args::{Acks, Args, OffsetReset};
 use crate::consumer::ConsumerOutcome;
+use crate::ending::Ending;
 use crate::environment;
 use crate::histogram::Latency;
 use crate::lag::LagSampler;
 use crate::layout::Layout;
 use crate::monitor::{Monitor, UsageSpan};
 use crate::producer::{ProducerOutcome, SlotNumbers};
+use crate::progress::Window;
 use crate::result::{
     AgentClock, Anomaly, Batches, Environment, FORMAT, FORMAT_VERSION, FaultFound, Lag, Latencies,
     LatencyFound, ProcessUsed, Resources, RunResult, Throughput, Verification,
 };
-use crate::run::Window;
 use crate::target::Target;
 use crate::verifier::{Seen, joined, length, shared};
 use std::collections::BTreeMap;

@@ -5,8 +5,8 @@
 use crate::args::Args;
 use crate::consumer::group_id;
 use crate::layout::Layout;
+use crate::progress::Progress;
 use crate::result::{GroupLag, PartitionFound, PlaceLag};
-use crate::run::Progress;
 use crate::statistics::theil_sen;
 use client::{Connection, committed_offsets, end_offsets, find_coordinator, within};
 use runtime::clock::{self, Nanos};

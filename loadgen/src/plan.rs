@@ -6,16 +6,20 @@
 //! apart from each other; intervals come from fitting resampled runs again. Latency is read from the
 //! measured knee, not from a queueing formula.
 
-use crate::args::{Args, with_flags};
+use crate::args::Args;
+use crate::ending::{Ending, Failure};
 use crate::load::{Rate, number, seconds};
+use crate::options::with_flags;
 use crate::report::charts::{Chart, Line, lines};
-use crate::report::{Output, html, markdown, pretty, thousands};
+use crate::report::output::{Output, pretty};
+use crate::report::words::thousands;
+use crate::report::{html, markdown};
 use crate::result::RunResult;
-use crate::run::{Session, execute};
+use crate::run::execute;
 use crate::search::{self, Said};
+use crate::session::Session;
 use crate::statistics::{Usl, nnls, quantile};
 use crate::target::Target;
-use crate::{Ending, Failure};
 use runtime::random::Random;
 use std::io::Write as _;
 use std::str::FromStr;
@@ -845,7 +849,7 @@ fn report(plan: &Plan<'_>) -> Result<Ending, Failure> {
             "retention_s": args.retention, "copies": args.copies, "failures": args.failures },
     });
     plan.output.write("plan.json", &pretty(&json))?;
-    crate::report::show(&text, plan.output.dir());
+    crate::report::output::show(&text, plan.output.dir());
     Ok(if good { Ending::Fine } else { Ending::Invalid })
 }
 

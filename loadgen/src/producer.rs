@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::load::keys::{Keys, partition_of};
 use crate::load::payload::Payloads;
 use crate::load::schedule::Schedule;
-use crate::run::{INTERVAL, Interval, Kind, Progress, Window};
+use crate::progress::{INTERVAL, Interval, Kind, Progress, Window};
 use crate::verifier::Span;
 use client::{Connection, describe, receive_frame};
 use model::record_batch::BatchBuilder;

@@ -4,12 +4,15 @@ pub(crate) mod charts;
 pub(crate) mod html;
 pub(crate) mod markdown;
 pub(crate) mod omb;
+pub(crate) mod output;
 pub(crate) mod text;
+pub(crate) mod words;
 
 use crate::args::Args;
+use crate::ending::{Ending, Failure};
+use crate::report::output::{pretty, show, write};
 use crate::result::RunResult;
-use crate::{Ending, Failure, scenario};
-use runtime::clock;
+use crate::scenario;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -18,74 +21,6 @@ use std::path::{Path, PathBuf};
 pub(crate) struct ReportArgs {
     /// Directory with a result.json
     dir: PathBuf,
-}
-
-/// A directory for files, made before anything runs.
-pub(crate) struct Output {
-    dir: PathBuf,
-}
-
-impl Output {
-    /// The directory asked for, or a new one under `loadgen-results`; one that holds a result is
-    /// refused.
-    pub(crate) fn make(asked: Option<&Path>, what: &str) -> Result<Self, Failure> {
-        let dir = asked.map_or_else(
-            || {
-                let seconds = clock::unix_ms() / 1000;
-                let name = format!("{seconds}-{what}-{:06x}", runtime::random::seed() >> 40);
-                PathBuf::from("loadgen-results").join(name)
-            },
-            Path::to_owned,
-        );
-        let holds = [
-            "result.json",
-            "search.json",
-            "sweep.json",
-            "compare.json",
-            "plan.json",
-            "durability.json",
-        ];
-        if holds.iter().any(|name| dir.join(name).exists()) {
-            let why = format!("--output {}: holds a result already; choose another", dir.display());
-            return Err(Failure::usage(why));
-        }
-        runtime::fs::create_dir_all(&dir).map_err(|error| {
-            Failure::usage(format!("--output {}: cannot be made: {error}", dir.display()))
-        })?;
-        Ok(Self { dir })
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// A directory inside, for one of several runs.
-    pub(crate) fn part(&self, name: &str) -> Result<PathBuf, Failure> {
-        let dir = self.dir.join(name);
-        runtime::fs::create_dir_all(&dir)
-            .map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))?;
-        Ok(dir)
-    }
-
-    /// Leaves no empty directory behind a run that never began.
-    pub(crate) fn abandon(&self) {
-        let _ = std::fs::remove_dir(&self.dir);
-    }
-
-    /// Writes a file.
-    pub(crate) fn write(&self, name: &str, bytes: &str) -> Result<(), Failure> {
-        write(&self.dir, name, bytes)
-    }
-}
-
-fn write(dir: &Path, name: &str, text: &str) -> Result<(), Failure> {
-    std::fs::write(dir.join(name), text)
-        .map_err(|error| Failure::usage(format!("{}/{name}: {error}", dir.display())))
-}
-
-/// JSON as people read it.
-pub(crate) fn pretty<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string_pretty(value).expect("a value becomes text") + "\n"
 }
 
 /// Everything that is told of one run.
@@ -104,15 +39,6 @@ fn write_readable(result: &RunResult, dir: &Path) -> Result<(), Failure> {
     write(dir, "report.html", &html::of_run(result))
 }
 
-/// Prints a report and where its files are.
-pub(crate) fn show(text: &str, dir: &Path) {
-    let mut out = std::io::stdout();
-    // A closed standard output loses the show, not the files.
-    let _ = out
-        .write_all(text.as_bytes())
-        .and_then(|()| writeln!(out, "\nreport: {}/report.html", dir.display()));
-}
-
 /// `loadgen report DIR`.
 pub(crate) fn again(args: &ReportArgs) -> Result<Ending, Failure> {
     let result = RunResult::read(&args.dir.join("result.json")).map_err(Failure::usage)?;
@@ -126,17 +52,4 @@ pub(crate) fn schema() -> Result<Ending, Failure> {
     let schema = schemars::schema_for!(RunResult);
     let _ = std::io::stdout().write_all(pretty(&schema).as_bytes());
     Ok(Ending::Fine)
-}
-
-/// A number with thousands told apart.
-pub(crate) fn thousands(value: f64) -> String {
-    let whole = format!("{:.0}", value.abs());
-    let mut out = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    if value < 0.0 { format!("-{out}") } else { out }
 }

@@ -4,41 +4,38 @@ use crate::agent::Conductor;
 use crate::args::Args;
 use crate::consumer::{ConsumerOutcome, group_id};
 use crate::crew::{Crew, Job};
+use crate::ending::{Ending, Failure};
 use crate::environment;
 use crate::faults::Fault;
-use crate::histogram::Latency;
 use crate::judge::{self, Found};
 use crate::lag::LagSampler;
 use crate::layout::Layout;
 use crate::load::payload::Payloads;
 use crate::monitor::Monitor;
 use crate::producer::ProducerOutcome;
+use crate::progress::{Interval, Progress, Window};
 use crate::report;
 use crate::result::{FaultFound, RunResult};
+use crate::session::Session;
 use crate::target::Target;
-use crate::{Ending, Failure};
 use client::{Cluster, Connection, TopicView, create, delete, describe};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
-use runtime::process::{self, StopSignals};
 use runtime::random;
-use runtime::{Io, Runtime, spawn, timer};
+use runtime::timer;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use wire::messages::{
     CreatableTopicConfig, DeleteGroupsRequest, DeleteGroupsResponse, DescribeConfigsRequest,
     DescribeConfigsResource, DescribeConfigsResponse,
 };
 
-/// How often the series and the histogram logs get a point.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 /// Groups that take longer to come together are not waited for.
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(60);
 /// Threads get going before the first record is planned.
@@ -48,178 +45,13 @@ const DRAIN_INTERRUPTED: Duration = Duration::from_secs(2);
 /// A measured time by number of records has no end of its own.
 const ENDLESS: Duration = Duration::from_secs(86_400);
 
-/// The measured part of a run. Records count by their planned time, arrivals by their own.
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Window {
-    start_ns: u64,
-    end_ns: u64,
-}
-
-impl Window {
-    pub(crate) fn new(start: Nanos, end: Nanos) -> Self {
-        Self { start_ns: start.0, end_ns: end.0 }
-    }
-
-    pub(crate) fn start(self) -> Nanos {
-        Nanos(self.start_ns)
-    }
-
-    pub(crate) fn end(self) -> Nanos {
-        Nanos(self.end_ns)
-    }
-
-    pub(crate) fn contains(self, at: Nanos) -> bool {
-        self.start_ns <= at.0 && at.0 < self.end_ns
-    }
-
-    pub(crate) fn is_before_end(self, at: Nanos) -> bool {
-        at.0 < self.end_ns
-    }
-
-    pub(crate) fn seconds(self) -> f64 {
-        (self.end_ns - self.start_ns) as f64 / 1e9
-    }
-}
-
-/// Which latencies an interval holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) enum Kind {
-    Produce,
-    EndToEnd,
-}
-
-/// A second's latencies from one worker.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(crate) struct Interval {
-    pub(crate) kind: Kind,
-    pub(crate) latency: Latency,
-}
-
-/// Where a group is in a partition.
-#[derive(Default)]
-pub(crate) struct PartitionPlace {
-    pub(crate) position: AtomicI64,
-    pub(crate) last_planned: AtomicU64,
-}
-
-/// Counters every thread sees; single numbers only, for show and for stopping.
-#[derive(Default)]
-pub(crate) struct Progress {
-    pub(crate) sent: AtomicU64,
-    pub(crate) acked: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) consumed: AtomicU64,
-    /// Per group and slot.
-    pub(crate) places: Vec<PartitionPlace>,
-    /// Per slot, where the run begins.
-    pub(crate) starts: Vec<i64>,
-    pub(crate) records_max: Option<u64>,
-    /// Members that have an assignment.
-    pub(crate) members_ready: AtomicU64,
-    /// What is measured; set before the first record is planned.
-    pub(crate) window: OnceLock<Window>,
-    starts_at: AtomicU64,
-    stop: AtomicBool,
-    stop_consumers: AtomicBool,
-}
-
-impl Progress {
-    pub(crate) fn new(args: &Args, starts: Vec<i64>) -> Self {
-        let place = |at: usize| PartitionPlace {
-            position: AtomicI64::new(starts[at % starts.len()]),
-            last_planned: AtomicU64::new(0),
-        };
-        Self {
-            places: (0..starts.len() * args.groups as usize).map(place).collect(),
-            starts,
-            records_max: args.num_records,
-            ..Self::default()
-        }
-    }
-
-    /// Fixes when the first record is planned, and what is measured.
-    pub(crate) fn begin(&self, start: Nanos, window: Window) {
-        self.starts_at.store(start.0, Relaxed);
-        let _ = self.window.set(window);
-    }
-
-    /// Ends the schedule early, and what waits for answers.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Relaxed);
-    }
-
-    pub(crate) fn stop_consumers(&self) {
-        self.stop_consumers.store(true, Relaxed);
-    }
-
-    pub(crate) fn stopping(&self) -> bool {
-        self.stop.load(Relaxed)
-    }
-
-    pub(crate) fn consumers_stopping(&self) -> bool {
-        self.stop_consumers.load(Relaxed)
-    }
-
-    /// What is measured; before it is known, nothing.
-    pub(crate) fn window(&self) -> Window {
-        let never = Nanos(u64::MAX);
-        self.window.get().copied().unwrap_or(Window::new(never, never))
-    }
-
-    /// When the first record is planned.
-    pub(crate) fn starts_at(&self) -> Nanos {
-        Nanos(self.starts_at.load(Relaxed))
-    }
-}
-
-/// What commands share: the runtime's thread and whether Ctrl-C was pressed.
-#[derive(Clone)]
-pub(crate) struct Session {
-    interrupted: Rc<Cell<bool>>,
-    wake: Rc<Notify>,
-}
-
-impl Session {
-    pub(crate) fn is_interrupted(&self) -> bool {
-        self.interrupted.get()
-    }
-
-    /// Sleeps, but not longer than until Ctrl-C is pressed (for the first time).
-    async fn until(&self, at: Nanos) {
-        let was = self.interrupted.get();
-        let pressed = self.wake.until(|| (self.interrupted.get() && !was).then_some(()));
-        let _ = timer::before(Some(at), pressed).await;
-    }
-}
-
-/// Runs a command on this thread, with Ctrl-C listened for.
-pub(crate) fn on_runtime<F: Future<Output = Result<Ending, Failure>>>(
-    command: impl FnOnce(Session) -> F,
-) -> Result<Ending, Failure> {
-    let signals = StopSignals::listen().map_err(|error| Failure::usage(error.to_string()))?;
-    let _ = process::raise_open_files();
-    let runtime =
-        Runtime::new(Io::Uring).map_err(|error| Failure::unreachable(error.to_string()))?;
-    let session = Session { interrupted: Rc::default(), wake: Rc::default() };
-    let listening = session.clone();
-    let ran = runtime.block_on(async move {
-        spawn(async move {
-            signals.wait().await;
-            listening.interrupted.set(true);
-            listening.wake.notify();
-        });
-        command(session).await
-    });
-    ran.expect("only the twin stops")
-}
-
 /// The default command: one run and its report.
 pub(crate) async fn run(args: Args, session: Session) -> Result<Ending, Failure> {
-    let output = report::Output::make(args.output.as_deref(), "run")?;
+    let output = report::output::Output::make(args.output.as_deref(), "run")?;
     let target = Target::of(&args).inspect_err(|_| output.abandon())?;
     let ran = execute(&args, &target, &session, output.dir()).await;
     let result = ran.inspect_err(|_| output.abandon())?;
-    report::show(&report::text::text(&result), output.dir());
+    report::output::show(&report::text::text(&result), output.dir());
     Ok(Ending::of(result.exit_code))
 }
 

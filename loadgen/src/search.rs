@@ -4,14 +4,18 @@
 //! What comes out is an interval, never the mean of an oscillation. A trial in which the generator was
 //! the bottleneck says nothing about the cluster, and is told as that.
 
-use crate::args::{Args, with_flags};
+use crate::args::Args;
+use crate::ending::{Ending, Failure};
 use crate::load::{Rate, number, seconds};
+use crate::options::with_flags;
 use crate::report::charts::{Chart, Line, Scale, lines};
-use crate::report::{Output, html, markdown, pretty, thousands};
+use crate::report::output::{Output, pretty};
+use crate::report::words::thousands;
+use crate::report::{html, markdown};
 use crate::result::RunResult;
-use crate::run::{Session, execute};
+use crate::run::execute;
+use crate::session::Session;
 use crate::target::Target;
-use crate::{Ending, Failure};
 use std::io::Write as _;
 
 /// Without an objective of the user's.
@@ -381,7 +385,7 @@ fn report(
     let text =
         format!("### loadgen search\n\n{headline}.{note}\n\n{}", markdown::table(&head, &rows));
     output.write("report.md", &text)?;
-    crate::report::show(&format!("{headline}.{note}\n"), output.dir());
+    crate::report::output::show(&format!("{headline}.{note}\n"), output.dir());
     Ok(())
 }
 

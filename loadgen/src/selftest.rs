@@ -1,14 +1,16 @@
 //! `loadgen selftest`: how fast this generator is here, what measuring costs, and whether it tells the
 //! truth about a stall of known length.
 
-use crate::args::Args;
-use crate::report::{Output, pretty, thousands};
+use crate::ending::{Ending, Failure};
+use crate::options::parse_run;
+use crate::report::output::{Output, pretty};
+use crate::report::words::thousands;
 use crate::result::RunResult;
-use crate::run::{Session, execute};
+use crate::run::execute;
+use crate::session::Session;
 use crate::sink::{Sink, Stall};
 use crate::statistics::median;
 use crate::target::Target;
-use crate::{Ending, Failure, args};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,14 +54,8 @@ async fn against_sink(
     output: &Output,
     name: &str,
 ) -> Result<RunResult, Failure> {
-    let words: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
-    let parsed = args::parse(
-        std::iter::once("loadgen".to_owned())
-            .chain(words)
-            .chain(["--quiet".to_owned(), "--topic=sink".to_owned(), "--keep-topic".to_owned()])
-            .map(Into::into),
-    )?;
-    let mut run: Args = parsed.run;
+    let fixed = ["--quiet", "--topic=sink", "--keep-topic"];
+    let mut run = parse_run(flags.split_whitespace().chain(fixed).map(Into::into))?;
     let sink = Sink::start(run.partitions, stall).map_err(Failure::unreachable)?;
     run.bootstrap_server = Some(sink.address().to_owned());
     run.broker_pid = Some(sink.pid());

@@ -1,13 +1,17 @@
 //! `loadgen sweep`: every combination of some options, in random order, with what each costs.
 
-use crate::args::{Args, with_flags};
+use crate::args::Args;
+use crate::ending::{Ending, Failure};
+use crate::options::with_flags;
 use crate::report::charts::{Chart, Line, lines};
-use crate::report::{Output, html, markdown, pretty, thousands};
+use crate::report::output::{Output, pretty};
+use crate::report::words::thousands;
+use crate::report::{html, markdown};
 use crate::result::RunResult;
-use crate::run::{Session, execute};
+use crate::run::execute;
+use crate::session::Session;
 use crate::statistics::median;
 use crate::target::Target;
-use crate::{Ending, Failure};
 use runtime::random::Random;
 use std::io::Write as _;
 use std::str::FromStr;
@@ -275,7 +279,7 @@ fn report(args: &SweepArgs, points: &[Point], load: &str, output: &Output) -> Re
     output.write("report.html", &html::page("loadgen sweep", &body))?;
     let text = format!("### loadgen sweep\n\n{load}\n\n{}", markdown::table(&head, &rows));
     output.write("report.md", &text)?;
-    crate::report::show(&text, output.dir());
+    crate::report::output::show(&text, output.dir());
     Ok(())
 }
 

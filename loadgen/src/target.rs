@@ -1,9 +1,9 @@
 //! The cluster under load: one of the user's, or an embedded broker; what it uses, and what faults do
 //! to it.
 
-use crate::Failure;
 use crate::args::Args;
 use crate::embedded::EmbeddedBroker;
+use crate::ending::Failure;
 use crate::faults::{Action, Fault};
 use runtime::clock;
 use runtime::process::{self, Usage};

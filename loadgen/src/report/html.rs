@@ -2,7 +2,7 @@
 
 use super::charts::{Chart, Line, Scale, escape, heat, lines};
 use super::text::{anomaly_line, fault_line, load_line};
-use super::thousands;
+use super::words::thousands;
 use crate::histogram::PERCENTILES;
 use crate::result::{LatencyFound, RunResult, Sample, StageFound};
 use std::fmt::Write as _;

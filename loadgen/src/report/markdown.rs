@@ -1,7 +1,7 @@
 //! Markdown, for pull requests.
 
 use super::text::load_line;
-use super::thousands;
+use super::words::thousands;
 use crate::result::RunResult;
 use std::fmt::Write as _;
 

@@ -1,6 +1,6 @@
 //! The report as text, for the terminal.
 
-use super::thousands;
+use super::words::thousands;
 use crate::histogram::PERCENTILES;
 use crate::result::{LatencyFound, ProcessUsed, RunResult};
 use std::fmt::Write as _;
