@@ -5,63 +5,36 @@
 //! bottleneck is reported as invalid.
 #![forbid(unsafe_code)]
 
-mod agent;
-mod args;
-mod assertions;
-mod broker_stages;
-mod cli;
-mod compare;
-mod consumer;
-mod crew;
-mod durability;
-mod embedded;
+mod calibrate;
 mod ending;
-mod envelope;
-mod environment;
-mod faults;
-mod histogram;
 mod judge;
-mod lag;
-mod layout;
 mod load;
-mod member;
-mod monitor;
+mod many;
 mod options;
-mod plan;
-mod producer;
-mod progress;
 mod report;
-mod result;
 mod run;
-mod scenario;
-mod search;
-mod selftest;
-mod session;
-mod sink;
-mod statistics;
-mod sweep;
-mod target;
-mod verifier;
+mod work;
 
-use cli::{Cli, Command};
-use ending::{Ending, Failure};
+use crate::calibrate::{selftest, sink};
+use crate::ending::{Ending, Failure};
+use crate::many::{compare, durability, plan, search, sweep};
+use crate::options::cli::{self, Cli, Command};
+use crate::run::session::on_runtime;
+use crate::run::{embedded, execute};
+use crate::work::agent;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn dispatch(cli: Cli) -> Result<Ending, Failure> {
     match cli.command {
-        None => session::on_runtime(|session| run::run(cli.run, session)),
-        Some(Command::Search(args)) => session::on_runtime(|session| search::run(args, session)),
-        Some(Command::Sweep(args)) => session::on_runtime(|session| sweep::run(args, session)),
-        Some(Command::Compare(args)) => session::on_runtime(|session| compare::run(args, session)),
-        Some(Command::Durability(args)) => {
-            session::on_runtime(|session| durability::run(args, session))
-        }
-        Some(Command::Plan(args)) => session::on_runtime(|session| plan::run(args, session)),
-        Some(Command::Agent(args)) => session::on_runtime(|session| agent::serve(args, session)),
-        Some(Command::Selftest(args)) => {
-            session::on_runtime(|session| selftest::run(args, session))
-        }
+        None => on_runtime(|session| execute::run(cli.run, session)),
+        Some(Command::Search(args)) => on_runtime(|session| search::run(args, session)),
+        Some(Command::Sweep(args)) => on_runtime(|session| sweep::run(args, session)),
+        Some(Command::Compare(args)) => on_runtime(|session| compare::run(args, session)),
+        Some(Command::Durability(args)) => on_runtime(|session| durability::run(args, session)),
+        Some(Command::Plan(args)) => on_runtime(|session| plan::run(args, session)),
+        Some(Command::Agent(args)) => on_runtime(|session| agent::serve(args, session)),
+        Some(Command::Selftest(args)) => on_runtime(|session| selftest::run(args, session)),
         Some(Command::Report(args)) => report::again(&args),
         Some(Command::Schema) => report::schema(),
     }

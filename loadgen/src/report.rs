@@ -8,11 +8,11 @@ pub(crate) mod output;
 pub(crate) mod text;
 pub(crate) mod words;
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
+use crate::judge::result::RunResult;
+use crate::options::args::Args;
+use crate::options::scenario;
 use crate::report::output::{pretty, show, write};
-use crate::result::RunResult;
-use crate::scenario;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 

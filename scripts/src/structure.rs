@@ -25,7 +25,6 @@ const CRATES: [&str; 11] = [
 const CIRCLES: &[(&str, usize)] = &[
     ("engine/runtime", 15),
     ("engine/sim", 2),
-    ("loadgen", 25),
     ("scripts", 17),
 ];
 /// Lines of a function, its signature included.

@@ -311,7 +311,7 @@ fn remove_deleted(
 
 fn remove_segments(dir: &Path, files: &SegmentFiles, bases: &[Offset]) -> Result<(), StorageError> {
     for base in bases {
-        let segment = LogSegment::of(&files, *base);
+        let segment = LogSegment::of(files, *base);
         for path in [segment.index_path(dir), segment.log_path(dir)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,7 +1,7 @@
 //! How large records are.
 
 use super::{Zipf, kept_as_text, named, normal, number, range};
-use crate::envelope::ENVELOPE_BYTES;
+use crate::work::envelope::ENVELOPE_BYTES;
 use runtime::random::Random;
 use std::str::FromStr;
 use std::sync::Arc;

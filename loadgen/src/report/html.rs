@@ -3,8 +3,8 @@
 use super::charts::{Chart, Line, Scale, escape, heat, lines};
 use super::text::{anomaly_line, fault_line, load_line};
 use super::words::thousands;
-use crate::histogram::PERCENTILES;
-use crate::result::{LatencyFound, RunResult, Sample, StageFound};
+use crate::judge::result::{LatencyFound, RunResult, Sample, StageFound};
+use crate::work::histogram::PERCENTILES;
 use std::fmt::Write as _;
 
 const STYLE: &str = "\
@@ -292,7 +292,7 @@ fn resources(result: &RunResult, body: &mut String) {
     } else {
         *body += &lines(&timeline(result, "Cores in use", "cores"), &drawn);
     }
-    let row = |name: &str, used: &crate::result::ProcessUsed| {
+    let row = |name: &str, used: &crate::judge::result::ProcessUsed| {
         vec![
             name.to_owned(),
             format!("{:.2}", used.cpu_s),

@@ -2,7 +2,7 @@
 
 use super::text::load_line;
 use super::words::thousands;
-use crate::result::RunResult;
+use crate::judge::result::RunResult;
 use std::fmt::Write as _;
 
 /// A table.
@@ -18,7 +18,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 pub(crate) fn of_run(result: &RunResult) -> String {
     let mut out = format!("### loadgen: {}\n\n{}\n\n", result.verdict, load_line(result));
     let latency = &result.latency;
-    let ms = |found: &crate::result::LatencyFound, at: usize| found.show(found.percentiles()[at]);
+    let ms =
+        |found: &crate::judge::result::LatencyFound, at: usize| found.show(found.percentiles()[at]);
     let rows = vec![
         vec![
             "acknowledged".to_owned(),

@@ -1,6 +1,6 @@
 //! The JSON of the OpenMessaging Benchmark, so that its charts draw our runs.
 
-use crate::result::{LatencyFound, RunResult, Sample};
+use crate::judge::result::{LatencyFound, RunResult, Sample};
 use serde_json::{Map, Value, json};
 
 /// Its fields by its names; rates per second, latencies in milliseconds, but for the publish delay,

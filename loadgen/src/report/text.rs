@@ -1,8 +1,8 @@
 //! The report as text, for the terminal.
 
 use super::words::thousands;
-use crate::histogram::PERCENTILES;
-use crate::result::{LatencyFound, ProcessUsed, RunResult};
+use crate::judge::result::{LatencyFound, ProcessUsed, RunResult};
+use crate::work::histogram::PERCENTILES;
 use std::fmt::Write as _;
 
 /// The load in one line.
@@ -198,7 +198,7 @@ pub(crate) fn text(result: &RunResult) -> String {
     out
 }
 
-pub(crate) fn anomaly_line(anomaly: &crate::result::Anomaly) -> String {
+pub(crate) fn anomaly_line(anomaly: &crate::judge::result::Anomaly) -> String {
     let mut line = format!("{}: {}-{}", anomaly.kind, anomaly.topic, anomaly.partition);
     if let Some(offset) = anomaly.offset {
         let _ = write!(line, " offset {offset}");
@@ -215,7 +215,7 @@ pub(crate) fn anomaly_line(anomaly: &crate::result::Anomaly) -> String {
     line
 }
 
-pub(crate) fn fault_line(fault: &crate::result::FaultFound) -> String {
+pub(crate) fn fault_line(fault: &crate::judge::result::FaultFound) -> String {
     let outage =
         fault.outage_s.map_or("no time without acknowledgements".to_owned(), |(from, to)| {
             format!("no acknowledgement for {:.3} s (from {from:.3} to {to:.3} s)", to - from)

@@ -1,8 +1,8 @@
 //! The command line: a run's options, or a command with its own.
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
-use crate::scenario;
+use crate::options::args::Args;
+use crate::options::scenario;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 
@@ -33,21 +33,21 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Find the highest rate that keeps an objective, by doubling, bisection and confirmation
-    Search(crate::search::SearchArgs),
+    Search(crate::many::search::SearchArgs),
     /// Run every combination of some options, and show what each costs
-    Sweep(crate::sweep::SweepArgs),
+    Sweep(crate::many::sweep::SweepArgs),
     /// Run A and B interleaved, and say with confidence intervals what differs
-    Compare(crate::compare::CompareArgs),
+    Compare(crate::many::compare::CompareArgs),
     /// acks x durability x keys: throughput, latency, and what kill -9 loses of acknowledged records
-    Durability(crate::durability::DurabilityArgs),
+    Durability(crate::many::durability::DurabilityArgs),
     /// Size a cluster from measurements of this machine, and check the prediction
-    Plan(crate::plan::PlanArgs),
+    Plan(crate::many::plan::PlanArgs),
     /// Write a run's reports again, from its result.json
     Report(crate::report::ReportArgs),
     /// Offer a share of a run that another loadgen conducts (--agents)
-    Agent(crate::agent::AgentArgs),
+    Agent(crate::work::agent::AgentArgs),
     /// How fast this generator is against a broker that only answers
-    Selftest(crate::selftest::SelftestArgs),
+    Selftest(crate::calibrate::selftest::SelftestArgs),
     /// Print the JSON schema of result.json
     Schema,
 }

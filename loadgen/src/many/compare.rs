@@ -5,17 +5,17 @@
 //! interval by bootstrap. A difference is claimed only if that interval leaves out 1 and the rank test,
 //! corrected for being asked of many figures, agrees. A against itself is shown beside it.
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
-use crate::options::with_flags;
+use crate::judge::result::RunResult;
+use crate::many::statistics::{bootstrap, holm, mann_whitney, median};
+use crate::options::args::Args;
+use crate::options::flags::with_flags;
+use crate::options::scenario;
 use crate::report::output::{Output, pretty};
 use crate::report::{html, markdown};
-use crate::result::RunResult;
-use crate::run::execute;
-use crate::scenario;
-use crate::session::Session;
-use crate::statistics::{bootstrap, holm, mann_whitney, median};
-use crate::target::Target;
+use crate::run::execute::execute;
+use crate::run::session::Session;
+use crate::run::target::Target;
 use std::io::Write as _;
 
 /// With fewer rounds no verdict is given: the rank test, asked of eight figures, could not reach 5 %.
@@ -276,8 +276,8 @@ fn report(
     }
     let json = serde_json::json!({
         "format": "weir-loadgen-compare", "format_version": 1,
-        "command": crate::environment::command(),
-        "commit": crate::environment::commit(),
+        "command": crate::run::environment::command(),
+        "commit": crate::run::environment::commit(),
         "a": args.a, "b": args.b, "rounds": found[0].len(),
         "differences": differ, "invalid_runs": invalid, "compared": compared,
     });

@@ -1,23 +1,23 @@
 //! One run: topics, consumers, producers on schedule, faults, drain, result.
 
-use crate::agent::Conductor;
-use crate::args::Args;
-use crate::consumer::{ConsumerOutcome, group_id};
-use crate::crew::{Crew, Job};
 use crate::ending::{Ending, Failure};
-use crate::environment;
-use crate::faults::Fault;
-use crate::judge::{self, Found};
-use crate::lag::LagSampler;
-use crate::layout::Layout;
+use crate::judge::judging::{Found, judge};
+use crate::judge::result::{FaultFound, RunResult};
 use crate::load::payload::Payloads;
-use crate::monitor::Monitor;
-use crate::producer::ProducerOutcome;
-use crate::progress::{Interval, Progress, Window};
+use crate::options::args::Args;
 use crate::report;
-use crate::result::{FaultFound, RunResult};
-use crate::session::Session;
-use crate::target::Target;
+use crate::run::environment;
+use crate::run::faults::Fault;
+use crate::run::lag::LagSampler;
+use crate::run::monitor::Monitor;
+use crate::run::session::Session;
+use crate::run::target::Target;
+use crate::work::agent::Conductor;
+use crate::work::consumer::{ConsumerOutcome, group_id};
+use crate::work::crew::{Crew, Job};
+use crate::work::layout::Layout;
+use crate::work::producer::ProducerOutcome;
+use crate::work::progress::{Interval, Progress, Window};
 use client::{Cluster, Connection, TopicView, create, delete, describe};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
@@ -182,7 +182,7 @@ pub(crate) async fn execute(
         faults: faults.into_inner(),
         interrupted: closed_at.is_some(),
     };
-    let result = judge::judge(found);
+    let result = judge(found);
     report::write_all(&result, &args, dir)?;
     Ok(result)
 }
@@ -256,7 +256,7 @@ impl Workers {
         }
     }
 
-    fn clocks(&self) -> Vec<crate::result::AgentClock> {
+    fn clocks(&self) -> Vec<crate::judge::result::AgentClock> {
         match self {
             Self::Here(_) => Vec::new(),
             Self::Elsewhere(conductor) => conductor.clocks(),

@@ -1,6 +1,6 @@
 //! What a run found, as kept in `result.json`: reports are written from it alone, now or later.
 
-use crate::histogram::{Latency, PERCENTILES};
+use crate::work::histogram::{Latency, PERCENTILES};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

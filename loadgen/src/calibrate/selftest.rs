@@ -1,16 +1,16 @@
 //! `loadgen selftest`: how fast this generator is here, what measuring costs, and whether it tells the
 //! truth about a stall of known length.
 
+use crate::calibrate::sink::{Sink, Stall};
 use crate::ending::{Ending, Failure};
-use crate::options::parse_run;
+use crate::judge::result::RunResult;
+use crate::many::statistics::median;
+use crate::options::flags::parse_run;
 use crate::report::output::{Output, pretty};
 use crate::report::words::thousands;
-use crate::result::RunResult;
-use crate::run::execute;
-use crate::session::Session;
-use crate::sink::{Sink, Stall};
-use crate::statistics::median;
-use crate::target::Target;
+use crate::run::execute::execute;
+use crate::run::session::Session;
+use crate::run::target::Target;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -134,7 +134,7 @@ pub(crate) async fn run(args: SelftestArgs, session: Session) -> Result<Ending, 
     );
     let json = serde_json::json!({
         "format": "weir-loadgen-selftest", "format_version": 1,
-        "commit": crate::environment::commit(),
+        "commit": crate::run::environment::commit(),
         "ceilings": ceilings, "measuring_share": measuring,
         "stall": { "p90_ms": p90, "p99_ms": p99, "max_ms": stalled.latency.produce.max_ms, "honest": honest },
     });

@@ -1,8 +1,8 @@
 //! A run's options as a line of flags: read, and changed.
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
-use crate::scenario;
+use crate::options::args::Args;
+use crate::options::scenario;
 use clap::Parser;
 use std::ffi::OsString;
 
@@ -38,7 +38,7 @@ pub(crate) fn with_flags(args: &Args, flags: &[String]) -> Result<Args, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::*;
+    use crate::options::args::*;
 
     fn parsed(line: &str) -> Result<Args, Failure> {
         parse_run(line.split_whitespace().map(OsString::from))

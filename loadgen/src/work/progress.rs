@@ -1,7 +1,7 @@
 //! What a run's threads see of each other: what is measured, how far all are, when to stop.
 
-use crate::args::Args;
-use crate::histogram::Latency;
+use crate::options::args::Args;
+use crate::work::histogram::Latency;
 use runtime::clock::Nanos;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;

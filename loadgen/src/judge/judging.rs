@@ -1,21 +1,21 @@
 //! From what the workers found to the result: counts that add up, and whether the run counts.
 
-use crate::args::{Acks, Args, OffsetReset};
-use crate::consumer::ConsumerOutcome;
 use crate::ending::Ending;
-use crate::environment;
-use crate::histogram::Latency;
-use crate::lag::LagSampler;
-use crate::layout::Layout;
-use crate::monitor::{Monitor, UsageSpan};
-use crate::producer::{ProducerOutcome, SlotNumbers};
-use crate::progress::Window;
-use crate::result::{
+use crate::judge::result::{
     AgentClock, Anomaly, Batches, Environment, FORMAT, FORMAT_VERSION, FaultFound, Lag, Latencies,
     LatencyFound, ProcessUsed, Resources, RunResult, Throughput, Verification,
 };
-use crate::target::Target;
-use crate::verifier::{Seen, joined, length, shared};
+use crate::options::args::{Acks, Args, OffsetReset};
+use crate::run::environment;
+use crate::run::lag::LagSampler;
+use crate::run::monitor::{Monitor, UsageSpan};
+use crate::run::target::Target;
+use crate::work::consumer::ConsumerOutcome;
+use crate::work::histogram::Latency;
+use crate::work::layout::Layout;
+use crate::work::producer::{ProducerOutcome, SlotNumbers};
+use crate::work::progress::Window;
+use crate::work::verifier::{Seen, joined, length, shared};
 use std::collections::BTreeMap;
 
 /// Share of the planned records that must be acknowledged within the window.

@@ -1,7 +1,7 @@
 //! Objectives: `e2e.p99<=25ms` and the like, read from flags and judged on a result.
 
+use crate::judge::result::{LatencyFound, Objective, RunResult};
 use crate::load::{kept_as_text, number, seconds};
-use crate::result::{LatencyFound, Objective, RunResult};
 use std::str::FromStr;
 
 /// What can be compared, with its unit.
@@ -147,7 +147,7 @@ impl Assertion {
         }
         let groups = &result.lag.groups;
         let verified = &result.verification;
-        let over_groups = |of: fn(&crate::result::GroupLag) -> f64| {
+        let over_groups = |of: fn(&crate::judge::result::GroupLag) -> f64| {
             groups.iter().map(of).reduce(f64::max).filter(|_| result.lag.samples > 0)
         };
         let known = |count: u64| verified.complete.then_some(count as f64);

@@ -1,12 +1,12 @@
 //! The options, by the names of Kafka's own tools where they have one; a scenario file has the same.
 
-use crate::assertions::Assertion;
-use crate::faults::Fault;
+use crate::judge::assertions::Assertion;
 use crate::load::keys::Keys;
 use crate::load::payload::PayloadKind;
 use crate::load::schedule::{Arrivals, Plan, Profile};
 use crate::load::sizes::Sizes;
 use crate::load::{Rate, number, seconds};
+use crate::run::faults::Fault;
 use clap::{Args as ClapArgs, ValueEnum};
 use model::Compression;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
 //! The cluster under load: one of the user's, or an embedded broker; what it uses, and what faults do
 //! to it.
 
-use crate::args::Args;
-use crate::embedded::EmbeddedBroker;
 use crate::ending::Failure;
-use crate::faults::{Action, Fault};
+use crate::options::args::Args;
+use crate::run::embedded::EmbeddedBroker;
+use crate::run::faults::{Action, Fault};
 use runtime::clock;
 use runtime::process::{self, Usage};
 use runtime::timer;

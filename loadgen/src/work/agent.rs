@@ -5,18 +5,18 @@
 //! an agent learns how far its own is from it by the shortest of many round trips, at the start and
 //! again at the end, and the report tells how well that is known.
 
-use crate::args::Args;
-use crate::consumer::ConsumerOutcome;
-use crate::crew::{Crew, Job};
 use crate::ending::{Ending, Failure};
-use crate::layout::Layout;
+use crate::judge::result::AgentClock;
 use crate::load::payload::Payloads;
-use crate::options::with_flags;
-use crate::producer::ProducerOutcome;
-use crate::progress::{Interval, Progress, Window};
-use crate::result::AgentClock;
-use crate::scenario;
-use crate::session::Session;
+use crate::options::args::Args;
+use crate::options::flags::with_flags;
+use crate::options::scenario;
+use crate::run::session::Session;
+use crate::work::consumer::ConsumerOutcome;
+use crate::work::crew::{Crew, Job};
+use crate::work::layout::Layout;
+use crate::work::producer::ProducerOutcome;
+use crate::work::progress::{Interval, Progress, Window};
 use client::within;
 use runtime::buffer::SharedBytes;
 use runtime::clock::{self, Nanos};
@@ -355,7 +355,7 @@ fn prepare(share: Share) -> Result<Prepared, String> {
         ));
     }
     let line = share.flags.into_iter().map(Into::into);
-    let mut args = crate::options::parse_run(line).map_err(|failure| failure.why)?;
+    let mut args = crate::options::flags::parse_run(line).map_err(|failure| failure.why)?;
     args.quiet = true;
     let payloads =
         Payloads::new(&args.payload, args.compressibility, share.seed, args.record_size.max())?;

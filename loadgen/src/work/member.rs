@@ -1,8 +1,8 @@
 //! Membership in a consumer group, as the classic protocol has it: join, sync, heartbeat, commit,
 //! leave. Eager rebalancing, range assignor.
 
-use crate::args::Args;
-use crate::layout::Layout;
+use crate::options::args::Args;
+use crate::work::layout::Layout;
 use client::{Connection, committed_offsets, find_coordinator};
 use model::ErrorCode;
 use runtime::timer;

@@ -1,14 +1,14 @@
 //! Consumers: members of groups; what they are assigned is fetched from the leaders, every record
 //! looked at.
 
-use crate::args::{Args, Isolation, OffsetReset, Verify};
-use crate::envelope::{Envelope, is_intact};
-use crate::histogram::Latency;
-use crate::layout::Layout;
-use crate::member::Member;
-use crate::progress::{INTERVAL, Interval, Kind, PartitionPlace, Progress, Window};
-use crate::result::Anomaly;
-use crate::verifier::{Seen, Verdict};
+use crate::judge::result::Anomaly;
+use crate::options::args::{Args, Isolation, OffsetReset, Verify};
+use crate::work::envelope::{Envelope, is_intact};
+use crate::work::histogram::Latency;
+use crate::work::layout::Layout;
+use crate::work::member::Member;
+use crate::work::progress::{INTERVAL, Interval, Kind, PartitionPlace, Progress, Window};
+use crate::work::verifier::{Seen, Verdict};
 use client::{Connection, describe, end_offsets};
 use model::{ErrorCode, RecordBatch};
 use runtime::buffer::{ChunkPool, SharedBytes};

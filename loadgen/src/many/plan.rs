@@ -6,20 +6,20 @@
 //! apart from each other; intervals come from fitting resampled runs again. Latency is read from the
 //! measured knee, not from a queueing formula.
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
+use crate::judge::result::RunResult;
 use crate::load::{Rate, number, seconds};
-use crate::options::with_flags;
+use crate::many::search::{self, Said};
+use crate::many::statistics::{Usl, nnls, quantile};
+use crate::options::args::Args;
+use crate::options::flags::with_flags;
 use crate::report::charts::{Chart, Line, lines};
 use crate::report::output::{Output, pretty};
 use crate::report::words::thousands;
 use crate::report::{html, markdown};
-use crate::result::RunResult;
-use crate::run::execute;
-use crate::search::{self, Said};
-use crate::session::Session;
-use crate::statistics::{Usl, nnls, quantile};
-use crate::target::Target;
+use crate::run::execute::execute;
+use crate::run::session::Session;
+use crate::run::target::Target;
 use runtime::random::Random;
 use std::io::Write as _;
 use std::str::FromStr;
@@ -487,7 +487,7 @@ pub(crate) async fn run(args: PlanArgs, session: Session) -> Result<Ending, Fail
         ));
     }
     format!("e2e.p99<={}", args.objective)
-        .parse::<crate::assertions::Assertion>()
+        .parse::<crate::judge::assertions::Assertion>()
         .map_err(Failure::usage)?;
     let output = Output::make(args.run.output.as_deref(), "plan")?;
     let planning = Planning { args: &args, session: &session, output: &output };
@@ -839,8 +839,8 @@ fn report(plan: &Plan<'_>) -> Result<Ending, Failure> {
     plan.output.write("report.md", &text)?;
     let json = serde_json::json!({
         "format": "weir-loadgen-plan", "format_version": 1,
-        "command": crate::environment::command(),
-        "commit": crate::environment::commit(),
+        "command": crate::run::environment::command(),
+        "commit": crate::run::environment::commit(),
         "brokers": count, "p10": p10, "p50": p50, "p90": p90, "binding": binding,
         "partitions": partitions, "needs": needed, "knee_records_per_s": plan.knee,
         "demands_s": plan.model.demands, "runs": plan.runs, "shape": plan.shape,

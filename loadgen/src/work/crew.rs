@@ -1,13 +1,13 @@
 //! The workers of one machine: threads that produce and consume.
 
-use crate::args::Args;
-use crate::consumer::{Consumer, ConsumerOutcome};
 use crate::ending::Failure;
-use crate::layout::Layout;
 use crate::load::payload::Payloads;
 use crate::load::schedule::Schedule;
-use crate::producer::{Producer, ProducerOutcome};
-use crate::progress::{Interval, Progress, Window};
+use crate::options::args::Args;
+use crate::work::consumer::{Consumer, ConsumerOutcome};
+use crate::work::layout::Layout;
+use crate::work::producer::{Producer, ProducerOutcome};
+use crate::work::progress::{Interval, Progress, Window};
 use runtime::clock::Nanos;
 use runtime::process;
 use runtime::{Io, Runtime, thread, timer};

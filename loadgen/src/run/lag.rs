@@ -2,12 +2,12 @@
 //! committed. The two are kept apart: the first is how far work is behind, the second what would be
 //! done again.
 
-use crate::args::Args;
-use crate::consumer::group_id;
-use crate::layout::Layout;
-use crate::progress::Progress;
-use crate::result::{GroupLag, PartitionFound, PlaceLag};
-use crate::statistics::theil_sen;
+use crate::judge::result::{GroupLag, PartitionFound, PlaceLag};
+use crate::many::statistics::theil_sen;
+use crate::options::args::Args;
+use crate::work::consumer::group_id;
+use crate::work::layout::Layout;
+use crate::work::progress::Progress;
 use client::{Connection, committed_offsets, end_offsets, find_coordinator, within};
 use runtime::clock::{self, Nanos};
 use runtime::timer;

@@ -1,14 +1,14 @@
 //! Watches a run from the main thread: the series, the heat map, the histogram logs, usage at the
 //! window's edges, and a line a second for whoever looks on.
 
-use crate::args::Args;
-use crate::broker_stages::StageCounts;
-use crate::histogram::Latency;
-use crate::lag::LagSampler;
+use crate::judge::result::{Heat, Sample, StageFound};
 use crate::load::schedule::Plan;
-use crate::progress::{INTERVAL, Interval, Kind, Progress, Window};
-use crate::result::{Heat, Sample, StageFound};
-use crate::target::Target;
+use crate::options::args::Args;
+use crate::run::broker_stages::StageCounts;
+use crate::run::lag::LagSampler;
+use crate::run::target::Target;
+use crate::work::histogram::Latency;
+use crate::work::progress::{INTERVAL, Interval, Kind, Progress, Window};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use runtime::clock::{self, Nanos};
@@ -222,7 +222,7 @@ impl<'t> Monitor<'t> {
                 .unwrap_or_default(),
             lag_time_max_ms: seen.map_or(
                 old.map_or(0.0, |sample| sample.lag_time_max_ms),
-                crate::lag::LagSample::max_time_ms,
+                crate::run::lag::LagSample::max_time_ms,
             ),
         };
         self.last = (now, counts, own, broker);

@@ -1,6 +1,6 @@
 //! What the machine is, as far as /proc and /sys tell.
 
-use crate::result::Environment;
+use crate::judge::result::Environment;
 use std::path::Path;
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! The embedded broker: a child process of this very program, with a temporary directory.
 
-use crate::args::Args;
 use crate::ending::Failure;
+use crate::options::args::Args;
 use runtime::fs::TemporaryDir;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};

@@ -2,7 +2,7 @@
 //! Benchmark, as YAML. Both become flags in front of those that were given, so that there is one
 //! definition of every option.
 
-use crate::args::Args;
+use crate::options::args::Args;
 use std::ffi::OsString;
 use std::path::Path;
 

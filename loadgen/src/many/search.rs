@@ -4,18 +4,18 @@
 //! What comes out is an interval, never the mean of an oscillation. A trial in which the generator was
 //! the bottleneck says nothing about the cluster, and is told as that.
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
+use crate::judge::result::RunResult;
 use crate::load::{Rate, number, seconds};
-use crate::options::with_flags;
+use crate::options::args::Args;
+use crate::options::flags::with_flags;
 use crate::report::charts::{Chart, Line, Scale, lines};
 use crate::report::output::{Output, pretty};
 use crate::report::words::thousands;
 use crate::report::{html, markdown};
-use crate::result::RunResult;
-use crate::run::execute;
-use crate::session::Session;
-use crate::target::Target;
+use crate::run::execute::execute;
+use crate::run::session::Session;
+use crate::run::target::Target;
 use std::io::Write as _;
 
 /// Without an objective of the user's.
@@ -370,8 +370,8 @@ fn report(
     );
     let json = serde_json::json!({
         "format": "weir-loadgen-search", "format_version": 1,
-        "command": crate::environment::command(),
-        "commit": crate::environment::commit(),
+        "command": crate::run::environment::command(),
+        "commit": crate::run::environment::commit(),
         "objectives": objectives,
         "confirmed_rate": confirmed,
         "lowest_failed_rate": search.failed.map(|(rate, _)| rate),

@@ -1,15 +1,15 @@
 //! `loadgen durability`: acks x sync level x keys, with what each costs and what kill -9 loses.
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
-use crate::options::with_flags;
+use crate::judge::result::RunResult;
+use crate::options::args::Args;
+use crate::options::flags::with_flags;
 use crate::report::output::{Output, pretty};
 use crate::report::words::thousands;
 use crate::report::{html, markdown};
-use crate::result::RunResult;
-use crate::run::execute;
-use crate::session::Session;
-use crate::target::Target;
+use crate::run::execute::execute;
+use crate::run::session::Session;
+use crate::run::target::Target;
 use std::io::Write as _;
 
 /// What an answer of the broker promises to survive.
@@ -186,8 +186,8 @@ fn report(args: &DurabilityArgs, cells: &[Cell], output: &Output) -> Result<(), 
         .collect();
     let json = serde_json::json!({
         "format": "weir-loadgen-durability", "format_version": 1,
-        "command": crate::environment::command(),
-        "commit": crate::environment::commit(),
+        "command": crate::run::environment::command(),
+        "commit": crate::run::environment::commit(),
         "options": args.run, "cells": cells,
     });
     output.write("durability.json", &pretty(&json))?;

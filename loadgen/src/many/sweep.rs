@@ -1,17 +1,17 @@
 //! `loadgen sweep`: every combination of some options, in random order, with what each costs.
 
-use crate::args::Args;
 use crate::ending::{Ending, Failure};
-use crate::options::with_flags;
+use crate::judge::result::RunResult;
+use crate::many::statistics::median;
+use crate::options::args::Args;
+use crate::options::flags::with_flags;
 use crate::report::charts::{Chart, Line, lines};
 use crate::report::output::{Output, pretty};
 use crate::report::words::thousands;
 use crate::report::{html, markdown};
-use crate::result::RunResult;
-use crate::run::execute;
-use crate::session::Session;
-use crate::statistics::median;
-use crate::target::Target;
+use crate::run::execute::execute;
+use crate::run::session::Session;
+use crate::run::target::Target;
 use runtime::random::Random;
 use std::io::Write as _;
 use std::str::FromStr;
@@ -262,8 +262,8 @@ fn report(args: &SweepArgs, points: &[Point], load: &str, output: &Output) -> Re
     output.write("sweep.csv", &csv)?;
     let json = serde_json::json!({
         "format": "weir-loadgen-sweep", "format_version": 1,
-        "command": crate::environment::command(),
-        "commit": crate::environment::commit(),
+        "command": crate::run::environment::command(),
+        "commit": crate::run::environment::commit(),
         "options": args.run,
         "points": points,
     });

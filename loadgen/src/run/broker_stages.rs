@@ -1,8 +1,8 @@
 //! Where a record's time goes within the broker: the histograms that Weir keeps of its stages, read from what
 //! it tells Prometheus at both ends of the measured time.
 
-use crate::histogram::Latency;
-use crate::result::{LatencyFound, StageFound};
+use crate::judge::result::{LatencyFound, StageFound};
+use crate::work::histogram::Latency;
 use runtime::buffer::SharedBytes;
 use runtime::clock;
 use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};

@@ -6,15 +6,15 @@
 //! against the broker. When buffers are full the producer falls behind its schedule, and the delay
 //! shows in the latencies, which count from the plan.
 
-use crate::args::{Args, Partitioner};
-use crate::envelope::{ENVELOPE_BYTES, Envelope};
-use crate::histogram::{Latency, Run};
-use crate::layout::Layout;
 use crate::load::keys::{Keys, partition_of};
 use crate::load::payload::Payloads;
 use crate::load::schedule::Schedule;
-use crate::progress::{INTERVAL, Interval, Kind, Progress, Window};
-use crate::verifier::Span;
+use crate::options::args::{Args, Partitioner};
+use crate::work::envelope::{ENVELOPE_BYTES, Envelope};
+use crate::work::histogram::{Latency, Run};
+use crate::work::layout::Layout;
+use crate::work::progress::{INTERVAL, Interval, Kind, Progress, Window};
+use crate::work::verifier::Span;
 use client::{Connection, describe, receive_frame};
 use model::record_batch::BatchBuilder;
 use model::{ErrorCode, limits};

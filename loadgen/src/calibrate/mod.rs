@@ -1,0 +1,4 @@
+//! loadgen measured by itself.
+
+pub(crate) mod selftest;
+pub(crate) mod sink;
