@@ -2,35 +2,23 @@
 #![allow(unsafe_code)]
 
 use crate::buffer::{ChunkWriter, DiskRange};
-use crate::op::{Op, submit};
-use crate::reactor::{Backend, try_with_core, with_core};
-use crate::simulated::SimulatedBackend;
+use crate::op::{Op, result_of};
+pub use crate::open_options::OpenOptions;
+use crate::submit::submit;
+use crate::thread_core::{Backend, with_core, with_twin};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// How a file is opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenOptions {
-    /// Make it if it does not exist; its directory must be synced for the name to last.
-    pub create: bool,
-    /// Open for writing too.
-    pub write: bool,
-    /// Bypass the page cache (O_DIRECT) where the file system can; see `File::is_direct`.
-    pub direct: bool,
-}
+pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// An open file of this thread. Dropping it closes it and syncs nothing.
 pub struct File {
     fd: RawFd,
     direct: bool,
     simulated: bool,
-}
-
-pub(crate) fn result_of(result: i32) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
 impl File {
@@ -95,7 +83,7 @@ impl File {
                 Ok(bytes) => read += bytes,
                 Err(error) => return (Err(error), into),
             }
-            let aligned = read.is_multiple_of(crate::fs::BLOCK_BYTES) || !self.direct;
+            let aligned = read.is_multiple_of(BLOCK_BYTES) || !self.direct;
             if read >= len || into.remaining() == 0 || !aligned {
                 return (Ok(read), into);
             }
@@ -235,13 +223,4 @@ impl Drop for File {
             unsafe { libc::close(self.fd) };
         }
     }
-}
-
-/// The twin, if this thread runs in one; `None` on the ring and outside of any runtime.
-pub(crate) fn with_twin<T>(f: impl FnOnce(&mut SimulatedBackend) -> T) -> Option<T> {
-    try_with_core(|core| match &mut *core.backend.borrow_mut() {
-        Backend::Ring(_) => None,
-        Backend::Simulated(twin) => Some(f(twin)),
-    })
-    .flatten()
 }

@@ -3,14 +3,14 @@
 #![allow(unsafe_code)]
 
 use crate::buffer::ChunkWriter;
-use crate::file::{File, OpenOptions, result_of, with_twin};
-use crate::op::{Op, submit};
+use crate::file::{BLOCK_BYTES, File, OpenOptions};
+use crate::op::{Op, result_of};
+use crate::submit::submit;
+use crate::thread_core::with_twin;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// Makes a directory and its parents; names last once their directories are synced.
 ///

@@ -6,15 +6,19 @@
 //! its thread. What crosses threads is `buffer::SharedBytes` (immutable) and `mailbox` messages.
 
 pub mod allocations;
+mod atomics;
 pub mod budget;
 pub mod buffer;
 pub mod clock;
 mod doorbell;
 pub mod file;
 pub mod fs;
+mod generator;
 pub mod mailbox;
+mod nanos;
 pub mod notify;
 mod op;
+mod open_options;
 pub mod process;
 pub mod random;
 mod reactor;
@@ -22,18 +26,18 @@ pub mod receive_buffer;
 mod ring;
 pub mod simulated;
 mod slice;
+mod sockaddr;
 pub mod socket;
+mod submit;
 pub mod thread;
+mod thread_core;
 pub mod timer;
+mod timers;
 pub mod watch;
 
-/// What `doorbell` is made of: a test puts a model of memory in its place.
-mod atomics {
-    pub(crate) use std::sync::atomic::{AtomicBool, Ordering, fence};
-}
-
+pub use simulated::Stopped;
 pub use slice::Slice;
 
 pub use ring::{Counters, process_io_counters};
 
-pub use reactor::{Io, Runtime, RuntimeError, Stopped, all, both, io_counters, spawn, yield_now};
+pub use reactor::{Io, Runtime, RuntimeError, all, both, io_counters, spawn, yield_now};

@@ -5,7 +5,7 @@
 //! their sender and are bounded by the requests in flight.
 
 use crate::doorbell::Doorbell;
-use crate::reactor::{Backend, with_core};
+use crate::thread_core::{Backend, MeshEnd, with_core};
 use crossbeam::queue::ArrayQueue;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -61,16 +61,6 @@ pub struct Mailbox<M> {
     room: crate::notify::Notify,
     /// Whose queue `receive` looks at first.
     next_from: Cell<usize>,
-}
-
-/// What the loop does for the mesh once per turn.
-pub(crate) trait MeshEnd {
-    /// Sends what had spilled, and wakes the receiver if anything came.
-    fn deliver(&self);
-    /// Announces that the thread is about to wait; false if a message is there already.
-    fn park(&self) -> bool;
-    /// The thread runs again.
-    fn unpark(&self);
 }
 
 impl<M: Send + 'static> MeshSeat<M> {

@@ -1,7 +1,8 @@
 //! This process and others: signals, CPU time, memory, descriptors.
 #![allow(unsafe_code)]
 
-use crate::op::{Op, submit};
+use crate::op::Op;
+use crate::submit::submit;
 use std::io;
 use std::os::fd::RawFd;
 

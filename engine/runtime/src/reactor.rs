@@ -4,23 +4,20 @@
 //! together is answered together. Completions are only recorded while reaping; the code that
 //! waits for them runs afterwards, from the task queue, never inside the reap.
 
-use crate::clock::Nanos;
-use crate::mailbox::MeshEnd;
-use crate::op::{Op, Slots};
+use crate::nanos::Nanos;
 use crate::ring::{Counters, Ring};
-use crate::simulated::SimulatedBackend;
-use crate::timer::Timers;
+use crate::simulated::Stopped;
+use crate::thread_core::{Backend, Core, MAIN, TaskWaker, replace_core, with_core};
 use crate::watch;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// What carries out the operations of a thread.
@@ -67,122 +64,11 @@ impl fmt::Display for RuntimeError {
 
 impl std::error::Error for RuntimeError {}
 
-/// The simulation stopped the machine (power cut) before the future finished.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Stopped;
-
-pub(crate) enum Backend {
-    Ring(Ring),
-    Simulated(SimulatedBackend),
-}
-
-pub(crate) struct Core {
-    id: u64,
-    tasks: RefCell<Vec<Option<Task>>>,
-    free_tasks: RefCell<Vec<usize>>,
-    ready: RefCell<VecDeque<usize>>,
-    main_ready: Cell<bool>,
-    pub(crate) slots: RefCell<Slots>,
-    pub(crate) timers: RefCell<Timers>,
-    pub(crate) backend: RefCell<Backend>,
-    pub(crate) mesh: RefCell<Option<Rc<dyn MeshEnd>>>,
-}
-
-struct Task {
-    /// Taken out while it runs: what it does may move the tasks.
-    idle: Option<(Pin<Box<dyn Future<Output = ()>>>, Waker)>,
-    state: Arc<TaskWaker>,
-}
-
-const MAIN: usize = usize::MAX;
-
 /// Tasks of a turn at most, and between two looks at the clock.
 const TASKS_A_TURN: usize = 4096;
 const TASKS_A_LOOK: usize = 16;
 /// After so long the kernel is asked what else has come, also while tasks are ready.
 const TURN: Duration = Duration::from_millis(1);
-
-/// Wakes a task of one thread. Sound to send anywhere, but waking from another thread is a bug of
-/// ours (threads talk by mailbox) and stops the program.
-struct TaskWaker {
-    core: u64,
-    index: usize,
-    queued: AtomicBool,
-}
-
-impl Wake for TaskWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        try_with_core(|core| {
-            assert_eq!(core.id, self.core, "a task is woken from its own thread");
-            if self.index == MAIN {
-                core.main_ready.set(true);
-            } else if !self.queued.load(Ordering::Relaxed) {
-                // Not a swap, which locks: nobody else writes it, as asserted.
-                self.queued.store(true, Ordering::Relaxed);
-                core.ready.borrow_mut().push_back(self.index);
-            }
-        });
-    }
-}
-
-thread_local! {
-    static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
-}
-
-pub(crate) fn with_core<T>(f: impl FnOnce(&Core) -> T) -> T {
-    try_with_core(f).expect("called outside of Runtime::block_on")
-}
-
-pub(crate) fn try_with_core<T>(f: impl FnOnce(&Core) -> T) -> Option<T> {
-    CORE.try_with(|core| core.try_borrow().ok()?.as_deref().map(f)).ok().flatten()
-}
-
-impl Core {
-    pub(crate) fn submit(&self, op: Op) -> u32 {
-        let mut slots = self.slots.borrow_mut();
-        let index = slots.insert(op);
-        match &mut *self.backend.borrow_mut() {
-            Backend::Ring(ring) => ring.push(index, slots.get(index)),
-            Backend::Simulated(twin) => twin.push(index, slots.get(index)),
-        }
-        index
-    }
-
-    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) {
-        let mut tasks = self.tasks.borrow_mut();
-        let index = self.free_tasks.borrow_mut().pop().unwrap_or_else(|| {
-            tasks.push(None);
-            tasks.len() - 1
-        });
-        let state = Arc::new(TaskWaker { core: self.id, index, queued: AtomicBool::new(true) });
-        let waker = Waker::from(Arc::clone(&state));
-        tasks[index] = Some(Task { idle: Some((future, waker)), state });
-        self.ready.borrow_mut().push_back(index);
-    }
-
-    fn run_task(&self, index: usize) {
-        let (mut future, waker) = {
-            let mut tasks = self.tasks.borrow_mut();
-            let Some(task) = tasks[index].as_mut() else { return };
-            task.state.queued.store(false, Ordering::Relaxed);
-            let Some(idle) = task.idle.take() else { return };
-            idle
-        };
-        let finished = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        if finished {
-            // Dropped with no borrow held: a future's end may spawn or wake.
-            drop(future);
-            self.tasks.borrow_mut()[index] = None;
-            self.free_tasks.borrow_mut().push(index);
-        } else if let Some(task) = self.tasks.borrow_mut()[index].as_mut() {
-            task.idle = Some((future, waker));
-        }
-    }
-}
 
 /// One thread's executor, reactor and clock.
 pub struct Runtime {
@@ -231,12 +117,10 @@ impl Runtime {
     /// # Panics
     /// When called inside another runtime, or when the ring breaks (a bug or a dead kernel).
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
-        CORE.with(|current| {
-            let before = current.replace(Some(Rc::clone(&self.core)));
-            assert!(before.is_none(), "runtimes do not nest");
-        });
+        let before = replace_core(Some(Rc::clone(&self.core)));
+        assert!(before.is_none(), "runtimes do not nest");
         let output = self.run(future);
-        CORE.with(|current| current.replace(None));
+        replace_core(None);
         output
     }
 
@@ -312,10 +196,10 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         // Futures first (they orphan their slots), then the ring, then the slots.
-        CORE.with(|current| current.replace(Some(Rc::clone(&self.core))));
+        replace_core(Some(Rc::clone(&self.core)));
         let tasks = std::mem::take(&mut *self.core.tasks.borrow_mut());
         drop(tasks);
-        CORE.with(|current| current.replace(None));
+        replace_core(None);
         *self.core.mesh.borrow_mut() = None;
         if let Backend::Ring(ring) = &mut *self.core.backend.borrow_mut() {
             ring.drain(&mut self.core.slots.borrow_mut());

@@ -1,8 +1,8 @@
 //! The io_uring behind a thread; every ring system call of the project is in this file.
 #![allow(unsafe_code)]
 
-use crate::op::{Op, Slot, Slots};
-use crate::socket::write_sockaddr;
+use crate::op::{Op, Slot, Slots, advance_writer};
+use crate::sockaddr::write_sockaddr;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -228,15 +228,6 @@ impl Ring {
             self.reap(slots, &mut Vec::new());
         }
         slots.leak();
-    }
-}
-
-/// Counts received bytes in the writer that the operation owns.
-pub(crate) fn advance_writer(slot: &mut Slot, result: i32) {
-    if let Op::Read { into, .. } | Op::Receive { into, .. } = &mut slot.op
-        && result > 0
-    {
-        into.advance(result as usize);
     }
 }
 

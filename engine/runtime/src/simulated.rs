@@ -6,11 +6,10 @@
 //! file. A completed `dsync` write is durable itself and says nothing about earlier writes.
 //! Sockets are not simulated: they answer ENOSYS.
 
-use crate::clock::Nanos;
-use crate::file::OpenOptions;
-use crate::op::{Op, Slot, Slots};
-use crate::random::Random;
-use crate::reactor::Stopped;
+use crate::generator::Random;
+use crate::nanos::Nanos;
+use crate::op::{Op, Slot, Slots, advance_writer};
+use crate::open_options::OpenOptions;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -528,6 +527,10 @@ impl Simulation {
     }
 }
 
+/// The simulation stopped the machine (power cut) before the future finished.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stopped;
+
 /// The twin of the ring.
 pub(crate) struct SimulatedBackend {
     disk: Disk,
@@ -733,7 +736,7 @@ impl SimulatedBackend {
                     state.nodes[node].sync(&completed, len);
                 }
                 drop(state);
-                crate::ring::advance_writer(slots.get(index), result);
+                advance_writer(slots.get(index), result);
                 wake.extend(slots.complete(index, result));
             }
             (_, Some(timer)) => self.now = self.now.max(timer),
