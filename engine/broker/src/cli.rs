@@ -13,7 +13,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use storage::repair::GivenUp;
+use storage::tools::repair::GivenUp;
 
 fn command() -> Command {
     let mut serve = Command::new("serve").about("Run a broker").arg(

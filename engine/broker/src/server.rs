@@ -33,11 +33,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use storage::catalog::Catalog;
-use storage::data_dir::DataDir;
-use storage::data_dirs::{Found, FoundDir, Recovery, find};
-use storage::log_manager::{JournalState, JournalStep, SharedDir};
-use storage::topic_changes::CatalogStore;
+use storage::directory::catalog::Catalog;
+use storage::directory::data_dir::DataDir;
+use storage::directory::data_dirs::{Found, FoundDir, Recovery, find};
+use storage::directory::log_manager::{JournalState, JournalStep, SharedDir};
+use storage::directory::topic_changes::CatalogStore;
 use storage::{Health, StorageError};
 
 /// A journal that could not begin for want of space is tried again so much later.
@@ -256,7 +256,8 @@ async fn begin_journals(shard: &Rc<Shard>, dirs: &mut [DataDir], recovery: &Reco
     };
     let on_failure =
         |number: usize, error: &StorageError| shard.node.dirs[number].health.set_offline(error);
-    let states = storage::log_manager::begin_journals(dirs, shards, on_shard, on_failure).await;
+    let states =
+        storage::directory::log_manager::begin_journals(dirs, shards, on_shard, on_failure).await;
     for (number, state) in states.iter().enumerate() {
         if let Some(error) = &state.waits {
             warning!("{error}; until there is room for the journal every partition syncs alone");
@@ -279,7 +280,7 @@ async fn remove_stale_journals(shard: &Rc<Shard>, number: usize, recovery: &Reco
     let replay = &recovery.replays[number];
     if !dir.health.is_offline()
         && let Err(error) =
-            storage::log_manager::remove_stale_journals(&dir.path, replay, shards).await
+            storage::directory::log_manager::remove_stale_journals(&dir.path, replay, shards).await
     {
         warning!("journals that are not needed any more are not removed: {error}");
     }

@@ -7,9 +7,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use storage::StorageError;
-use storage::catalog::Catalog;
-use storage::data_dir::DataDir;
-use storage::repair::{GivenUp, examine, mend};
+use storage::directory::catalog::Catalog;
+use storage::directory::data_dir::DataDir;
+use storage::tools::repair::{GivenUp, examine, mend};
 
 const DAMAGED: u8 = 3;
 
@@ -48,7 +48,7 @@ pub(crate) fn inspect(files: &[PathBuf], details: bool) -> ExitCode {
                 worst = worst.max(1);
                 continue;
             }
-            match storage::inspect::inspect(file, details).await {
+            match storage::tools::inspect::inspect(file, details).await {
                 Ok(inspected) => {
                     say!("{}: {}", file.display(), inspected.text.trim_end());
                     for damage in &inspected.damage {

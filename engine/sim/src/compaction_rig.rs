@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::data_dir::DataDir;
+use storage::directory::data_dir::DataDir;
 use storage::{
     AbortedSpan, CompactionPlan, Journal, Log, LogDir, LogSettings, Read, StorageError, TailCache,
     replay,

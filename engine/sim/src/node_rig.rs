@@ -16,11 +16,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::catalog::CatalogTopic;
-use storage::data_dir::DataDir;
-use storage::data_dirs::find;
-use storage::log_manager::{LogManagerConfig, SharedDir, begin_journals, remove_stale_journals};
-use storage::topic_changes::{CatalogStore, NotChanged, TopicChange, TopicStep};
+use storage::directory::catalog::CatalogTopic;
+use storage::directory::data_dir::DataDir;
+use storage::directory::data_dirs::find;
+use storage::directory::log_manager::{
+    LogManagerConfig, SharedDir, begin_journals, remove_stale_journals,
+};
+use storage::directory::topic_changes::{CatalogStore, NotChanged, TopicChange, TopicStep};
 use storage::{Health, KnownJournals, Log, LogManager, LogSettings, StorageError, TailCache};
 
 mod oracle;
@@ -616,7 +618,7 @@ impl Life {
         self.change_topics(&node).await;
         self.check_logs(&node, false).await;
         for dir in self.dirs() {
-            let examined = storage::repair::examine(&dir, &KnownJournals::default()).await;
+            let examined = storage::tools::repair::examine(&dir, &KnownJournals::default()).await;
             if let Err(error) = examined {
                 assert!(matches!(error, StorageError::Io { .. }), "{error}");
             }
@@ -699,7 +701,7 @@ impl Life {
     async fn change(
         &self,
         node: &Rc<Node>,
-        change: impl FnOnce(&mut storage::catalog::Catalog),
+        change: impl FnOnce(&mut storage::directory::catalog::Catalog),
     ) -> Result<(), NotChanged<()>> {
         let on_shard = async |shard: usize, step: TopicStep, change: &Arc<TopicChange>| {
             let manager = &node.managers[shard];
@@ -715,7 +717,7 @@ impl Life {
             }
         };
         let homes = node.managers[0].homes();
-        let change = |catalog: &mut storage::catalog::Catalog| {
+        let change = |catalog: &mut storage::directory::catalog::Catalog| {
             change(catalog);
             Ok(())
         };

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::data_dir::DataDir;
+use storage::directory::data_dir::DataDir;
 use storage::{Journal, Log, LogDir, LogSettings, Read, Replay, StorageError, TailCache, replay};
 
 const DATA: &str = "/data";

@@ -6,7 +6,7 @@ use runtime::{Io, Runtime};
 use std::path::Path;
 use storage::KnownJournal;
 use storage::StorageError;
-use storage::data_dir::{DataDir, FORMAT_VERSION};
+use storage::directory::data_dir::{DataDir, FORMAT_VERSION};
 
 const VERSION_AT: usize = 8;
 

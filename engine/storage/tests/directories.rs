@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::catalog::{Catalog, CatalogTopic};
-use storage::data_dirs::{Place, find};
-use storage::log_manager::{LogManagerConfig, SharedDir, begin_journals};
+use storage::directory::catalog::{Catalog, CatalogTopic};
+use storage::directory::data_dirs::{Place, find};
+use storage::directory::log_manager::{LogManagerConfig, SharedDir, begin_journals};
 use storage::{LogManager, LogSettings, TailCache};
 
 fn on_twin<T>(disk: &Disk, body: impl Future<Output = T>) -> T {

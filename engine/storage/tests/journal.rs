@@ -6,8 +6,8 @@ use runtime::random::Random;
 use runtime::simulated::{Disk, Simulation};
 use runtime::{Io, Runtime};
 use std::path::Path;
-use storage::journal_frame::{Entry, EntryKind, Frame, FrameId, LogPosition, encode_head};
-use storage::journal_replay::scan;
+use storage::journal::frame::{Entry, EntryKind, Frame, FrameId, LogPosition, encode_head};
+use storage::journal::replay::scan;
 use storage::{Replay, replay};
 
 const PARTITION: TopicPartition =
@@ -57,7 +57,7 @@ fn replayed(files: &[(u64, &[u8])]) -> Replay {
     let found = machine.block_on(async {
         runtime::fs::create_dir_all(Path::new("/d/journal")).unwrap();
         for (sequence, bytes) in files {
-            let path = storage::journal_known::journal_path(Path::new("/d"), 0, *sequence);
+            let path = storage::journal::known::journal_path(Path::new("/d"), 0, *sequence);
             runtime::fs::replace(&path, bytes).await.unwrap();
         }
         replay(Path::new("/d")).await.unwrap()

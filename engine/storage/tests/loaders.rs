@@ -2,10 +2,10 @@
 
 use model::crc32c;
 use runtime::random::Random;
-use storage::catalog::Catalog;
-use storage::data_dir::Superblock;
-use storage::index::SegmentIndex;
-use storage::leader_epochs::LeaderEpochs;
+use storage::directory::catalog::Catalog;
+use storage::directory::data_dir::Superblock;
+use storage::log::index::SegmentIndex;
+use storage::log::leader_epochs::LeaderEpochs;
 
 #[global_allocator]
 static ALLOCATOR: runtime::allocations::Counting = runtime::allocations::Counting;

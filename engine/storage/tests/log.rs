@@ -14,7 +14,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::inspect::inspect;
+use storage::tools::inspect::inspect;
 use storage::{
     CompactionPlan, Journal, Log, LogDir, LogSettings, Read, Retention, StorageError, TailCache,
     replay,

@@ -4,7 +4,7 @@ use crate::metadata::topic_settings::{self, CompactionRules, Durability, WriteRu
 use model::{ErrorCode, PartitionIndex, TopicId, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use storage::catalog::{Catalog, CatalogTopic};
+use storage::directory::catalog::{Catalog, CatalogTopic};
 use storage::{LogSettings, Retention};
 use wire::fetch::TopicRef;
 

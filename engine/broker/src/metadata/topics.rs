@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
-use storage::catalog::{Catalog, CatalogTopic};
-use storage::topic_changes::{CatalogStore, NotChanged, TopicChange};
+use storage::directory::catalog::{Catalog, CatalogTopic};
+use storage::directory::topic_changes::{CatalogStore, NotChanged, TopicChange};
 
 /// A topic to create; checked.
 pub(crate) struct NewTopic {

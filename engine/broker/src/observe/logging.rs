@@ -98,7 +98,7 @@ pub(crate) fn flush() {
 }
 
 fn formatted(level: &str, text: &str) -> String {
-    let stamp = storage::inspect::time_of(clock::unix_ms());
+    let stamp = storage::tools::inspect::time_of(clock::unix_ms());
     format!("{stamp} {level} {text}\n")
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::log_manager::SharedDir;
+use storage::directory::log_manager::SharedDir;
 
 /// A request that is longer is not one of Prometheus.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;

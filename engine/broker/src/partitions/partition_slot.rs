@@ -19,7 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
-use storage::reserve::with_reserve;
+use storage::directory::reserve::with_reserve;
 use storage::{Log, Retention};
 use wire::produce::ProduceResult;
 

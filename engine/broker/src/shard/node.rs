@@ -9,7 +9,7 @@ use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::StageTimes;
 use crate::shard::producer_ids::ProducerIds;
 use std::sync::Arc;
-use storage::log_manager::SharedDir;
+use storage::directory::log_manager::SharedDir;
 
 /// A listener that is served.
 pub(crate) struct ServedListener {

@@ -36,9 +36,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use storage::data_dirs::Recovery;
-use storage::log_manager::{LogManagerConfig, Opened, Refusal};
-use storage::topic_changes::{TopicChange, TopicStep};
+use storage::directory::data_dirs::Recovery;
+use storage::directory::log_manager::{LogManagerConfig, Opened, Refusal};
+use storage::directory::topic_changes::{TopicChange, TopicStep};
 use storage::{Log, LogDir, LogManager, StorageError, TailCache};
 use wire::produce::ProduceResult;
 

@@ -1,8 +1,8 @@
 //! A data directory: whose it is, whether it was left clean, and its lock.
 
 use crate::StorageError;
-use crate::journal_known::{KnownJournal, KnownJournals};
-use crate::reserve::{Reserve, with_reserve};
+use crate::directory::reserve::{Reserve, with_reserve};
+use crate::journal::known::{KnownJournal, KnownJournals};
 use model::{LeaderEpoch, TopicId, TopicPartition, crc32c};
 use runtime::file::{File, OpenOptions};
 use runtime::{fs, random};

@@ -5,12 +5,12 @@
 //! knows is kept.
 
 use crate::StorageError;
-use crate::catalog::{Catalog, CatalogTopic, LoadedCatalog};
-use crate::data_dir::DataDir;
-use crate::journal_replay::{Replay, replay_known};
-use crate::log_dir::remove_partition;
-use crate::reserve::{Reserve, with_reserve};
-use crate::topic_changes::CatalogStore;
+use crate::directory::catalog::{Catalog, CatalogTopic, LoadedCatalog};
+use crate::directory::data_dir::DataDir;
+use crate::directory::log_dir::remove_partition;
+use crate::directory::reserve::{Reserve, with_reserve};
+use crate::directory::topic_changes::CatalogStore;
+use crate::journal::replay::{Replay, replay_known};
 use model::limits::PARTITIONS_PER_TOPIC_MAX;
 use model::{PartitionIndex, TopicPartition};
 use runtime::timer;

@@ -1,10 +1,10 @@
 //! One shard's part of a data directory: where its logs are, their memory, their journal, its health.
 
 use crate::StorageError;
-use crate::journal::Journal;
-use crate::reserve::Reserve;
-use crate::tail_cache::TailCache;
-use crate::tenant::Tenant;
+use crate::directory::reserve::Reserve;
+use crate::directory::tenant::Tenant;
+use crate::journal::journal::Journal;
+use crate::log::tail_cache::TailCache;
 use model::TopicPartition;
 use model::limits::DISK_BLOCK_BYTES;
 use runtime::budget::{Budget, Held};

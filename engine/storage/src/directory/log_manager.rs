@@ -4,18 +4,18 @@
 //! that was known of it, and nothing is ever made in its place. What failed only for want of space or files is tried
 //! again. Partitions are made in two steps, so that a topic is never known before its directories last.
 
-use crate::data_dir::DataDir;
-use crate::data_dirs::{Place, Recovery};
+use crate::directory::data_dir::DataDir;
+use crate::directory::data_dirs::{Place, Recovery};
+use crate::directory::log_dir::{Health, LogDir, remove_partition, sweep_deleted};
+use crate::directory::reserve::{Reserve, Use, with_reserve, with_reserve_for};
 use crate::error::{Concern, StorageError};
-use crate::journal::Journal;
-use crate::journal_known::KnownJournal;
-use crate::journal_known::{JOURNAL_FILES, journal_path};
-use crate::journal_replay::{PartitionNotes, Replay};
-use crate::log::{Log, LogSettings};
-use crate::log_dir::{Health, LogDir, remove_partition, sweep_deleted};
-use crate::log_open::Recovered;
-use crate::reserve::{Reserve, Use, with_reserve, with_reserve_for};
-use crate::tail_cache::TailCache;
+use crate::journal::journal::Journal;
+use crate::journal::known::KnownJournal;
+use crate::journal::known::{JOURNAL_FILES, journal_path};
+use crate::journal::replay::{PartitionNotes, Replay};
+use crate::log::log::{Log, LogSettings};
+use crate::log::open::Recovered;
+use crate::log::tail_cache::TailCache;
 use model::TopicPartition;
 use runtime::{fs, timer};
 use std::cell::{Cell, RefCell};

@@ -1,7 +1,7 @@
 //! A log as what it shares with the others of its shard knows it: the memory of slabs, the journal, the open files.
 
 use crate::StorageError;
-use crate::journal_frame::Entry;
+use crate::journal::frame::Entry;
 use model::TopicPartition;
 use runtime::buffer::ChunkWriter;
 use std::cell::Cell;

@@ -4,9 +4,9 @@
 //! was deleted is known as deleted until no directory holds anything of it.
 
 use crate::StorageError;
-use crate::catalog::{Catalog, CatalogTopic};
-use crate::log_dir::LogDir;
-use crate::reserve::with_reserve;
+use crate::directory::catalog::{Catalog, CatalogTopic};
+use crate::directory::log_dir::LogDir;
+use crate::directory::reserve::with_reserve;
 use model::TopicPartition;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

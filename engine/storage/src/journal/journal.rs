@@ -6,11 +6,11 @@
 //! log with bytes in it has synced its segments.
 
 use crate::StorageError;
-use crate::journal_frame::{
+use crate::directory::tenant::Tenant;
+use crate::journal::frame::{
     ENTRY_BYTES, Entry, EntryKind, FRAME_BYTES_MAX, FrameId, HEAD_BYTES, encode_head, frame_bytes,
 };
-use crate::journal_known::{Carried, JOURNAL_FILES, JournalStart, KnownJournal, journal_path};
-use crate::tenant::Tenant;
+use crate::journal::known::{Carried, JOURNAL_FILES, JournalStart, KnownJournal, journal_path};
 use model::limits::DISK_BLOCK_BYTES;
 use model::{TopicPartition, crc32c};
 use runtime::buffer::{ChunkPool, ChunkWriter, DiskRange, SharedBytes};

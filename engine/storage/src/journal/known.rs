@@ -1,6 +1,6 @@
 //! What is known of a journal besides its frames: its files, how it goes on, what it carries for others.
 
-use crate::journal_frame::Entry;
+use crate::journal::frame::Entry;
 use runtime::buffer::SharedBytes;
 use std::path::{Path, PathBuf};
 

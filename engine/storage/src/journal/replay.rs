@@ -4,8 +4,8 @@
 //! it was durable and has rotted; a bad frame with none behind it was being written and is torn.
 
 use crate::StorageError;
-use crate::journal_frame::{Entry, EntryKind, Frame, LogPosition};
-use crate::journal_known::{Carried, JOURNAL_FILES, JournalStart, KnownJournal, KnownJournals};
+use crate::journal::frame::{Entry, EntryKind, Frame, LogPosition};
+use crate::journal::known::{Carried, JOURNAL_FILES, JournalStart, KnownJournal, KnownJournals};
 use model::limits::DISK_BLOCK_BYTES;
 use model::{Offset, TopicPartition};
 use runtime::buffer::{ChunkWriter, SharedBytes};

@@ -9,13 +9,13 @@
 //! removed at the next start, and begun again.
 
 use crate::StorageError;
-use crate::index::{SegmentIndex, header_of};
-use crate::journal::Journaled;
-use crate::key_map::KeyMap;
-use crate::log::{Log, Reached, open_file};
-use crate::log_read::{RECORDS_A_LOOK, Reading};
-use crate::log_segment::LogSegment;
-use crate::segment_files::{Compacted, UNFINISHED};
+use crate::journal::journal::Journaled;
+use crate::log::index::{SegmentIndex, header_of};
+use crate::log::key_map::KeyMap;
+use crate::log::log::{Log, Reached, open_file};
+use crate::log::read::{RECORDS_A_LOOK, Reading};
+use crate::log::segment::LogSegment;
+use crate::log::segment_files::{Compacted, UNFINISHED};
 use model::limits::DISK_BLOCK_BYTES;
 use model::{BatchFilter, Filtered, Marker, Offset, ProducerId, Record, RecordBatch, crc32c};
 use runtime::buffer::{ChunkWriter, SharedBytes};

@@ -1,11 +1,11 @@
 //! How a log gets to disk: small amounts through the journal, large ones and seals in the segment.
 
+use crate::directory::open_file::OpenFile;
 use crate::error::{Concern, StorageError};
-use crate::journal::{Journal, Journaled};
-use crate::journal_frame::{Entry, EntryKind, LogPosition};
-use crate::journal_known::BULK_BYTES;
-use crate::log::{Flushed, Log, Reached, State, block_floor, open_file};
-use crate::open_file::OpenFile;
+use crate::journal::frame::{Entry, EntryKind, LogPosition};
+use crate::journal::journal::{Journal, Journaled};
+use crate::journal::known::BULK_BYTES;
+use crate::log::log::{Flushed, Log, Reached, State, block_floor, open_file};
 use model::Offset;
 use model::limits::DISK_BLOCK_BYTES;
 use runtime::budget::Held;

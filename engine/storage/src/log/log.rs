@@ -6,12 +6,12 @@
 //! durable.
 
 use crate::StorageError;
-use crate::journal_frame::{Entry, EntryKind, LogPosition};
-use crate::journal_known::BULK_BYTES;
-use crate::leader_epochs::LeaderEpochs;
-use crate::log_dir::LogDir;
-use crate::log_segment::{LogSegment, Slab};
-use crate::tenant::{Tenant, TenantMarks};
+use crate::directory::log_dir::LogDir;
+use crate::directory::tenant::{Tenant, TenantMarks};
+use crate::journal::frame::{Entry, EntryKind, LogPosition};
+use crate::journal::known::BULK_BYTES;
+use crate::log::leader_epochs::LeaderEpochs;
+use crate::log::segment::{LogSegment, Slab};
 use model::limits::DISK_BLOCK_BYTES;
 use model::record_batch::stored_prefix;
 use model::{LeaderEpoch, Offset, RecordBatch, TopicPartition};
@@ -70,61 +70,61 @@ pub struct TimestampOffset {
 
 /// One partition's log. Lives on one shard; shared there by appends, reads and the flush.
 pub struct Log {
-    pub(crate) id: TopicPartition,
-    pub(crate) home: Rc<LogDir>,
-    pub(crate) dir: PathBuf,
+    pub(super) id: TopicPartition,
+    pub(super) home: Rc<LogDir>,
+    pub(super) dir: PathBuf,
     settings: Cell<LogSettings>,
     me: Weak<Self>,
-    pub(crate) state: RefCell<State>,
+    pub(super) state: RefCell<State>,
     /// One flush or removal at a time.
-    pub(crate) idle: Notify,
+    pub(super) idle: Notify,
     /// What those it shares with note of it.
-    pub(crate) marks: TenantMarks,
-    pub(crate) writes_behind: Cell<bool>,
+    pub(super) marks: TenantMarks,
+    pub(super) writes_behind: Cell<bool>,
     holds_slabs: Cell<bool>,
     /// Up to where it was compacted, once known.
-    pub(crate) cleaned_to: Cell<Option<Offset>>,
+    pub(super) cleaned_to: Cell<Option<Offset>>,
     /// Its partition is deleted: whatever still works on it may fail, and that concerns nobody.
     deleted: Cell<bool>,
     /// What took it offline, until someone was told.
-    pub(crate) failure: RefCell<Option<StorageError>>,
+    pub(super) failure: RefCell<Option<StorageError>>,
 }
 
-pub(crate) struct State {
+pub(super) struct State {
     /// Ascending; the last is the active one.
-    pub(crate) segments: Vec<LogSegment>,
-    pub(crate) log_start: Offset,
-    pub(crate) log_end: Offset,
+    pub(super) segments: Vec<LogSegment>,
+    pub(super) log_start: Offset,
+    pub(super) log_end: Offset,
     /// How far the segments are written.
-    pub(crate) written: Reached,
+    pub(super) written: Reached,
     /// How far the segments are fsynced. Never beyond `written`.
-    pub(crate) synced: Reached,
+    pub(super) synced: Reached,
     /// How far the journal holds what the segments may not. Of use while beyond `synced`; then in
     /// the same segment as `written`.
-    pub(crate) journaled: Reached,
-    pub(crate) epochs: LeaderEpochs,
-    pub(crate) epochs_stored: bool,
+    pub(super) journaled: Reached,
+    pub(super) epochs: LeaderEpochs,
+    pub(super) epochs_stored: bool,
     /// The names of all segments' files are durable.
-    pub(crate) names_synced: bool,
-    pub(crate) offline: bool,
-    pub(crate) flushing: bool,
+    pub(super) names_synced: bool,
+    pub(super) offline: bool,
+    pub(super) flushing: bool,
     /// Whoever wants to flush takes a number; they come in that order.
-    pub(crate) flush_next: u64,
-    pub(crate) flush_serving: u64,
+    pub(super) flush_next: u64,
+    pub(super) flush_serving: u64,
     /// Disk reads under way; segments are removed only between them.
-    pub(crate) readers: usize,
+    pub(super) readers: usize,
     /// So many are about to remove segments: reads wait.
-    pub(crate) removing: usize,
+    pub(super) removing: usize,
     /// After a full disk refused journaled bytes their segment: when to try again.
-    pub(crate) lag_retry_at: Nanos,
+    pub(super) lag_retry_at: Nanos,
 }
 
 /// A place in the log: everything before `position` of segment number `segment`, up to `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reached {
-    pub(crate) segment: usize,
-    pub(crate) position: u32,
-    pub(crate) offset: Offset,
+pub(super) struct Reached {
+    pub(super) segment: usize,
+    pub(super) position: u32,
+    pub(super) offset: Offset,
 }
 
 pub(crate) fn block_floor(position: u32) -> u32 {
@@ -404,7 +404,7 @@ impl Log {
     }
 
     /// Tells the cache once the last slab is gone.
-    pub(crate) fn count_slabs(&self, state: &State) {
+    pub(super) fn count_slabs(&self, state: &State) {
         let holds = state.segments.iter().any(|segment| !segment.slabs.is_empty());
         if !holds && self.holds_slabs.replace(false) {
             self.home.cache.on_holder(false);
@@ -412,7 +412,7 @@ impl Log {
     }
 
     /// Forgets everything appended that is neither written nor journaled.
-    pub(crate) fn drop_unwritten(&self, state: &mut State) {
+    pub(super) fn drop_unwritten(&self, state: &mut State) {
         let Reached { segment, position, offset } = state.safe();
         for dropped in state.segments.drain(segment + 1..) {
             dropped.slabs.into_iter().for_each(|slab| self.home.cache.retire(slab.writer));

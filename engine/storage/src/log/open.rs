@@ -5,16 +5,16 @@
 //! is whole. The work is bounded by what the journal holds, not by the log's size.
 
 use crate::StorageError;
-use crate::index::SegmentIndex;
-use crate::journal_frame::LogPosition;
-use crate::journal_replay::{JournaledAppend, PartitionNotes};
-use crate::leader_epochs::LeaderEpochs;
-use crate::log::{Log, LogSettings, block_floor, open_file};
-use crate::log_dir::LogDir;
-use crate::log_retain::{START_FILE, decode_start};
-use crate::log_segment::LogSegment;
-use crate::recovery::{Walk, Walked, walk_into};
-use crate::segment_files::SegmentFiles;
+use crate::directory::log_dir::LogDir;
+use crate::journal::frame::LogPosition;
+use crate::journal::replay::{JournaledAppend, PartitionNotes};
+use crate::log::index::SegmentIndex;
+use crate::log::leader_epochs::LeaderEpochs;
+use crate::log::log::{Log, LogSettings, block_floor, open_file};
+use crate::log::recovery::{Walk, Walked, walk_into};
+use crate::log::retain::{START_FILE, decode_start};
+use crate::log::segment::LogSegment;
+use crate::log::segment_files::SegmentFiles;
 use model::limits::DISK_BLOCK_BYTES;
 use model::{LeaderEpoch, Offset, TopicPartition};
 use runtime::buffer::ChunkWriter;

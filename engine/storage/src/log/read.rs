@@ -1,10 +1,10 @@
 //! Reading a log from disk: by offset, by time, and loading the index that both need.
 
 use crate::StorageError;
-use crate::index::SegmentIndex;
-use crate::leader_epochs::LeaderEpochs;
-use crate::log::{Log, Read, State, TimestampOffset, block_floor, open_file};
-use crate::recovery::{Walk, walk_into};
+use crate::log::index::SegmentIndex;
+use crate::log::leader_epochs::LeaderEpochs;
+use crate::log::log::{Log, Read, State, TimestampOffset, block_floor, open_file};
+use crate::log::recovery::{Walk, walk_into};
 use model::limits::{
     BATCH_HEADER_BYTES, DECOMPRESSED_BYTES_MAX, DISK_BLOCK_BYTES, INDEX_INTERVAL_BYTES,
 };

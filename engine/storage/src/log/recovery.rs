@@ -1,8 +1,8 @@
 //! What is trusted after a stop: walks a segment and finds where its batches end.
 
 use crate::StorageError;
-use crate::index::{SegmentIndex, header_of};
-use crate::leader_epochs::LeaderEpochs;
+use crate::log::index::{SegmentIndex, header_of};
+use crate::log::leader_epochs::LeaderEpochs;
 use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES, REQUEST_BYTES_MAX_DEFAULT};
 use model::{LeaderEpoch, Offset, RecordBatch};
 use runtime::buffer::ChunkWriter;

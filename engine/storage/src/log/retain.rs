@@ -4,11 +4,11 @@
 //! it was told to expect, and deleted records never come back.
 
 use crate::StorageError;
-use crate::journal::Journaled;
-use crate::log::{Log, Reached};
-use crate::log_read::Reading;
-use crate::log_segment::LogSegment;
-use crate::reserve::with_reserve;
+use crate::directory::reserve::with_reserve;
+use crate::journal::journal::Journaled;
+use crate::log::log::{Log, Reached};
+use crate::log::read::Reading;
+use crate::log::segment::LogSegment;
 use model::{Offset, crc32c};
 use runtime::fs;
 

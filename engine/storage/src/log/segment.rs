@@ -1,8 +1,8 @@
 //! One segment: a file of batches, its index, and the slabs that cache its end.
 
-use crate::index::SegmentIndex;
-use crate::open_file::OpenFile;
-use crate::segment_files::{Compacted, SegmentFiles, stem_of};
+use crate::directory::open_file::OpenFile;
+use crate::log::index::SegmentIndex;
+use crate::log::segment_files::{Compacted, SegmentFiles, stem_of};
 use model::limits::{BATCH_HEADER_BYTES, DISK_BLOCK_BYTES};
 use model::{Offset, RecordBatch};
 use runtime::buffer::{ChunkWriter, SharedBytes};

@@ -1,6 +1,6 @@
 //! The slabs of all logs of a shard: one budget, the oldest written slab goes first.
 
-use crate::tenant::Tenant;
+use crate::directory::tenant::Tenant;
 use model::limits::SLAB_BYTES;
 use runtime::buffer::{ChunkPool, ChunkWriter};
 use std::cell::{Cell, RefCell};

@@ -1,16 +1,16 @@
 //! Files of a data directory in words, and what is wrong with them.
 
 use crate::StorageError;
-use crate::catalog::Catalog;
-use crate::data_dir::Superblock;
-use crate::index::SegmentIndex;
-use crate::journal_frame::EntryKind;
-use crate::journal_known::KnownJournal;
-use crate::journal_replay::scan;
-use crate::leader_epochs::LeaderEpochs;
-use crate::log_retain::decode_start;
-use crate::recovery::{Walk, walk};
-use crate::segment_files::parse_stem;
+use crate::directory::catalog::Catalog;
+use crate::directory::data_dir::Superblock;
+use crate::journal::frame::EntryKind;
+use crate::journal::known::KnownJournal;
+use crate::journal::replay::scan;
+use crate::log::index::SegmentIndex;
+use crate::log::leader_epochs::LeaderEpochs;
+use crate::log::recovery::{Walk, walk};
+use crate::log::retain::decode_start;
+use crate::log::segment_files::parse_stem;
 use model::{Compression, LeaderEpoch, Offset, RecordBatch, crc32c};
 use runtime::buffer::ChunkWriter;
 use runtime::file::{File, OpenOptions};
@@ -118,7 +118,7 @@ async fn segment(
         if epochs.last() != Some(&batch.leader_epoch().0) {
             epochs.push(batch.leader_epoch().0);
         }
-        let header = crate::index::header_of(batch);
+        let header = crate::log::index::header_of(batch);
         rebuilt.on_batch(base, batch.base_offset(), position, header, batch.max_timestamp());
         if details {
             let _ = writeln!(

@@ -3,18 +3,18 @@
 //! The broker must be stopped: the caller holds the directory's lock.
 
 use crate::StorageError;
-use crate::data_dir::DataDir;
-use crate::journal::Journal;
-use crate::journal_known::KnownJournals;
-use crate::journal_known::{JOURNAL_FILES, journal_path};
-use crate::journal_replay::{PartitionNotes, Replay, replay_known};
-use crate::log::{Log, LogSettings, open_file};
-use crate::log_dir::LogDir;
-use crate::log_open::apply;
-use crate::log_segment::LogSegment;
-use crate::recovery::{Walk, walk};
-use crate::segment_files::{SegmentFiles, UNFINISHED};
-use crate::tail_cache::TailCache;
+use crate::directory::data_dir::DataDir;
+use crate::directory::log_dir::LogDir;
+use crate::journal::journal::Journal;
+use crate::journal::known::KnownJournals;
+use crate::journal::known::{JOURNAL_FILES, journal_path};
+use crate::journal::replay::{PartitionNotes, Replay, replay_known};
+use crate::log::log::{Log, LogSettings, open_file};
+use crate::log::open::apply;
+use crate::log::recovery::{Walk, walk};
+use crate::log::segment::LogSegment;
+use crate::log::segment_files::{SegmentFiles, UNFINISHED};
+use crate::log::tail_cache::TailCache;
 use model::{BatchFilter, LeaderEpoch, Offset, TopicPartition};
 use runtime::buffer::ChunkWriter;
 use runtime::file::{File, OpenOptions};
