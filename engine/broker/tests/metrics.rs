@@ -117,6 +117,8 @@ fn whoever_is_not_prometheus_gets_an_error_and_harms_nobody() {
         (&[b'x'; 20_000], "400"),
         (b"GET /metrics HTTP/1.0\r\n\r\n", "200"),
         (b"GET /metrics?name=x HTTP/1.1\r\n\r\n", "200"),
+        (b"GET http://somewhere:9/metrics HTTP/1.1\r\n\r\n", "200"),
+        (b"GET http://somewhere HTTP/1.1\r\n\r\n", "404"),
         (b"GET /metricsx HTTP/1.1\r\n\r\n", "404"),
     ] {
         let answer = asked(&free, request);

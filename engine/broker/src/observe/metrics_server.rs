@@ -1,8 +1,7 @@
 //! `GET /metrics`, for Prometheus: what this broker counted, over as little HTTP as that takes.
 
 use crate::observe::logging::warning_of;
-use crate::observe::request_counts;
-use crate::observe::stages;
+use crate::observe::{request_counts, stages};
 use crate::shard::node::Node;
 use runtime::buffer::SharedBytes;
 use runtime::notify::Notify;
@@ -81,7 +80,11 @@ fn respond(node: &Node, request: &[u8]) -> (&'static str, String) {
     let mut words = line.split(' ');
     match (words.next(), words.next(), words.next()) {
         (Some("GET" | "HEAD"), Some(target), Some(version)) if version.starts_with("HTTP/1.") => {
-            match target.split('?').next() {
+            // A proxy names the host as well (RFC 9112, 3.2.2).
+            let path = target
+                .strip_prefix("http://")
+                .map_or(target, |named| named.find('/').map_or("/", |at| &named[at..]));
+            match path.split('?').next() {
                 Some("/metrics") => ("200 OK", metrics(node)),
                 _ => ("404 Not Found", "metrics are at /metrics\n".to_owned()),
             }
