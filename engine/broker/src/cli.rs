@@ -1,11 +1,8 @@
 //! The command line of `weir`.
 
-use crate::admin;
 use crate::config::{Config, SETTINGS, pairs_of_toml};
 use crate::observe::logging;
-use crate::properties;
-use crate::server;
-use crate::tools;
+use crate::{admin, properties, server, tools};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::Shell;
 use std::ffi::OsString;

@@ -5,7 +5,6 @@ use crate::api::mail;
 use crate::config::Config;
 use crate::coordinators::registry::{self, FOLLOWERS};
 use crate::metadata::image::MetadataImage;
-use crate::metadata::topics;
 use crate::network::connection;
 use crate::network::listeners::{Endpoint, ListenerSetting};
 use crate::network::memory::HeldAnswer;
@@ -16,8 +15,7 @@ use crate::observe::metrics_server;
 use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::StageTimes;
 use crate::partitions::compaction;
-use crate::shard::node::Node;
-use crate::shard::node::ServedListener;
+use crate::shard::node::{Node, ServedListener};
 use crate::shard::producer_ids::ProducerIds;
 use crate::shard::shard::{Message, Shard};
 use runtime::mailbox::{MeshSeat, mesh};
@@ -92,7 +90,6 @@ pub fn run(
                 shard.open_all(image, &recovery).await;
                 drop(recovery);
                 let acceptor = Acceptor::new(listeners);
-                STOP.with(|stop| *stop.borrow_mut() = Some(Rc::clone(&acceptor)));
                 shard.ready.set(true);
                 shard.changed.notify();
                 shard.changed.until(|| shard.begun.get().then_some(())).await;
@@ -107,8 +104,8 @@ pub fn run(
     thread::pin_current(cpus[0]);
     let clean = runtime
         .block_on(async {
-            topics::install(store);
             let shard = begin(Arc::clone(&node), seat, &recovery);
+            shard.keep_catalogue(store);
             shard.open_all(image, &recovery).await;
             for to in 1..shards {
                 shard.call(to, |shard| async move { until_ready(&shard).await }).await;
@@ -426,11 +423,6 @@ impl Peer {
     }
 }
 
-thread_local! {
-    /// The acceptor of a shard other than 0, for `stop`.
-    static STOP: RefCell<Option<Rc<Acceptor>>> = const { RefCell::new(None) };
-}
-
 impl Acceptor {
     fn new(listeners: Vec<Listener>) -> Rc<Self> {
         Rc::new(Self { listeners, peers: RefCell::default(), next: Cell::default() })
@@ -443,6 +435,8 @@ impl Acceptor {
             let (shard, acceptor) = (Rc::clone(shard), Rc::clone(&self));
             spawn(async move { accept(&shard, &acceptor, listener).await });
         }
+        shard.changed.until(|| shard.stopping.get().then_some(())).await;
+        self.stop();
         // The thread ends when its shard was stopped and has answered.
         shard.changed.until(|| shard.stopped.get().then_some(())).await;
         timer::sleep(Duration::from_millis(1)).await;
@@ -577,9 +571,9 @@ async fn accept(shard: &Rc<Shard>, acceptor: &Rc<Acceptor>, listener: usize) {
 /// Ends a shard's connections and closes its partitions; true if cleanly.
 async fn stop(shard: &Rc<Shard>) -> bool {
     shard.stopping.set(true);
-    if let Some(acceptor) = STOP.with(|stop| stop.borrow().clone()) {
-        acceptor.stop();
-    }
+    shard.changed.notify();
+    // Connections end first.
+    timer::next_turn().await;
     let clean = shard.close_all().await;
     shard.stopped.set(true);
     shard.changed.notify();

@@ -4,8 +4,7 @@
 use crate::config::{SETTINGS, Setting};
 use crate::metadata::topic_settings::{SOURCE_DEFAULT, SOURCE_STATIC_BROKER};
 use crate::network::listeners::Endpoint;
-use crate::shard::node::Node;
-use crate::shard::node::ServedListener;
+use crate::shard::node::{Node, ServedListener};
 use wire::messages::{DescribeConfigsEntry, DescribeConfigsSynonym};
 
 const BOOLEAN: i8 = 1;

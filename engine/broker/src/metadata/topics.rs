@@ -1,20 +1,19 @@
 //! Creating, growing and deleting topics: decided on shard 0, durable before any shard sees it.
 
 use crate::metadata::image::{MetadataImage, TopicImage};
+use crate::shard::catalogue::Catalogue;
 use crate::shard::shard::Shard;
 use model::limits::PARTITIONS_MAX;
 use model::{ErrorCode, TopicId};
-use runtime::clock::{self, Nanos};
-use runtime::notify::Notify;
-use runtime::random;
-use std::cell::{Cell, RefCell};
+use runtime::{clock, random};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
 use storage::directory::catalog::{Catalog, CatalogTopic};
-use storage::directory::topic_changes::{CatalogStore, NotChanged, TopicChange};
+use storage::directory::topic_changes::{NotChanged, TopicChange};
 
 /// A topic to create; checked.
 pub(crate) struct NewTopic {
@@ -37,38 +36,15 @@ pub(crate) fn exists(name: &str) -> Refusal {
     (ErrorCode::TopicAlreadyExists, format!("topic {name} exists already"))
 }
 
-/// The catalogue, on shard 0. One change at a time.
-pub(crate) struct Topics {
-    catalog: CatalogStore,
-    busy: Cell<bool>,
-    changed: Notify,
-    quiet_until: Cell<Nanos>,
-}
-
 const QUIET: Duration = Duration::from_secs(10);
-
-thread_local! {
-    /// Shard 0's topics. Other shards reach them by `Shard::call`.
-    static TOPICS: RefCell<Option<Rc<Topics>>> = const { RefCell::new(None) };
-}
-
-/// Gives shard 0 the catalogue read at the start.
-pub(crate) fn install(catalog: CatalogStore) {
-    let (busy, changed, quiet_until) = (Cell::default(), Notify::default(), Cell::default());
-    let topics = Topics { catalog, busy, changed, quiet_until };
-    TOPICS.with(|place| *place.borrow_mut() = Some(Rc::new(topics)));
-}
-
-fn here() -> Rc<Topics> {
-    TOPICS.with(|topics| topics.borrow().clone()).expect("topics are changed on shard 0")
-}
 
 /// Creates topics; one result each.
 pub(crate) async fn create(shard: &Rc<Shard>, new: Vec<NewTopic>) -> Vec<Result<Created, Refusal>> {
     shard
         .call(0, |shard| async move {
             let mut results = Vec::new();
-            here()
+            shard
+                .catalogue()
                 .change(&shard, |catalog| {
                     let mut taken = Taken::of(catalog);
                     for topic in new {
@@ -186,7 +162,7 @@ pub(crate) async fn grow(shard: &Rc<Shard>, id: TopicId, count: i32) -> Result<(
         topic.partitions = count;
         Ok(())
     };
-    shard.call(0, move |shard| async move { here().change(&shard, change).await }).await
+    shard.call(0, move |shard| async move { shard.catalogue().change(&shard, change).await }).await
 }
 
 /// Changes a topic's settings; what `change` refuses is not changed at all.
@@ -199,7 +175,7 @@ pub(crate) async fn alter(
         let topic = catalog.topics.iter_mut().find(|topic| topic.id == id);
         change(&mut topic.ok_or_else(gone)?.settings)
     };
-    shard.call(0, move |shard| async move { here().change(&shard, change).await }).await
+    shard.call(0, move |shard| async move { shard.catalogue().change(&shard, change).await }).await
 }
 
 /// Deletes a topic and its data.
@@ -209,14 +185,14 @@ pub(crate) async fn delete(shard: &Rc<Shard>, id: TopicId) -> Result<(), Refusal
         catalog.topics.retain(|topic| topic.id != id);
         if catalog.topics.len() < before { Ok(()) } else { Err(gone()) }
     };
-    shard.call(0, move |shard| async move { here().change(&shard, change).await }).await
+    shard.call(0, move |shard| async move { shard.catalogue().change(&shard, change).await }).await
 }
 
 fn gone() -> Refusal {
     (ErrorCode::UnknownTopicOrPartition, "no such topic".to_owned())
 }
 
-impl Topics {
+impl Catalogue {
     /// Applies a change: durable in the catalogue first, then on every shard.
     async fn change(
         &self,
@@ -246,7 +222,7 @@ impl Topics {
             shard.call(to, body).await
         };
         let shards = shard.mailbox.shards();
-        match self.catalog.change(change, shard.homes(), shards, on_shard).await {
+        match self.store.change(change, shard.homes(), shards, on_shard).await {
             Ok(done) => done.map_err(|error| self.storage_refusal(&error)),
             Err(NotChanged::Refused(refusal)) => Err(refusal),
             Err(NotChanged::Disk(error)) => Err(self.storage_refusal(&error)),

@@ -4,8 +4,7 @@
 
 use crate::observe::logging::warning_of;
 use runtime::budget::{Budget, Held};
-use runtime::clock;
-use runtime::timer;
+use runtime::{clock, timer};
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;

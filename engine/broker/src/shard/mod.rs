@@ -2,6 +2,7 @@
 //!
 //! In: messages of other shards. Out: parts that the rooms above use. Never: what a client asked for.
 
+pub(crate) mod catalogue;
 pub(crate) mod node;
 pub(crate) mod placement;
 pub(crate) mod producer_ids;

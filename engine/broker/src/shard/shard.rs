@@ -12,6 +12,7 @@ use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::StageTimes;
 use crate::partitions::partition_slot::{Host, PartitionSlot};
 use crate::partitions::producer_state::ProducerState;
+use crate::shard::catalogue::Catalogue;
 use crate::shard::node::Node;
 use crate::shard::placement::shard_of;
 use crate::shard::proofs::Proofs;
@@ -29,7 +30,7 @@ use runtime::notify::Notify;
 use runtime::receive_buffer::ReceivePool;
 use rustc_hash::FxHashMap;
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -38,7 +39,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 use storage::directory::data_dirs::Recovery;
 use storage::directory::log_manager::{LogManagerConfig, Opened, Refusal};
-use storage::directory::topic_changes::{TopicChange, TopicStep};
+use storage::directory::topic_changes::{CatalogStore, TopicChange, TopicStep};
 use storage::{Log, LogDir, LogManager, StorageError, TailCache};
 use wire::produce::ProduceResult;
 
@@ -149,6 +150,8 @@ pub(crate) struct Shard {
     /// cache, where a tree costs five.
     slots: RefCell<FxHashMap<TopicPartition, Rc<PartitionSlot>>>,
     pub(crate) logs: LogManager,
+    /// On shard 0.
+    catalogue: OnceCell<Rc<Catalogue>>,
     /// The journals are begun: clients may come.
     pub(crate) begun: Cell<bool>,
     head_pool: RefCell<ChunkPool>,
@@ -206,6 +209,7 @@ impl Shard {
             image: RefCell::default(),
             slots: RefCell::default(),
             logs,
+            catalogue: OnceCell::new(),
             begun: Cell::new(false),
             head: RefCell::new(head_pool.take_or_grow()),
             head_pool: RefCell::new(head_pool),
@@ -251,6 +255,17 @@ impl Shard {
     /// Where this shard notes how long things take.
     pub(crate) fn stages(&self) -> &StageTimes {
         &self.node.stages[self.id()]
+    }
+
+    /// Gives shard 0 the catalogue read at the start.
+    pub(crate) fn keep_catalogue(&self, store: CatalogStore) {
+        let kept = self.catalogue.set(Rc::new(Catalogue::new(store)));
+        assert!(kept.is_ok() && self.id() == 0, "one catalogue, on shard 0");
+    }
+
+    /// The catalogue. Other shards reach it by `call`.
+    pub(crate) fn catalogue(&self) -> Rc<Catalogue> {
+        Rc::clone(self.catalogue.get().expect("topics are changed on shard 0"))
     }
 
     pub(crate) fn owner_of(&self, partition: TopicPartition) -> usize {
