@@ -28,9 +28,6 @@ fn run_clippy() -> Done {
     )
 }
 
-/// The rigs of `sim`.
-pub(crate) const RIGS: [&str; 5] = ["storage", "node", "groups", "transactions", "compaction"];
-
 /// A simulated rig: one seed again, or so many.
 pub(crate) fn sim(rig: &str, seed: Option<u64>, runs: u64) -> Done {
     let budget = match seed {

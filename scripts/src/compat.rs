@@ -2,6 +2,7 @@
 //! a restart and after kill -9; programs with groups, commits and transactions as people write them.
 //! Clients are installed in target/compat; what cannot be is skipped aloud.
 
+use crate::python::install_python;
 use crate::steps::{self, Done, top, works};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -38,19 +39,6 @@ pub(crate) fn run() -> Done {
     let ran = clients.len() + usize::from(has_kcat);
     println!("    compat: {ran} clients passed, {} skipped", skipped.len());
     crate::exactly_once::run(8, 1)
-}
-
-/// A Python of its own with these packages; what it was once given stays.
-pub(crate) fn install_python(name: &str, packages: &[&str]) -> Result<String, String> {
-    let home = top().join("target/compat").join(name);
-    let python = home.join("bin/python").display().to_string();
-    let marker = home.join("installed");
-    if !marker.exists() {
-        steps::run("python3", &["-m", "venv", &home.display().to_string()])?;
-        steps::run(&python, &[&["-m", "pip", "install", "--quiet"], packages].concat())?;
-        std::fs::write(&marker, "").map_err(|error| format!("{}: {error}", marker.display()))?;
-    }
-    Ok(python)
 }
 
 fn install(home: &Path, skipped: &mut Vec<String>) -> Vec<Client> {

@@ -3,8 +3,7 @@
 
 use crate::java_suites::{Jvm, Killed, each, empty};
 use crate::kafka;
-use crate::steps::{self, Done, top, works};
-use crate::suites::free_address;
+use crate::steps::{self, Done, free_address, top, works};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;

@@ -1,7 +1,7 @@
 //! What a second shard costs and brings: CPU per record with one and with two, busy and half idle, and how
 //! often a request goes to another shard.
 
-use crate::bench::{median, number};
+use crate::measure::{median, number};
 use crate::steps::{Done, top};
 use std::process::{Command, Stdio};
 

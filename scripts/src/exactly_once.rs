@@ -1,7 +1,7 @@
 //! A job that reads, processes and writes in transactions with confluent-kafka, while its workers and
 //! the broker are killed; what everyone saw goes to the history checker.
 
-use crate::compat::install_python;
+use crate::python::install_python;
 use crate::steps::{self, Done, top};
 
 /// Kills for so many seconds, then looks at what came of it.

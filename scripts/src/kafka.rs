@@ -1,8 +1,7 @@
 //! Apache Kafka from Maven Central: its tools, its client and its broker, where there is a JVM.
 
-use crate::steps::{self, Done, top};
-use crate::suites::free_address;
-use crate::versus::{PARTITIONS, empty_home, with_started};
+use crate::started::{PARTITIONS, empty_home, with_started};
+use crate::steps::{self, Done, free_address, top};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

@@ -15,12 +15,15 @@ mod java_tools;
 mod kafka;
 mod kgo;
 mod many;
+mod measure;
 mod mutants;
 mod peers;
 mod profile;
+mod python;
 mod regressions;
 mod results;
 mod soak;
+mod started;
 mod steps;
 mod structure;
 mod suites;
@@ -76,7 +79,7 @@ enum Verb {
     /// A simulated rig with one seed, or with many
     Sim {
         /// Which: storage on a failing disk, consumer groups, transactions, or compaction
-        #[arg(long, default_value = "storage", value_parser = check::RIGS)]
+        #[arg(long, default_value = "storage", value_parser = mutants::RIGS)]
         rig: String,
         /// The seed to repeat
         seed: Option<u64>,

@@ -1,7 +1,7 @@
 //! Many small things: what a record costs the broker as partitions grow in number, and what idle
 //! partitions and idle connections take.
 
-use crate::bench::{loadgen_result, median, number, with_weir};
+use crate::measure::{loadgen_result, median, number, with_weir};
 use crate::steps::{Done, top};
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+/// The rigs of `sim`.
+pub(crate) const RIGS: [&str; 5] = ["storage", "node", "groups", "transactions", "compaction"];
+
 struct Mutant {
     edit: Edit,
     /// The one that caught it.
@@ -47,7 +50,7 @@ fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) 
     let text =
         std::fs::read_to_string(top().join(LIST)).map_err(|error| format!("{LIST}: {error}"))?;
     let copy = copy_checkout("mutants")?;
-    for rig in crate::check::RIGS {
+    for rig in RIGS {
         if test(&copy, rig, seeds_of(rig, runs.min(50)), None)?.is_some() {
             return Err(format!("the rig {rig} fails without any mutant"));
         }

@@ -1,7 +1,7 @@
 //! loadgen beside librdkafka's own performance tool: the same load, interleaved, where both measure the
 //! same thing. Built from the sources that the compat suite fetches.
 
-use crate::bench::{median, number, with_weir};
+use crate::measure::{median, number, with_weir};
 use crate::steps::{self, Done, top};
 use crate::suites::librdkafka_source;
 use std::io::{BufRead, BufReader};

@@ -1,6 +1,6 @@
 //! Where the broker's time goes under a load: a flame graph and the functions at the top of it.
 
-use crate::bench::with_program;
+use crate::measure::with_program;
 use crate::steps::{self, Done, top, works};
 use inferno::collapse::Collapse;
 use inferno::collapse::perf::{Folder, Options as FoldOptions};

@@ -1,8 +1,8 @@
 //! The guard against regressions: work counted exactly and compared with what is committed. Counts do not
 //! know how busy a machine is; times do, so they are only compared within one run, as advice.
 
-use crate::bench::median;
 use crate::edits::{self, copy_checkout};
+use crate::measure::median;
 use crate::steps::{self, Done, top, works};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

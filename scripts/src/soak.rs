@@ -1,8 +1,8 @@
 //! A steady mix for long: producers and groups, a topic that is compacted, topics that are made, written to and
 //! deleted, connections that come, say something or nonsense, and go. What a broker holds must not grow with time.
 
-use crate::bench::{median, with_program};
 use crate::many::resident;
+use crate::measure::{median, with_program};
 use crate::steps::{self, Done, top};
 use std::fmt::Write as _;
 use std::io::{Read, Write};

@@ -70,3 +70,8 @@ pub(crate) fn rust_files(dir: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+pub(crate) fn free_address() -> Result<String, String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    listener.local_addr().map(|address| address.to_string()).map_err(|error| error.to_string())
+}

@@ -2,8 +2,9 @@
 //! and run against a broker with a clean directory. What is expected to pass, and why the rest is left
 //! out, is in engine/broker/tests/compat/suites.toml; the list only grows.
 
-use crate::compat::{Broker, install_python};
-use crate::steps::{self, Done, top, works};
+use crate::compat::Broker;
+use crate::python::install_python;
+use crate::steps::{self, Done, free_address, top, works};
 use crate::{connect, java_suites, java_tools, kafka, kgo};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -369,11 +370,6 @@ const SERVICE: &str = "class ExternalService:\n    def __init__(self, host, port
                        self.host, self.port = host, port\n    def open(self): pass\n    \
                        def close(self): pass\n    def stop(self): pass\n    \
                        def dump_logs(self): pass\n\n\nclass SpawnedService(ExternalService):\n    pass\n";
-
-pub(crate) fn free_address() -> Result<String, String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    listener.local_addr().map(|address| address.to_string()).map_err(|error| error.to_string())
-}
 
 /// The tests of a published Rust crate.
 fn crate_tests(

@@ -1,7 +1,7 @@
 //! What a byte out costs: a reader of what is in memory, beside a loop of blocking sends; and a reader at the
 //! tail of a live load.
 
-use crate::bench::{loadgen_result, median, number, with_server, with_weir};
+use crate::measure::{loadgen_result, median, number, with_server, with_weir};
 use crate::steps::{Done, top};
 use std::process::Command;
 

@@ -1,8 +1,7 @@
 //! tansu from crates.io: a broker in Rust that keeps records in memory, SQLite, PostgreSQL or S3.
 
-use crate::steps::{self, Done, top};
-use crate::suites::free_address;
-use crate::versus::{PARTITIONS, empty_home, with_started};
+use crate::started::{PARTITIONS, empty_home, with_started};
+use crate::steps::{self, Done, free_address, top};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

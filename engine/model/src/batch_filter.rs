@@ -1,13 +1,12 @@
 //! Batches of which compaction keeps some records. What stays keeps its offset, its producer's
 //! sequence and its timestamp; the CRC is made anew.
 
-use crate::BatchError;
 use crate::limits::{BATCH_HEADER_BYTES, BATCH_LENGTH_PREFIX_BYTES};
 use crate::record_batch::{
     CRC_COVERS_FROM, DELETE_HORIZON_BIT, PART_RECORDS, RecordBatch, TRANSACTIONAL_BIT,
 };
 use crate::rest::at_once;
-use crate::{Compression, Record, crc32c};
+use crate::{BatchError, Compression, Record, crc32c};
 
 /// What is left of a batch.
 pub enum Filtered<'b> {

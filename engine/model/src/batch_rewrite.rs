@@ -1,10 +1,9 @@
 //! Batches changed by the broker: another codec (`compression.type`), its own timestamp
 //! (`LogAppendTime`). What stays is copied; the CRC is made anew.
 
-use crate::BatchError;
 use crate::limits::{BATCH_HEADER_BYTES, DECOMPRESSED_BYTES_MAX};
 use crate::record_batch::{CRC_COVERS_FROM, RecordBatch, TIMESTAMP_TYPE_BIT};
-use crate::{Compression, crc32c};
+use crate::{BatchError, Compression, crc32c};
 
 /// What is changed of a batch.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,15 +10,14 @@ use crate::simulated::Stopped;
 use crate::thread_core::{Backend, Core, MAIN, TaskWaker, replace_core, with_core};
 use crate::watch;
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use std::{fmt, io};
 
 /// What carries out the operations of a thread.
 pub enum Io {

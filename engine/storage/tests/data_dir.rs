@@ -4,9 +4,8 @@ use model::crc32c;
 use runtime::simulated::{Disk, Fault, Simulation, Verb};
 use runtime::{Io, Runtime};
 use std::path::Path;
-use storage::KnownJournal;
-use storage::StorageError;
 use storage::directory::data_dir::{DataDir, FORMAT_VERSION};
+use storage::{KnownJournal, StorageError};
 
 const VERSION_AT: usize = 8;
 

@@ -4,9 +4,8 @@ use model::record_batch::BatchBuilder;
 use model::{
     Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
 };
-use runtime::fs;
 use runtime::simulated::{Disk, Fault, Simulation, Verb};
-use runtime::{Io, Runtime};
+use runtime::{Io, Runtime, fs};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

@@ -4,10 +4,9 @@
 use crate::judge::result::{LatencyFound, StageFound};
 use crate::work::histogram::Latency;
 use runtime::buffer::SharedBytes;
-use runtime::clock;
 use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::Socket;
-use runtime::timer;
+use runtime::{clock, timer};
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 

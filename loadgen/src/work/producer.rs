@@ -33,11 +33,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::time::Duration;
-use wire::ApiKey;
 use wire::fetch::TopicRef;
 use wire::header::{finish_frame, read_response_header};
 use wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
-use wire::produce;
+use wire::{ApiKey, produce};
 
 /// The clock is looked at this often at most: a producer sends everything that became due since.
 const TICK: Duration = Duration::from_micros(250);

@@ -10,8 +10,7 @@ use crate::directory::log_dir::{Health, LogDir, remove_partition, sweep_deleted}
 use crate::directory::reserve::{Reserve, Use, with_reserve, with_reserve_for};
 use crate::error::{Concern, StorageError};
 use crate::journal::journal::Journal;
-use crate::journal::known::KnownJournal;
-use crate::journal::known::{JOURNAL_FILES, journal_path};
+use crate::journal::known::{JOURNAL_FILES, KnownJournal, journal_path};
 use crate::journal::replay::{PartitionNotes, Replay};
 use crate::log::log::{Log, LogSettings};
 use crate::log::open::Recovered;
