@@ -145,10 +145,18 @@ impl HeldAnswer {
         self.bytes.get()
     }
 
-    /// Waits for that and for a place among those that are made at a time. `None`: it took too long.
+    /// Waits for room and for a place among those that are made at a time. `None`: there was no room for too long.
     pub(crate) async fn place(&self, places: &Rc<Budget>) -> Option<Held> {
-        let until = clock::now() + LARGE_WAITS_MAX;
-        let turn = timer::before(Some(until), self.memory.turns.take(TURN)).await?;
+        let mut until = clock::now() + LARGE_WAITS_MAX;
+        let mut taking = pin!(self.memory.turns.take(TURN));
+        let turn = loop {
+            match timer::before(Some(until), taking.as_mut()).await {
+                Some(turn) => break turn,
+                // Whoever is first waits for a place, which is not for long.
+                None if self.memory.has_room() => until = clock::now() + LARGE_WAITS_MAX,
+                None => return None,
+            }
+        };
         loop {
             while !self.memory.has_room() {
                 self.memory.was_short.set(true);
