@@ -100,7 +100,7 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "604800000",
         kind: "MS",
-        about: "A log file is closed once it is so old; topics may set segment.ms",
+        about: "A log file is closed once it is this old; topics may set segment.ms",
     },
     Setting {
         name: "log.retention.ms",
@@ -122,14 +122,14 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "300000",
         kind: "MS",
-        about: "How often it is looked for records to delete",
+        about: "How often to look for records to delete",
     },
     Setting {
         name: "log.flush.interval.messages",
         alias: None,
         default: "9223372036854775807",
         kind: "N",
-        about: "Records are synced once there are so many, whatever acks; topics may set \
+        about: "Records are synced once this many are not, whatever acks; topics may set \
                 flush.messages",
     },
     Setting {
@@ -137,7 +137,7 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "9223372036854775807",
         kind: "MS",
-        about: "Records are synced after so long, whatever acks; topics may set flush.ms",
+        about: "Records are synced after this long at most, whatever acks; topics may set flush.ms",
     },
     Setting {
         name: "weir.durability",
@@ -167,7 +167,7 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "15000",
         kind: "MS",
-        about: "How often it is looked for logs to compact",
+        about: "How often to look for logs to compact",
     },
     Setting {
         name: "log.cleaner.dedupe.buffer.size",
@@ -211,14 +211,14 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "10080",
         kind: "MINUTES",
-        about: "Offsets of a group without members are forgotten after so long",
+        about: "Offsets of a group without members are forgotten after this long",
     },
     Setting {
         name: "offsets.retention.check.interval.ms",
         alias: None,
         default: "600000",
         kind: "MS",
-        about: "How often it is looked for offsets to forget",
+        about: "How often to look for offsets to forget",
     },
     Setting {
         name: "offset.metadata.max.bytes",
@@ -232,7 +232,7 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "3000",
         kind: "MS",
-        about: "The first rebalance of an empty group waits so long for more members",
+        about: "How long the first rebalance of an empty group waits for more members",
     },
     Setting {
         name: "group.min.session.timeout.ms",
@@ -253,14 +253,14 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "2147483647",
         kind: "N",
-        about: "Most members of a group",
+        about: "The most members that a group may have",
     },
     Setting {
         name: "weir.groups.per.partition.max",
         alias: None,
         default: "10000",
         kind: "N",
-        about: "Most groups of a partition of __consumer_offsets; more are refused",
+        about: "The most groups in one partition of __consumer_offsets; further ones are refused",
     },
     Setting {
         name: "transaction.state.log.num.partitions",
@@ -275,28 +275,28 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "900000",
         kind: "MS",
-        about: "Longest time that a producer may ask for its transactions",
+        about: "Longest transaction timeout that a producer may ask for",
     },
     Setting {
         name: "transactional.id.expiration.ms",
         alias: None,
         default: "604800000",
         kind: "MS",
-        about: "A transactional id that was not used for so long is forgotten",
+        about: "A transactional id that was not used for this long is forgotten",
     },
     Setting {
         name: "weir.transactional.ids.per.partition.max",
         alias: None,
         default: "10000",
         kind: "N",
-        about: "Most transactional ids of a partition of __transaction_state; more are refused",
+        about: "The most transactional ids in one partition of __transaction_state; further ones are refused",
     },
     Setting {
         name: "producer.id.expiration.ms",
         alias: None,
         default: "86400000",
         kind: "MS",
-        about: "The last batches of a producer that has not written for so long are forgotten",
+        about: "The last batches of a producer that has not written for this long are forgotten",
     },
     Setting {
         name: "max.incremental.fetch.session.cache.slots",
@@ -339,7 +339,7 @@ pub const SETTINGS: &[Setting] = &[
         alias: None,
         default: "600000",
         kind: "MS",
-        about: "A connection on which nothing comes for so long, and nothing is asked for, is closed",
+        about: "A connection on which nothing comes for this long, and nothing is being answered, is closed",
     },
     Setting {
         name: "queued.max.request.bytes",

@@ -138,9 +138,9 @@ topic_settings! {
     "file.delete.delay.ms", None, "60000", Kind::Number(0, MAX),
         "Without effect: files are deleted at once";
     "flush.messages", Some("log.flush.interval.messages"), NEVER, Kind::Number(1, MAX),
-        "Records are synced once there are so many, whatever acks";
+        "Records are synced once this many are not, whatever acks";
     "flush.ms", Some("log.flush.interval.ms"), NEVER, Kind::Number(0, MAX),
-        "Records are synced after so long, whatever acks";
+        "Records are synced after this long at most, whatever acks";
     "index.interval.bytes", None, "4096", Kind::Number(0, i32::MAX as i64),
         "Without effect: the index has an entry for each 32 KiB";
     "follower.replication.throttled.replicas", None, "", Kind::Replicas, "Without effect on one node";
@@ -148,7 +148,7 @@ topic_settings! {
     "local.retention.bytes", None, "-2", Kind::Number(-2, MAX), "Without effect: there is no remote storage";
     "local.retention.ms", None, "-2", Kind::Number(-2, MAX), "Without effect: there is no remote storage";
     "max.compaction.lag.ms", None, NEVER, Kind::Number(1, MAX),
-        "A record that is not the newest of its key is compacted away after about so long";
+        "A record that is not the newest of its key is compacted away after about this long";
     "max.message.bytes", Some("message.max.bytes"), "1048588", Kind::Number(0, 64 * 1024 * 1024),
         "Largest record batch, header included";
     "message.format.version", None, "3.0-IV1", Kind::Version,
@@ -163,7 +163,7 @@ topic_settings! {
     "min.cleanable.dirty.ratio", None, "0.5", Kind::Ratio,
         "A log is compacted once this part of its closed files was not yet";
     "min.compaction.lag.ms", None, "0", Kind::Number(0, MAX),
-        "What was written later than so long ago is not compacted";
+        "Records written more recently than this are not compacted";
     "min.insync.replicas", Some("min.insync.replicas"), "1", Kind::Number(1, i32::MAX as i64),
         "Replicas that must be in sync for acks=all";
     "preallocate", None, "false", Kind::Flag,
@@ -183,7 +183,7 @@ topic_settings! {
     "segment.jitter.ms", None, "0", Kind::Number(0, MAX),
         "Without effect";
     "segment.ms", Some("log.roll.ms"), "604800000", Kind::Number(1, MAX),
-        "A log file is closed once it is so old";
+        "A log file is closed once it is this old";
     "unclean.leader.election.enable", None, "false", Kind::Flag,
         "Without effect on one node";
     "weir.durability", Some("weir.durability"), "acks",
