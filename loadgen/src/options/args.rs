@@ -102,7 +102,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "30s", value_parser = parse_duration, help_heading = "Load")]
     #[serde(serialize_with = "duration_text")]
     pub(crate) duration: Duration,
-    /// Stop after so many records instead of after --duration
+    /// Stop after this many records instead of after --duration
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub(crate) num_records: Option<u64>,
     /// How long to run before measuring
@@ -150,7 +150,7 @@ pub(crate) struct Args {
     /// A connection whose oldest request waits longer is given up
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Producers")]
     pub(crate) request_timeout_ms: u64,
-    /// A batch that may yet succeed is sent again for so long; 0: never. Without idempotence that can
+    /// How long a batch that may yet succeed is sent again; 0: never. Without idempotence that can
     /// repeat or reorder records; the report tells such apart
     #[arg(long, default_value_t = 120_000, help_heading = "Producers")]
     pub(crate) delivery_timeout_ms: u64,
@@ -164,7 +164,7 @@ pub(crate) struct Args {
     /// Members come one after the other until half-time, and leave one after the other after it
     #[arg(long, help_heading = "Consumers")]
     pub(crate) scale_consumers: bool,
-    /// So many of the groups come late
+    /// How many of the groups come late
     #[arg(long, default_value_t = 0, help_heading = "Consumers")]
     pub(crate) late_groups: u32,
     /// When late groups come, counted from the first record
@@ -181,7 +181,7 @@ pub(crate) struct Args {
     /// Records per second that each member works off at most, as 5k (instead of --consumer-delay)
     #[arg(long, value_parser = parse_count, conflicts_with = "consumer_delay", help_heading = "Consumers")]
     pub(crate) consume_rate: Option<f64>,
-    /// A member not heard of for so long is out of its group
+    /// A member not heard of for this long is out of its group
     #[arg(long, default_value_t = 45_000, value_parser = clap::value_parser!(i32).range(1..), help_heading = "Consumers")]
     pub(crate) session_timeout_ms: i32,
     /// How often members are heard of, and hear of a rebalance
