@@ -4,7 +4,8 @@
 
 use crate::observe::logging::warning_of;
 use runtime::budget::{Budget, Held};
-use runtime::{clock, timer};
+use runtime::clock::{self, Nanos};
+use runtime::timer;
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
@@ -81,19 +82,24 @@ pub(crate) const ANSWER_BYTES_MIN: usize = 64 * 1024;
 /// A large answer waits so long for others to be read. (Those who read nothing are let go sooner.)
 const LARGE_WAITS_MAX: Duration = Duration::from_secs(60);
 const LARGE_LOOKS_EACH: Duration = Duration::from_millis(20);
+/// As often it looks, while others are before it, whether there is room at all.
+const TURN_LOOKS_EACH: Duration = Duration::from_secs(1);
 
 /// Bytes of answers, from when they are read until they are sent. No fetch waits for it: what is left is shared
 /// out, so that clients that do not read cannot stop those that do. Other large answers wait.
 pub(crate) struct AnswerMemory {
     bytes_max: usize,
     held: Cell<usize>,
+    /// Since when there is no room for a large answer.
+    short_since: Cell<Option<Nanos>>,
     /// A large answer had to wait for it since it was last asked.
     was_short: Cell<bool>,
     /// Large answers wait for it in the order in which they came: who has taken one and asks for the next is behind
     /// those who have none.
     turns: Rc<Budget>,
 }
-/// Of one large answer.
+
+/// What whose turn it is takes of `turns`, and all there is of it. (One would not do: a budget lets everyone have a half.)
 const TURN: usize = 2;
 
 /// Bytes of one answer, or of a connection's; given back when dropped.
@@ -107,6 +113,7 @@ impl AnswerMemory {
         Rc::new(Self {
             bytes_max,
             held: Cell::default(),
+            short_since: Cell::default(),
             was_short: Cell::default(),
             turns: Budget::new(TURN),
         })
@@ -134,6 +141,12 @@ impl AnswerMemory {
         self.held.get() < self.bytes_max
     }
 
+    /// Whether there has been no room for too long since this was asked.
+    fn is_short_since(&self, asked_at: Nanos) -> bool {
+        let since = self.short_since.get();
+        since.is_some_and(|since| clock::now() >= since.max(asked_at) + LARGE_WAITS_MAX)
+    }
+
     /// A holder of nothing yet.
     pub(crate) fn hold(self: &Rc<Self>) -> HeldAnswer {
         HeldAnswer { memory: Rc::clone(self), bytes: Cell::new(0) }
@@ -145,22 +158,24 @@ impl HeldAnswer {
         self.bytes.get()
     }
 
-    /// Waits for room and for a place among those that are made at a time. `None`: there was no room for too long.
+    /// Waits, in the order in which others ask, for room and for a place among those that are made at a time. `None`:
+    /// there was no room for too long.
     pub(crate) async fn place(&self, places: &Rc<Budget>) -> Option<Held> {
-        let mut until = clock::now() + LARGE_WAITS_MAX;
+        let asked_at = clock::now();
         let mut taking = pin!(self.memory.turns.take(TURN));
-        let turn = loop {
-            match timer::before(Some(until), taking.as_mut()).await {
+        let _turn = loop {
+            let look_at = clock::now() + TURN_LOOKS_EACH;
+            match timer::before(Some(look_at), taking.as_mut()).await {
                 Some(turn) => break turn,
-                // Whoever is first waits for a place, which is not for long.
-                None if self.memory.has_room() => until = clock::now() + LARGE_WAITS_MAX,
-                None => return None,
+                None if self.memory.is_short_since(asked_at) => return None,
+                // Whoever is first may wait for a place instead.
+                None => {}
             }
         };
         loop {
             while !self.memory.has_room() {
                 self.memory.was_short.set(true);
-                if clock::now() >= until {
+                if self.memory.is_short_since(asked_at) {
                     return None;
                 }
                 timer::sleep(LARGE_LOOKS_EACH).await;
@@ -168,7 +183,6 @@ impl HeldAnswer {
             // It is not kept while there is no memory: others of the shard need it for less.
             let place = places.take(1).await;
             if self.memory.has_room() {
-                drop(turn);
                 return Some(place);
             }
         }
@@ -178,6 +192,9 @@ impl HeldAnswer {
     pub(crate) fn set(&self, bytes: usize) {
         let held = self.memory.held.get() - self.bytes.replace(bytes) + bytes;
         self.memory.held.set(held);
+        if self.memory.has_room() != self.memory.short_since.get().is_none() {
+            self.memory.short_since.set((!self.memory.has_room()).then(clock::now));
+        }
     }
 }
 
@@ -190,6 +207,91 @@ impl Drop for HeldAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use runtime::simulated::{Disk, Simulation};
+    use runtime::{Io, Runtime, spawn};
+    use std::cell::RefCell;
+
+    fn in_twin<F: Future>(body: F) -> F::Output {
+        let twin = Runtime::new(Io::Simulated(Simulation::new(Disk::default(), 1))).unwrap();
+        twin.block_on(body).expect("no power cut")
+    }
+
+    /// Two large answers wait, the second behind the first; what each got, and in which order.
+    fn two_wait(memory: &Rc<AnswerMemory>, places: &Rc<Budget>) -> Rc<RefCell<Vec<(usize, bool)>>> {
+        let got = Rc::new(RefCell::new(Vec::new()));
+        for number in 0..2 {
+            let (held, places, got) = (memory.hold(), Rc::clone(places), Rc::clone(&got));
+            spawn(async move {
+                let place = held.place(&places).await;
+                got.borrow_mut().push((number, place.is_some()));
+            });
+        }
+        got
+    }
+
+    #[test]
+    fn large_answers_that_wait_for_a_place_do_not_give_up_while_there_is_room() {
+        in_twin(async {
+            let memory = AnswerMemory::new(1 << 20);
+            let places = Budget::new(2);
+            let taken = (places.take(1).await, places.take(1).await);
+            let got = two_wait(&memory, &places);
+            timer::sleep(3 * LARGE_WAITS_MAX).await;
+            assert_eq!(*got.borrow(), []);
+            drop(taken);
+            timer::sleep(Duration::from_secs(1)).await;
+            assert_eq!(*got.borrow(), [(0, true), (1, true)]);
+            assert!(!memory.is_short());
+        });
+    }
+
+    #[test]
+    fn large_answers_that_waited_long_for_a_place_then_wait_for_room() {
+        in_twin(async {
+            let memory = AnswerMemory::new(1 << 20);
+            let places = Budget::new(2);
+            let taken = (places.take(1).await, places.take(1).await);
+            let got = two_wait(&memory, &places);
+            timer::sleep(2 * LARGE_WAITS_MAX).await;
+            let unread = memory.hold();
+            unread.set(1 << 20);
+            drop(taken);
+            timer::sleep(LARGE_WAITS_MAX / 2).await;
+            assert!(got.borrow().is_empty() && memory.take_was_short());
+            unread.set(0);
+            timer::sleep(Duration::from_secs(1)).await;
+            assert_eq!(*got.borrow(), [(0, true), (1, true)]);
+        });
+    }
+
+    #[test]
+    fn large_answers_give_up_where_there_is_no_room_and_get_it_in_order_where_there_is() {
+        in_twin(async {
+            let memory = AnswerMemory::new(1 << 20);
+            let places = Budget::new(2);
+            let unread = memory.hold();
+            unread.set(1 << 20);
+            let got = two_wait(&memory, &places);
+            timer::sleep(LARGE_WAITS_MAX / 2).await;
+            assert!(got.borrow().is_empty() && memory.is_short());
+            // Whoever asks later is behind them, also where its look comes first.
+            let (held, later) = (memory.hold(), Rc::clone(&places));
+            let behind = Rc::clone(&got);
+            spawn(async move {
+                let place = held.place(&later).await;
+                behind.borrow_mut().push((2, place.is_some()));
+            });
+            unread.set(0);
+            timer::sleep(Duration::from_secs(1)).await;
+            assert_eq!(*got.borrow(), [(0, true), (1, true), (2, true)]);
+            got.borrow_mut().clear();
+            unread.set(1 << 20);
+            let got = two_wait(&memory, &places);
+            timer::sleep(LARGE_WAITS_MAX + 2 * TURN_LOOKS_EACH).await;
+            assert_eq!(*got.borrow(), [(0, false), (1, false)]);
+            assert!(!memory.turns.is_used());
+        });
+    }
 
     #[test]
     fn answers_get_smaller_and_never_nothing() {
