@@ -7,34 +7,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
-/// Of which the files in `src` are looked at.
-const CRATES: [&str; 11] = [
-    "engine/model",
-    "engine/runtime",
-    "engine/wire",
-    "engine/storage",
-    "engine/partition",
-    "engine/coordinator",
-    "engine/client",
-    "engine/broker",
-    "engine/sim",
-    "loadgen",
-    "scripts",
-];
 /// How many files of a crate may import each other in circles: lower it with each that is opened.
 const CIRCLES: &[(&str, usize)] = &[("engine/sim", 2)];
 /// Lines of a function, its signature included.
 pub(crate) const FUNCTION_LINES_MAX: usize = 70;
-/// How many functions of a crate may be longer.
+/// By how many lines all longer ones of a crate together may exceed that.
 const LONG_FUNCTIONS: &[(&str, usize)] = &[
-    ("engine/runtime", 1),
-    ("engine/wire", 1),
-    ("engine/storage", 7),
-    ("engine/coordinator", 2),
-    ("engine/broker", 10),
-    ("engine/sim", 2),
-    ("loadgen", 19),
-    ("scripts", 2),
+    ("engine/runtime", 54),
+    ("engine/wire", 7),
+    ("engine/storage", 148),
+    ("engine/coordinator", 54),
+    ("engine/broker", 264),
+    ("engine/sim", 17),
+    ("loadgen", 743),
+    ("benches", 18),
+    ("scripts", 8),
 ];
 
 /// A module's path from the root of its crate: none for the root itself.
@@ -46,10 +33,10 @@ struct Source {
     syntax: syn::File,
 }
 
-/// Every complaint.
-pub(crate) fn complaints() -> Result<Vec<String>, String> {
+/// Every complaint about the files in `src` of these crates.
+pub(crate) fn complaints<'a>(crates: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
     let mut complaints = Vec::new();
-    for name in CRATES {
+    for name in crates {
         let sources = read(&top().join(name).join("src"))?;
         let circles = circles(&imports(&sources));
         let in_circles: usize = circles.iter().map(BTreeSet::len).sum();
@@ -64,15 +51,15 @@ pub(crate) fn complaints() -> Result<Vec<String>, String> {
             )
         };
         complaints.extend(ratchet(name, in_circles, CIRCLES, "CIRCLES", what));
-        let long = sources.values().flat_map(|source| long_functions(&source.syntax));
-        let long: Vec<String> = long.collect();
+        let long: Vec<(String, usize)> =
+            sources.values().flat_map(|source| long_functions(&source.syntax)).collect();
+        let over: usize = long.iter().map(|(_, lines)| lines - FUNCTION_LINES_MAX).sum();
         let what = || {
-            format!(
-                "{name}: functions of more than {FUNCTION_LINES_MAX} lines: {}",
-                long.join(", ")
-            )
+            let shown: Vec<String> =
+                long.iter().map(|(name, lines)| format!("{name} ({lines})")).collect();
+            format!("{name}: lines beyond {FUNCTION_LINES_MAX} in functions: {}", shown.join(", "))
         };
-        complaints.extend(ratchet(name, long.len(), LONG_FUNCTIONS, "LONG_FUNCTIONS", what));
+        complaints.extend(ratchet(name, over, LONG_FUNCTIONS, "LONG_FUNCTIONS", what));
     }
     Ok(complaints)
 }
@@ -310,9 +297,9 @@ fn circles(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<BTreeSet<Module>
     circles.into_iter().collect()
 }
 
-/// The names of functions that are too long, with their lines.
+/// Functions that are too long: names and lines.
 struct Functions {
-    long: Vec<String>,
+    long: Vec<(String, usize)>,
 }
 
 impl Functions {
@@ -320,7 +307,7 @@ impl Functions {
         let from = signature.fn_token.span.start().line;
         let to = block.brace_token.span.close().end().line;
         if to - from + 1 > FUNCTION_LINES_MAX {
-            self.long.push(format!("{} ({})", signature.ident, to - from + 1));
+            self.long.push((signature.ident.to_string(), to - from + 1));
         }
     }
 }
@@ -343,7 +330,7 @@ impl<'ast> Visit<'ast> for Functions {
     }
 }
 
-fn long_functions(syntax: &syn::File) -> Vec<String> {
+fn long_functions(syntax: &syn::File) -> Vec<(String, usize)> {
     let mut functions = Functions { long: Vec::new() };
     functions.visit_file(syntax);
     functions.long

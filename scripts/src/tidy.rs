@@ -24,6 +24,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("scripts", &[]),
 ];
 
+/// What tells where things are.
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "CONTRIBUTING.md",
+    "engine/ARCHITECTURE.md",
+    "engine/storage/FORMAT.md",
+    "loadgen/README.md",
+    "benches/README.md",
+];
+
 /// Files that are longer for a reason; others may not grow past `LINES_MAX`.
 const LINES_MAX: usize = 1000;
 const LONGER: &[(&str, usize)] = &[];
@@ -41,7 +51,8 @@ pub(crate) fn run() -> Done {
         let name = path.strip_prefix(top()).unwrap_or(&path).display().to_string();
         complaints.extend(complaints_of(&name, &text));
     }
-    complaints.extend(structure::complaints()?);
+    complaints.extend(structure::complaints(MAY_USE.iter().map(|(room, _)| *room))?);
+    complaints.extend(stale_paths()?);
     complaints.extend(mutants::stale()?);
     complaints.extend(regressions::stale()?);
     for complaint in &complaints {
@@ -58,6 +69,33 @@ fn forbidden_edges(room: &str, manifest: &str, allowed: &[&str]) -> Vec<String> 
     rooms
         .filter(|name| is_used(name) && !allowed.contains(name))
         .map(|name| format!("{room} may not use {name}: see MAY_USE in scripts/src/tidy.rs"))
+        .collect()
+}
+
+/// Files that a document names, `in/this.rs` form with or without `src/`, and that are not there.
+fn stale_paths() -> Result<Vec<String>, String> {
+    let there: Vec<String> = rust_files(&top())
+        .iter()
+        .map(|path| format!("/{}", path.strip_prefix(top()).unwrap_or(path).display()))
+        .collect();
+    let mut complaints = Vec::new();
+    for document in DOCUMENTS {
+        let text =
+            fs::read_to_string(top().join(document)).map_err(|e| format!("{document}: {e}"))?;
+        complaints.extend(stale_paths_of(document, &text, &there));
+    }
+    Ok(complaints)
+}
+
+fn stale_paths_of(document: &str, text: &str, there: &[String]) -> Vec<String> {
+    let named = text.split('`').skip(1).step_by(2).filter(|code| code.ends_with(".rs"));
+    let is_there = |named: &str| {
+        let end = format!("/{named}").replace("/src/", "/");
+        there.iter().any(|path| path.replace("/src/", "/").ends_with(&end))
+    };
+    named
+        .filter(|named| !is_there(named))
+        .map(|named| format!("{document}: there is no file {named}"))
         .collect()
 }
 
@@ -103,6 +141,10 @@ mod tests {
         assert_eq!(complaints_of("a.rs", "fn main() {}").len(), 1);
         let long = format!("//! x\n{}", "\n".repeat(1001));
         assert_eq!(complaints_of("a.rs", &long).len(), 1);
+        let there = ["/engine/a/src/b/c.rs".to_owned()];
+        let stale = |named: &str| stale_paths_of("d", &format!("see `{named}`, `x`"), &there).len();
+        assert_eq!((stale("b/c.rs"), stale("a/src/b/c.rs"), stale("a/b/c.rs")), (0, 0, 0));
+        assert_eq!((stale("a/c.rs"), stale("d.rs")), (1, 1));
         let hidden = format!("//! x\nfn f() {{ {} }} }}", concat!("unsafe", " { g()"));
         assert_eq!(complaints_of("engine/wire/a.rs", &hidden).len(), 1);
     }
