@@ -60,6 +60,12 @@ impl Failure {
         Self { ending: Ending::Unreachable, why: why.into() }
     }
 
+    /// Of a command line that is not understood.
+    pub(crate) fn of_clap(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        Self::usage(text.strip_prefix("error: ").unwrap_or(&text))
+    }
+
     pub(crate) fn usage(why: impl Into<String>) -> Self {
         Self { ending: Ending::BadUsage, why: why.into() }
     }

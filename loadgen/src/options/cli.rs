@@ -1,6 +1,6 @@
 //! The command line: a run's options, or a command with its own.
 
-use crate::ending::{Ending, Failure};
+use crate::ending::Failure;
 use crate::options::args::Args;
 use crate::options::scenario;
 use clap::{Parser, Subcommand};
@@ -60,9 +60,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Fai
             let _ = error.print();
             std::process::exit(0);
         }
-        let text = error.render().to_string();
-        let why = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-        Failure { ending: Ending::BadUsage, why }
+        Failure::of_clap(&error)
     })?;
     let run = match &cli.command {
         None => Some(&cli.run),

@@ -1,6 +1,6 @@
 //! A run's options as a line of flags: read, and changed.
 
-use crate::ending::{Ending, Failure};
+use crate::ending::Failure;
 use crate::options::args::Args;
 use crate::options::scenario;
 use clap::Parser;
@@ -18,11 +18,7 @@ struct Line {
 pub(crate) fn parse_run(flags: impl IntoIterator<Item = OsString>) -> Result<Args, Failure> {
     let line = std::iter::once("loadgen".into()).chain(flags).collect();
     let line = scenario::expand(line).map_err(Failure::usage)?;
-    let Line { run } = Line::try_parse_from(line).map_err(|error| {
-        let text = error.render().to_string();
-        let why = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-        Failure { ending: Ending::BadUsage, why }
-    })?;
+    let Line { run } = Line::try_parse_from(line).map_err(|error| Failure::of_clap(&error))?;
     run.check().map_err(Failure::usage)?;
     Ok(run)
 }
@@ -38,6 +34,7 @@ pub(crate) fn with_flags(args: &Args, flags: &[String]) -> Result<Args, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ending::Ending;
     use crate::options::args::*;
 
     fn parsed(line: &str) -> Result<Args, Failure> {
