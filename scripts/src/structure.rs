@@ -13,7 +13,7 @@ const CIRCLES: &[(&str, usize)] = &[("engine/sim", 2)];
 pub(crate) const FUNCTION_LINES_MAX: usize = 70;
 /// By how many lines all longer ones of a crate together may exceed that.
 const LONG_FUNCTIONS: &[(&str, usize)] = &[
-    ("engine/runtime", 54),
+    ("engine/runtime", 0),
     ("engine/wire", 7),
     ("engine/storage", 148),
     ("engine/coordinator", 54),

@@ -31,9 +31,11 @@ pub mod socket;
 mod submit;
 pub mod thread;
 mod thread_core;
+pub mod threads;
 pub mod timer;
 mod timers;
 pub mod watch;
+pub mod world;
 
 pub use simulated::Stopped;
 pub use slice::Slice;

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
 /// Messages a queue between two shards holds.
@@ -21,7 +21,8 @@ pub const QUEUE_CAPACITY: usize = 1024;
 struct Door {
     /// Its shard waits for its ring.
     bell: Doorbell,
-    ring_fd: AtomicI32,
+    /// The descriptor of its ring; in the twin the number of its thread.
+    number: AtomicU64,
 }
 
 struct Mesh<M> {
@@ -41,7 +42,7 @@ pub struct MeshSeat<M> {
 /// Makes the mesh of `shards` shards.
 #[must_use]
 pub fn mesh<M: Send + 'static>(shards: usize) -> Vec<MeshSeat<M>> {
-    let door = || Door { bell: Doorbell::new(), ring_fd: AtomicI32::new(-1) };
+    let door = || Door { bell: Doorbell::new(), number: AtomicU64::new(0) };
     let mesh = Arc::new(Mesh {
         doors: (0..shards).map(|_| door()).collect(),
         queues: (0..shards)
@@ -77,10 +78,11 @@ impl<M: Send + 'static> MeshSeat<M> {
             mesh: self.mesh,
         });
         with_core(|core| {
-            if let Backend::Ring(ring) = &*core.backend.borrow() {
-                let door = &mailbox.mesh.doors[mailbox.shard];
-                door.ring_fd.store(ring.raw_fd(), Ordering::SeqCst);
-            }
+            let number = match &*core.backend.borrow() {
+                Backend::Ring(ring) => ring.raw_fd() as u64,
+                Backend::Simulated(twin) => twin.place().map_or(0, |place| place.core),
+            };
+            mailbox.mesh.doors[mailbox.shard].number.store(number, Ordering::SeqCst);
             *core.mesh.borrow_mut() = Some(Rc::<Mailbox<M>>::clone(&mailbox));
         });
         mailbox
@@ -131,10 +133,13 @@ impl<M: Send + 'static> Mailbox<M> {
     fn wake(&self, to: usize) {
         let door = &self.mesh.doors[to];
         if door.bell.ring() {
-            let ring_fd = door.ring_fd.load(Ordering::SeqCst);
-            with_core(|core| {
-                if let Backend::Ring(ring) = &mut *core.backend.borrow_mut() {
-                    ring.wake_ring(ring_fd);
+            let number = door.number.load(Ordering::SeqCst);
+            with_core(|core| match &mut *core.backend.borrow_mut() {
+                Backend::Ring(ring) => ring.wake_ring(number as i32),
+                Backend::Simulated(twin) => {
+                    if let Some(place) = twin.place() {
+                        place.shared.woken.borrow_mut().push(number);
+                    }
                 }
             });
         }

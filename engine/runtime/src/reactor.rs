@@ -6,12 +6,12 @@
 
 use crate::nanos::Nanos;
 use crate::ring::{Counters, Ring};
-use crate::simulated::Stopped;
-use crate::thread_core::{Backend, Core, MAIN, TaskWaker, replace_core, with_core};
+use crate::simulated::{Body, SimulatedBackend, Stopped};
+use crate::thread_core::{Backend, Core, MAIN, MeshEnd, TaskWaker, replace_core, with_core};
 use crate::watch;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,6 +69,24 @@ const TASKS_A_LOOK: usize = 16;
 /// After so long the kernel is asked what else has come, also while tasks are ready.
 const TURN: Duration = Duration::from_millis(1);
 
+/// What a thread in a world was given to run.
+pub(crate) enum Main {
+    /// To be made within it.
+    Made(Option<Box<dyn FnOnce() -> Body>>),
+    Begun(Body),
+}
+
+/// How a turn of a thread in a world ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There is more to do at once.
+    Ready,
+    /// It waits for an operation, a timer or another thread.
+    Waits,
+    /// What it was given is done.
+    Over,
+}
+
 /// One thread's executor, reactor and clock.
 pub struct Runtime {
     core: Rc<Core>,
@@ -80,11 +98,15 @@ impl Runtime {
     /// # Errors
     /// When the kernel refuses a ring; the error's text names the remedy.
     pub fn new(io: Io) -> Result<Self, RuntimeError> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let backend = match io {
             Io::Uring => Backend::Ring(Ring::new().map_err(|os_error| RuntimeError { os_error })?),
             Io::Simulated(simulation) => Backend::Simulated(simulation.into_backend()),
         };
+        Ok(Self::with_backend(backend))
+    }
+
+    pub(crate) fn with_backend(backend: Backend) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let core = Core {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             tasks: RefCell::default(),
@@ -96,16 +118,7 @@ impl Runtime {
             backend: RefCell::new(backend),
             mesh: RefCell::new(None),
         };
-        Ok(Self { core: Rc::new(core) })
-    }
-
-    /// The descriptor by which other rings can wake this one; -1 in the twin.
-    #[must_use]
-    pub fn ring_fd(&self) -> i32 {
-        match &*self.core.backend.borrow() {
-            Backend::Ring(ring) => ring.raw_fd(),
-            Backend::Simulated(_) => -1,
-        }
+        Self { core: Rc::new(core) }
     }
 
     /// Runs `future` and whatever it spawns until `future` is done.
@@ -126,35 +139,17 @@ impl Runtime {
     fn run<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
         let core = &*self.core;
         let mut future = pin!(future);
-        let waker = Waker::from(Arc::new(TaskWaker {
-            core: core.id,
-            index: MAIN,
-            queued: AtomicBool::new(false),
-        }));
+        let waker = self.main_waker();
         let mut wake = Vec::with_capacity(64);
         core.main_ready.set(true);
         let (mut began, mut watched) = (crate::clock::now(), watch::clock());
         loop {
-            if core.main_ready.replace(false)
-                && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
-            {
+            if let Some(output) = self.run_ready(future.as_mut(), &waker, began) {
                 return Ok(output);
             }
-            // Tasks woken during this turn run in this turn too, up to a bound that keeps I/O going.
-            for number in 1..=TASKS_A_TURN {
-                let Some(index) = core.ready.borrow_mut().pop_front() else { break };
-                core.run_task(index);
-                if number % TASKS_A_LOOK == 0 && crate::clock::now() >= began + TURN {
-                    break;
-                }
-            }
             let mesh = core.mesh.borrow().clone();
-            if let Some(mesh) = &mesh {
-                mesh.deliver();
-            }
-            let idle = core.ready.borrow().is_empty() && !core.main_ready.get();
+            let parked = self.lie_down(mesh.as_deref());
             let next_timer = core.timers.borrow_mut().next_at();
-            let parked = idle && mesh.as_ref().is_none_or(|mesh| mesh.park());
             watch::on_turn(watched, watch::clock());
             self.enter(parked, next_timer, &mut wake)?;
             if parked && let Some(mesh) = &mesh {
@@ -167,6 +162,109 @@ impl Runtime {
             watched = if cfg!(debug_assertions) { watch::clock() } else { began };
             core.timers.borrow_mut().fire(began);
         }
+    }
+
+    fn main_waker(&self) -> Waker {
+        let queued = AtomicBool::new(false);
+        Waker::from(Arc::new(TaskWaker { core: self.core.id, index: MAIN, queued }))
+    }
+
+    /// Runs what is ready, and what becomes ready meanwhile, up to a bound that keeps I/O going. The output of `main` if
+    /// it is done.
+    fn run_ready<F: Future + ?Sized>(
+        &self,
+        main: Pin<&mut F>,
+        waker: &Waker,
+        began: Nanos,
+    ) -> Option<F::Output> {
+        let core = &*self.core;
+        if core.main_ready.replace(false)
+            && let Poll::Ready(output) = main.poll(&mut Context::from_waker(waker))
+        {
+            return Some(output);
+        }
+        for number in 1..=TASKS_A_TURN {
+            let Some(index) = core.ready.borrow_mut().pop_front() else { break };
+            core.run_task(index);
+            if number % TASKS_A_LOOK == 0 && crate::clock::now() >= began + TURN {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Sends what is to be sent to other threads; whether this one has nothing to do and may wait.
+    fn lie_down(&self, mesh: Option<&dyn MeshEnd>) -> bool {
+        let core = &*self.core;
+        if let Some(mesh) = mesh {
+            mesh.deliver();
+        }
+        let idle = core.ready.borrow().is_empty() && !core.main_ready.get();
+        idle && mesh.is_none_or(MeshEnd::park)
+    }
+
+    /// One turn of a thread in a world: what is due is done, then what is ready runs.
+    pub(crate) fn turn(&self, main: &mut Main) -> Turn {
+        let before = replace_core(Some(Rc::clone(&self.core)));
+        assert!(before.is_none(), "runtimes do not nest");
+        let core = &*self.core;
+        let mesh = core.mesh.borrow().clone();
+        if let Some(mesh) = &mesh {
+            mesh.unpark();
+        }
+        let mut wake = Vec::new();
+        if let Backend::Simulated(twin) = &mut *core.backend.borrow_mut() {
+            twin.complete_due(&mut core.slots.borrow_mut(), &mut wake);
+        }
+        wake.drain(..).for_each(Waker::wake);
+        let began = crate::clock::now();
+        core.timers.borrow_mut().fire(began);
+        let body = match main {
+            Main::Begun(body) => body,
+            Main::Made(make) => {
+                let make = make.take().expect("made once");
+                *main = Main::Begun(make());
+                let Main::Begun(body) = main else { unreachable!("set just now") };
+                body
+            }
+        };
+        let is_over = self.run_ready(body.as_mut(), &self.main_waker(), began).is_some();
+        let mesh = core.mesh.borrow().clone();
+        let waits = self.lie_down(mesh.as_deref());
+        let turn = match (is_over, waits) {
+            (true, _) => Turn::Over,
+            (false, false) => Turn::Ready,
+            (false, true) => Turn::Waits,
+        };
+        replace_core(None);
+        turn
+    }
+
+    /// When a thread that waits has something to do, by the world's clock.
+    pub(crate) fn next_at(&self) -> Option<Nanos> {
+        let timer = self.core.timers.borrow_mut().next_at();
+        match &*self.core.backend.borrow() {
+            Backend::Ring(_) => None,
+            Backend::Simulated(twin) => {
+                let timer = timer.map(|at| twin.world_time(at));
+                [timer, twin.next_event()].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// The twin's end of a thread in a world.
+    pub(crate) fn with_own_twin<T>(&self, f: impl FnOnce(&mut SimulatedBackend) -> T) -> T {
+        match &mut *self.core.backend.borrow_mut() {
+            Backend::Ring(_) => unreachable!("worlds are simulated"),
+            Backend::Simulated(twin) => f(twin),
+        }
+    }
+
+    /// Drops what a thread in a world runs, as its own.
+    pub(crate) fn end(self, main: Main) {
+        replace_core(Some(Rc::clone(&self.core)));
+        drop(main);
+        replace_core(None);
     }
 
     fn enter(

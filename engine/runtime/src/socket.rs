@@ -9,6 +9,7 @@ use crate::op::{Op, result_of};
 use crate::receive_buffer::ReceiveBuffer;
 use crate::sockaddr::write_sockaddr;
 use crate::submit::{cancel, submit};
+use crate::thread_core::with_twin;
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -17,6 +18,7 @@ use std::os::fd::RawFd;
 /// A connected TCP socket. Dropping it ends what is in flight on it and closes it.
 pub struct Socket {
     fd: RawFd,
+    is_simulated: bool,
     /// The operation that receives.
     receiving: Cell<Option<u32>>,
     receives: Cell<u64>,
@@ -28,6 +30,7 @@ pub struct Socket {
 /// A listening TCP socket; several may share an address (`SO_REUSEPORT`).
 pub struct Listener {
     fd: RawFd,
+    is_simulated: bool,
 }
 
 /// The number of an operation is another one's once it is over, also for a receive that is dropped.
@@ -52,7 +55,10 @@ impl Listener {
     /// # Errors
     /// As bind(2) and listen(2).
     pub fn bind(address: SocketAddr, share: bool) -> io::Result<Self> {
-        let listener = Self { fd: new_socket(address)? };
+        if let Some(bound) = with_twin(|twin| twin.bind(address, share)) {
+            return bound.map(|fd| Self { fd, is_simulated: true });
+        }
+        let listener = Self { fd: new_socket(address)?, is_simulated: false };
         set_option(listener.fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         if share {
             set_option(listener.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -73,6 +79,9 @@ impl Listener {
     /// # Errors
     /// As getsockname(2).
     pub fn local_address(&self) -> io::Result<SocketAddr> {
+        if self.is_simulated {
+            return with_twin(|twin| twin.local_address(self.fd)).expect("a simulated listener");
+        }
         // SAFETY: plain C structure; all zeroes is valid.
         let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let mut bytes = size_of_val(&storage) as libc::socklen_t;
@@ -89,14 +98,20 @@ impl Listener {
     /// As accept(2); `InvalidInput` after `shutdown`.
     pub async fn accept(&self) -> io::Result<Socket> {
         let (result, _) = submit(Op::Accept { fd: self.fd }).await;
-        let socket = Socket::new(result_of(result)? as RawFd);
-        set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        notice_death(socket.fd)?;
+        let socket = Socket::new(result_of(result)? as RawFd, self.is_simulated);
+        if !self.is_simulated {
+            set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+            notice_death(socket.fd)?;
+        }
         Ok(socket)
     }
 
     /// Ends a pending `accept`.
     pub fn shutdown(&self) {
+        if self.is_simulated {
+            with_twin(|twin| twin.shutdown(self.fd));
+            return;
+        }
         // SAFETY: the descriptor is open.
         unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
     }
@@ -104,6 +119,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        if self.is_simulated {
+            with_twin(|twin| twin.close_socket(self.fd));
+            return;
+        }
         self.shutdown();
         // SAFETY: ours alone.
         unsafe { libc::close(self.fd) };
@@ -111,9 +130,10 @@ impl Drop for Listener {
 }
 
 impl Socket {
-    fn new(fd: RawFd) -> Self {
+    fn new(fd: RawFd, is_simulated: bool) -> Self {
         Self {
             fd,
+            is_simulated,
             receiving: Cell::new(None),
             receives: Cell::new(0),
             sends: Cell::new(0),
@@ -126,8 +146,13 @@ impl Socket {
     /// # Errors
     /// As connect(2).
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let socket = Self::new(new_socket(address)?);
-        set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        let socket = match with_twin(|twin| twin.socket(address)) {
+            Some(fd) => Self::new(fd?, true),
+            None => Self::new(new_socket(address)?, false),
+        };
+        if !socket.is_simulated {
+            set_option(socket.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        }
         let (result, _) = submit(Op::Connect { fd: socket.fd, address }).await;
         result_of(result)?;
         Ok(socket)
@@ -172,6 +197,9 @@ impl Socket {
     /// Whether the other end has closed or is gone, also behind bytes that are still to be received.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
+        if self.is_simulated {
+            return with_twin(|twin| twin.has_hung_up(self.fd)).expect("a simulated socket");
+        }
         let mut asked = libc::pollfd { fd: self.fd, events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: one valid entry; the call does not wait.
         let found = unsafe { libc::poll(&raw mut asked, 1, 0) };
@@ -181,6 +209,10 @@ impl Socket {
     /// Bytes sent that the other end has not acknowledged: as it reads they change.
     #[must_use]
     pub fn unacknowledged_bytes(&self) -> i32 {
+        if self.is_simulated {
+            return with_twin(|twin| twin.unacknowledged_bytes(self.fd))
+                .expect("a simulated socket");
+        }
         let mut bytes: libc::c_int = 0;
         // SAFETY: a valid place for the number that this request answers with (SIOCOUTQ).
         let told = unsafe { libc::ioctl(self.fd, libc::TIOCOUTQ, &raw mut bytes) };
@@ -235,6 +267,10 @@ impl Socket {
 
     /// Ends both directions: a pending receive returns 0, a pending send fails.
     pub fn shutdown(&self) {
+        if self.is_simulated {
+            with_twin(|twin| twin.shutdown(self.fd));
+            return;
+        }
         // SAFETY: the descriptor is open.
         unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
     }
@@ -242,6 +278,9 @@ impl Socket {
     /// The other end's address, for logs.
     #[must_use]
     pub fn peer_address(&self) -> Option<SocketAddr> {
+        if self.is_simulated {
+            return with_twin(|twin| twin.peer_address(self.fd)).flatten();
+        }
         // SAFETY: plain C structure; all zeroes is valid.
         let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let mut bytes = size_of_val(&storage) as libc::socklen_t;
@@ -254,6 +293,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        if self.is_simulated {
+            with_twin(|twin| twin.close_socket(self.fd));
+            return;
+        }
         self.shutdown();
         // SAFETY: ours alone; operations in flight hold their own reference in the kernel.
         unsafe { libc::close(self.fd) };

@@ -26,10 +26,13 @@ impl Submitted {
 /// come to.
 pub(crate) fn cancel(index: u32) {
     with_core(|core| {
-        if core.slots.borrow_mut().get(index).state == SlotState::InFlight
-            && let Backend::Ring(ring) = &mut *core.backend.borrow_mut()
-        {
-            ring.cancel(index);
+        let mut slots = core.slots.borrow_mut();
+        let slot = slots.get(index);
+        if slot.state == SlotState::InFlight {
+            match &mut *core.backend.borrow_mut() {
+                Backend::Ring(ring) => ring.cancel(index),
+                Backend::Simulated(twin) => twin.cancel(index, &slot.op),
+            }
         }
     });
 }
