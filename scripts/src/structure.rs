@@ -17,7 +17,7 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[
     ("engine/wire", 7),
     ("engine/storage", 148),
     ("engine/coordinator", 54),
-    ("engine/broker", 264),
+    ("engine/broker", 199),
     ("engine/sim", 17),
     ("loadgen", 743),
     ("benches", 18),

@@ -21,7 +21,7 @@ use crate::shard::shard::{Message, Shard};
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::{self, StopSignals};
 use runtime::socket::{Listener, Socket};
-use runtime::{Io, Runtime, clock, spawn, thread, timer};
+use runtime::{Io, Runtime, clock, spawn, thread, threads, timer};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -43,6 +43,18 @@ const JOURNAL_RETRY: Duration = Duration::from_secs(5);
 
 /// A port that is taken is tried again for so long.
 const PORT_WAITS_MAX: Duration = Duration::from_secs(1);
+
+/// What a broker has of the machine it runs on, and of whoever runs it.
+pub struct Means {
+    /// Threads that serve.
+    pub shards: usize,
+    /// Files that may be open.
+    pub open_files: u64,
+    /// The processors that threads are pinned to; none: they are not pinned.
+    pub cpus: Vec<usize>,
+    /// Called, on any thread, when no data directory is left: the broker is to end at once.
+    pub on_no_directory: Arc<dyn Fn() + Send + Sync>,
+}
 
 /// Serves until SIGINT or SIGTERM. `ready` is told the address of each listener once clients may connect, and where
 /// Prometheus may.
@@ -67,122 +79,156 @@ pub fn run(
     // In a container the quota may be far below the processors that are seen.
     let per_quota = || thread::cpu_quota().unwrap_or(usize::MAX).min(cpus.len());
     let shards = if config.shards == 0 { per_quota() } else { config.shards };
+    let end = || {
+        logging::flush();
+        std::process::exit(1);
+    };
+    let means = Means { shards, open_files, cpus, on_no_directory: Arc::new(end) };
     let runtime = Runtime::new(Io::Uring).map_err(|error| error.to_string())?;
-    let started = runtime.block_on(start(config, shards, open_files)).expect("only the twin stops");
-    let Started { node, mut dirs, catalog, store, mut listeners, metrics, recovery } = started?;
-    let local = listeners[0].iter().map(Listener::local_address);
-    let addresses: Vec<SocketAddr> =
-        local.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-    let mut seats = mesh::<Message>(shards);
-    let image = MetadataImage::new(&catalog, &node.config.set);
+    let served = serve(config, means, async || signals.wait().await, ready);
+    runtime.block_on(served).expect("only the twin stops")
+}
+
+/// Serves on the calling thread, which has a runtime, and on others, until `stop` returns.
+///
+/// # Errors
+/// As `run`.
+pub async fn serve(
+    config: Config,
+    means: Means,
+    stop: impl AsyncFn(),
+    ready: impl FnOnce(&[SocketAddr], Option<SocketAddr>),
+) -> Result<(), String> {
+    let mut started = start(config, &means).await?;
+    let mut seats = mesh::<Message>(means.shards);
+    let image = MetadataImage::new(&started.catalog, &started.node.config.set);
     let mut threads = Vec::new();
-    for shard in (1..shards).rev() {
+    for shard in (1..means.shards).rev() {
         let seat = seats.pop().expect("one seat a shard");
-        let listeners = listeners.pop().expect("each shard has its own");
-        let (node, image) = (Arc::clone(&node), Arc::clone(&image));
-        let recovery = Arc::clone(&recovery);
-        let name = format!("weir-shard-{shard}");
-        let cpu = Some(cpus[shard % cpus.len()]);
-        let spawned = thread::spawn(&name, cpu, move || {
-            let runtime = Runtime::new(Io::Uring).expect("shard 0 could make one");
-            let served = runtime.block_on(async move {
-                let shard = begin(node, seat, &recovery);
-                shard.open_all(image, &recovery).await;
-                drop(recovery);
-                let acceptor = Acceptor::new(listeners);
-                shard.ready.set(true);
-                shard.changed.notify();
-                shard.changed.until(|| shard.begun.get().then_some(())).await;
-                acceptor.serve(&shard).await;
-            });
-            served.expect("only the twin stops");
-        });
-        threads.push(spawned.map_err(|error| format!("cannot start a thread: {error}"))?);
+        let listeners = started.listeners.pop().expect("each shard has its own");
+        let (node, image) = (Arc::clone(&started.node), Arc::clone(&image));
+        let recovery = Arc::clone(&started.recovery);
+        let cpu = means.cpus.get(shard % means.cpus.len().max(1)).copied();
+        let follow = move || follow(node, seat, image, recovery, listeners);
+        let thread = threads::start(&format!("weir-shard-{shard}"), cpu, follow);
+        threads.push(thread.map_err(|error| format!("cannot start a thread: {error}"))?);
     }
     let seat = seats.pop().expect("shard 0 has a seat");
-    let listeners = listeners.pop().expect("shard 0 has its own");
-    thread::pin_current(cpus[0]);
-    let clean = runtime
-        .block_on(async {
-            let shard = begin(Arc::clone(&node), seat, &recovery);
-            shard.keep_catalogue(store);
-            shard.open_all(image, &recovery).await;
-            for to in 1..shards {
-                shard.call(to, |shard| async move { until_ready(&shard).await }).await;
-            }
-            // Every partition has what the journals owed it: they begin anew, on every shard.
-            let mut begun = begin_journals(&shard, &mut dirs, &recovery).await;
-            let mut recovery = Some(recovery).filter(|_| !begun);
-            shard.logs.sweep();
-            for to in 0..shards {
-                let keep = |shard: Rc<Shard>| async move {
-                    shard.on_begun();
-                    registry::look_after(&shard);
-                    spawn(Rc::clone(&shard).mend_for_ever());
-                    spawn(compaction::look_after(shard));
-                };
-                shard.call(to, keep).await;
-            }
-            for home in shard.homes().iter().filter(|home| !home.health().is_offline()) {
-                if let Err(error) = home.reserve().take().await {
-                    warning!("no space is kept back for deletions on a full disk: {error}");
-                }
-            }
-            let acceptor = Acceptor::new(listeners);
-            spawn({
-                let (shard, acceptor) = (Rc::clone(&shard), Rc::clone(&acceptor));
-                async move { acceptor.serve(&shard).await }
-            });
-            info!(
-                "weir {} serves {} from {} with {shards} shards, leader epoch {}",
-                env!("CARGO_PKG_VERSION"),
-                addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", "),
-                node.dirs
-                    .iter()
-                    .map(|dir| dir.path.display().to_string())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                node.epoch
-            );
-            let mut metrics_at = None;
-            if let Some(metrics) = metrics {
-                metrics_at = metrics.local_address().ok();
-                spawn(metrics_server::serve(Arc::clone(&node), metrics));
-            }
-            ready(&addresses, metrics_at);
-            loop {
-                let retry_at = (!begun).then(|| clock::now() + JOURNAL_RETRY);
-                let signal = async { signals.wait().await };
-                if timer::before(retry_at, signal).await.is_some() {
-                    break;
-                }
-                let found = recovery.as_ref().expect("kept until every journal is begun");
-                begun = begin_journals(&shard, &mut dirs, found).await;
-                recovery = recovery.filter(|_| !begun);
-            }
-            info!("stopping");
-            let mut clean = true;
-            acceptor.stop();
-            for to in 1..shards {
-                clean &= shard.call(to, |shard| async move { stop(&shard).await }).await;
-            }
-            clean &= stop(&shard).await;
-            clean
-        })
-        .expect("only the twin stops");
+    if let Some(cpu) = means.cpus.first() {
+        thread::pin_current(*cpu);
+    }
+    let (clean, dirs) = lead(started, seat, image, stop, ready).await?;
     for thread in threads {
-        let _ = thread.join();
+        thread.join().await;
     }
     if clean {
         for dir in dirs {
-            let closed = runtime.block_on(dir.close_clean()).expect("only the twin stops");
-            closed.map_err(|error| error.to_string())?;
+            dir.close_clean().await.map_err(|error| error.to_string())?;
         }
         info!("stopped cleanly");
     } else {
         warning!("stopped, not cleanly; the next start recovers from the journal");
     }
     Ok(())
+}
+
+/// What a shard other than the first does from its beginning to its end.
+async fn follow(
+    node: Arc<Node>,
+    seat: MeshSeat<Message>,
+    image: Arc<MetadataImage>,
+    recovery: Arc<Recovery>,
+    listeners: Vec<Listener>,
+) {
+    let shard = begin(node, seat, &recovery);
+    shard.open_all(image, &recovery).await;
+    drop(recovery);
+    let acceptor = Acceptor::new(listeners);
+    shard.ready.set(true);
+    shard.changed.notify();
+    shard.changed.until(|| shard.begun.get().then_some(())).await;
+    acceptor.serve(&shard).await;
+}
+
+/// What shard 0 does: it leads the start of all, and their end. Whether all of them ended cleanly.
+async fn lead(
+    started: Started,
+    seat: MeshSeat<Message>,
+    image: Arc<MetadataImage>,
+    stop_asked: impl AsyncFn(),
+    ready: impl FnOnce(&[SocketAddr], Option<SocketAddr>),
+) -> Result<(bool, Vec<DataDir>), String> {
+    let Started { node, mut dirs, store, mut listeners, metrics, recovery, .. } = started;
+    let listeners = listeners.pop().expect("shard 0 has its own");
+    let local = listeners.iter().map(Listener::local_address);
+    let addresses: Vec<SocketAddr> =
+        local.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let shard = begin(Arc::clone(&node), seat, &recovery);
+    let shards = shard.mailbox.shards();
+    shard.keep_catalogue(store);
+    shard.open_all(image, &recovery).await;
+    for to in 1..shards {
+        shard.call(to, |shard| async move { until_ready(&shard).await }).await;
+    }
+    // Every partition has what the journals owed it: they begin anew, on every shard.
+    let mut begun = begin_journals(&shard, &mut dirs, &recovery).await;
+    let mut recovery = Some(recovery).filter(|_| !begun);
+    shard.logs.sweep();
+    for to in 0..shards {
+        let keep = |shard: Rc<Shard>| async move {
+            shard.on_begun();
+            registry::look_after(&shard);
+            spawn(Rc::clone(&shard).mend_for_ever());
+            spawn(compaction::look_after(shard));
+        };
+        shard.call(to, keep).await;
+    }
+    for home in shard.homes().iter().filter(|home| !home.health().is_offline()) {
+        if let Err(error) = home.reserve().take().await {
+            warning!("no space is kept back for deletions on a full disk: {error}");
+        }
+    }
+    let acceptor = Acceptor::new(listeners);
+    spawn({
+        let (shard, acceptor) = (Rc::clone(&shard), Rc::clone(&acceptor));
+        async move { acceptor.serve(&shard).await }
+    });
+    tell_serving(&node, &addresses, shards);
+    let mut metrics_at = None;
+    if let Some(metrics) = metrics {
+        metrics_at = metrics.local_address().ok();
+        spawn(metrics_server::serve(Arc::clone(&node), metrics));
+    }
+    ready(&addresses, metrics_at);
+    loop {
+        let retry_at = (!begun).then(|| clock::now() + JOURNAL_RETRY);
+        if timer::before(retry_at, stop_asked()).await.is_some() {
+            break;
+        }
+        let found = recovery.as_ref().expect("kept until every journal is begun");
+        begun = begin_journals(&shard, &mut dirs, found).await;
+        recovery = recovery.filter(|_| !begun);
+    }
+    info!("stopping");
+    let mut clean = true;
+    acceptor.stop();
+    for to in 1..shards {
+        clean &= shard.call(to, |shard| async move { stop(&shard).await }).await;
+    }
+    clean &= stop(&shard).await;
+    Ok((clean, dirs))
+}
+
+fn tell_serving(node: &Node, addresses: &[SocketAddr], shards: usize) {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let dirs: Vec<String> = node.dirs.iter().map(|dir| dir.path.display().to_string()).collect();
+    info!(
+        "weir {} serves {} from {} with {shards} shards, leader epoch {}",
+        env!("CARGO_PKG_VERSION"),
+        addresses.join(", "),
+        dirs.join(", "),
+        node.epoch
+    );
 }
 
 struct Started {
@@ -223,11 +269,12 @@ fn tell_found(found: &Found) {
     }
 }
 
-/// What a directory's first failure leads to: it is not used again before the next start, and the process ends with
+/// What a directory's first failure leads to: it is not used again before the next start, and the broker ends with
 /// the last one.
 fn on_directory_failed(
     path: PathBuf,
     left: Arc<AtomicUsize>,
+    on_none_left: Arc<dyn Fn() + Send + Sync>,
 ) -> impl Fn(&StorageError) + Send + Sync {
     move |failure: &StorageError| {
         crate::observe::logging::error!(
@@ -237,8 +284,7 @@ fn on_directory_failed(
         );
         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
             crate::observe::logging::error!("no data directory is left: stopping");
-            logging::flush();
-            std::process::exit(1);
+            on_none_left();
         }
     }
 }
@@ -335,7 +381,8 @@ fn served_at(setting: &ListenerSetting, address: SocketAddr) -> ServedListener {
     ServedListener { name: setting.name.clone(), at, advertised }
 }
 
-async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started, String> {
+async fn start(config: Config, means: &Means) -> Result<Started, String> {
+    let shards = means.shards;
     // Without SO_REUSEPORT first: another program on the port is an error, not a partner.
     let mut probes = Vec::new();
     for listener in &config.listeners {
@@ -358,7 +405,11 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
     let left = Arc::new(AtomicUsize::new(found_dirs.len()));
     let (mut dirs, mut shared) = (Vec::new(), Vec::new());
     for (dir, reserve) in found_dirs {
-        let on_failure = on_directory_failed(dir.path().to_owned(), Arc::clone(&left));
+        let on_failure = on_directory_failed(
+            dir.path().to_owned(),
+            Arc::clone(&left),
+            Arc::clone(&means.on_no_directory),
+        );
         let health = Arc::new(Health::new(on_failure));
         shared.push(SharedDir { path: dir.path().to_owned(), health, reserve });
         dirs.push(dir);
@@ -375,7 +426,7 @@ async fn start(config: Config, shards: usize, open_files: u64) -> Result<Started
         stages: (0..shards).map(|_| StageTimes::default()).collect(),
         requests: (0..shards).map(|_| RequestCounts::default()).collect(),
         began_unix_ms: clock::unix_ms(),
-        open_files: OpenFiles::divide(open_files, dirs.len(), shards, config.connections_max),
+        open_files: OpenFiles::divide(means.open_files, dirs.len(), shards, config.connections_max),
         peers: Peers::new(config.connections_per_ip_max, config.connections_per_s_max),
         config,
     };

@@ -105,6 +105,9 @@ fn formatted(level: &str, text: &str) -> String {
 /// Writes one line: time, level, text.
 pub(crate) fn line(level: &str, text: &str) {
     let text = formatted(level, text);
+    if runtime::world::say(&text) {
+        return;
+    }
     match LOG.get() {
         Some(log) => {
             if log.queue.try_send(Entry::Line(text)).is_err() {
