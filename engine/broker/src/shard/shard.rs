@@ -304,9 +304,11 @@ impl Shard {
         self.slots.borrow().values().cloned().collect()
     }
 
-    /// Why a partition of this shard has no slot: gone meanwhile, or its log could not be opened.
+    /// Why a partition of this shard has no slot: closed, gone meanwhile, or its log could not be opened.
     pub(crate) fn why_absent(&self, id: TopicPartition) -> model::ErrorCode {
-        if self.image.borrow().by_id.contains_key(&id.topic_id) {
+        if self.stopping.get() {
+            model::ErrorCode::NotLeaderOrFollower
+        } else if self.image.borrow().by_id.contains_key(&id.topic_id) {
             model::ErrorCode::KafkaStorageError
         } else {
             model::ErrorCode::UnknownTopicOrPartition

@@ -108,7 +108,7 @@ async fn look_up(
     asked: ListOffsetsPartition,
     read_committed: bool,
 ) -> ListOffsetsPartitionResponse {
-    let Some(slot) = shard.slot(id) else { return refused(ErrorCode::KafkaStorageError) };
+    let Some(slot) = shard.slot(id) else { return refused(shard.why_absent(id)) };
     if let Err(error) = slot.leader.borrow().check_epoch(asked.current_leader_epoch) {
         return refused(error.error_code());
     }
