@@ -34,7 +34,7 @@ pub(crate) fn sim(rig: &str, seed: Option<u64>, runs: u64) -> Done {
         Some(seed) => format!("WEIR_SEED={seed}"),
         None => format!("WEIR_RUNS={runs}"),
     };
-    let rig = ["test", "--release", "--quiet", "-p", "sim", "--test", rig, "--"];
+    let rig = ["test", "--release", "--quiet", "-p", mutants::package_of(rig), "--test", rig, "--"];
     let args = [&[budget.as_str(), "cargo"], &rig[..], &["guarantees", "--nocapture"]];
     steps::run("env", &args.concat())
 }

@@ -7,8 +7,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// The rigs of `sim`.
-pub(crate) const RIGS: [&str; 5] = ["storage", "node", "groups", "transactions", "compaction"];
+/// The rigs, of which each is a test of `package_of` it.
+pub(crate) const RIGS: [&str; 6] =
+    ["storage", "node", "groups", "transactions", "compaction", "cluster"];
+
+/// Whole brokers are a crate of their own: the rigs of rooms need not wait for a broker to be compiled.
+pub(crate) fn package_of(rig: &str) -> &'static str {
+    if rig == "cluster" { "sim_cluster" } else { "sim" }
+}
 
 struct Mutant {
     edit: Edit,
@@ -40,9 +46,13 @@ pub(crate) fn run(only: &str, runs: u64, update: bool) -> Done {
     run_chosen(&|_, mutant| mutant.rig == only || mutant.edit.name.contains(only), runs, update)
 }
 
-/// A run of the compaction rig takes as long as ten of another.
+/// A run of these takes as long as several of another.
 fn seeds_of(rig: &str, runs: u64) -> u64 {
-    if rig == "compaction" { runs.div_ceil(10) } else { runs }
+    match rig {
+        "compaction" => runs.div_ceil(10),
+        "cluster" => runs.div_ceil(4),
+        _ => runs,
+    }
 }
 
 fn run_chosen(chosen: &dyn Fn(usize, &Mutant) -> bool, runs: u64, update: bool) -> Done {
@@ -150,7 +160,7 @@ fn fails(copy: &Path, package: &str) -> Result<bool, String> {
 /// The first seed that fails, if one does.
 fn test(copy: &Path, rig: &str, runs: u64, seed: Option<i64>) -> Result<Option<i64>, String> {
     let build = Command::new("cargo")
-        .args(["test", "--quiet", "-p", "sim", "--test", rig, "--no-run"])
+        .args(["test", "--quiet", "-p", package_of(rig), "--test", rig, "--no-run"])
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", top().join("target/mutants/target"))
         .env("RUSTFLAGS", "-A warnings")
@@ -161,7 +171,7 @@ fn test(copy: &Path, rig: &str, runs: u64, seed: Option<i64>) -> Result<Option<i
     }
     let mut command = Command::new("cargo");
     command
-        .args(["test", "--quiet", "-p", "sim", "--test", rig])
+        .args(["test", "--quiet", "-p", package_of(rig), "--test", rig])
         .arg(RIG_TESTS)
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", top().join("target/mutants/target"))

@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["model", "runtime", "wire", "storage", "partition", "coordinator", "client"],
     ),
     ("engine/sim", &["model", "runtime", "storage", "partition", "coordinator", "wire"]),
+    ("engine/sim_cluster", &["model", "runtime", "wire", "client", "broker", "sim"]),
     ("loadgen", &["model", "runtime", "wire", "client", "broker"]),
     ("benches", &["model", "runtime", "wire", "client", "storage", "partition", "broker"]),
     ("scripts", &[]),

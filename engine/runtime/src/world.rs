@@ -98,6 +98,13 @@ impl World {
         self.shared.network.borrow().lost
     }
 
+    /// Whether something is still to come from connections that were closed: what was sent on them arrives late, as long
+    /// as a link was cut.
+    #[must_use]
+    pub fn has_last_words(&self) -> bool {
+        self.shared.network.borrow().has_last_words()
+    }
+
     /// Starts a program on a machine, which gets power for it.
     pub fn start<F: Future<Output = ()> + 'static>(
         &mut self,

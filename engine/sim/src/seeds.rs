@@ -21,7 +21,9 @@ pub fn run_seeds<O: Default + std::fmt::Debug>(
     let from = asked("WEIR_FROM").unwrap_or(0);
     for seed in only.map_or(from..from + wanted, |seed| seed..seed + 1) {
         let outcome = catch_unwind(|| run(seed)).unwrap_or_else(|_| {
-            panic!("seed {seed} failed; repeat: WEIR_SEED={seed} cargo test -p sim --test {rig}")
+            panic!(
+                "seed {seed} failed; repeat: WEIR_SEED={seed} cargo test --workspace --test {rig}"
+            )
         });
         add(&mut total, &outcome);
     }

@@ -217,6 +217,20 @@ pub fn put_request<'b>(
     put_topics_request(out, version, acks, timeout_ms, parts);
 }
 
+/// The client's side: as `put_request` with acks=all, in a transaction.
+pub fn put_transactional_request<'b>(
+    out: &mut Vec<u8>,
+    version: i16,
+    transactional_id: &str,
+    timeout_ms: i32,
+    topic: TopicRef<'_>,
+    partitions: impl Iterator<Item = (i32, &'b [u8])> + Clone,
+) {
+    let parts = partitions.map(|(partition, batch)| (topic, partition, batch));
+    put_string(out, Some(transactional_id), version >= 9);
+    put_behind_id(out, version, -1, timeout_ms, parts);
+}
+
 /// The client's side: as `put_request`, to several topics. Neighbours of one topic share its head.
 pub fn put_topics_request<'t, 'b>(
     out: &mut Vec<u8>,
@@ -225,8 +239,18 @@ pub fn put_topics_request<'t, 'b>(
     timeout_ms: i32,
     parts: impl Iterator<Item = (TopicRef<'t>, i32, &'b [u8])> + Clone,
 ) {
+    put_string(out, None, version >= 9);
+    put_behind_id(out, version, acks, timeout_ms, parts);
+}
+
+fn put_behind_id<'t, 'b>(
+    out: &mut Vec<u8>,
+    version: i16,
+    acks: i16,
+    timeout_ms: i32,
+    parts: impl Iterator<Item = (TopicRef<'t>, i32, &'b [u8])> + Clone,
+) {
     let flexible = version >= 9;
-    put_string(out, None, flexible);
     out.extend_from_slice(&acks.to_be_bytes());
     out.extend_from_slice(&timeout_ms.to_be_bytes());
     let (mut topics, mut last) = (0, None);

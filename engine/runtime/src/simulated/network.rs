@@ -24,7 +24,7 @@ const FIRST_PORT: u16 = 32_768;
 const BACKLOG: usize = 1024;
 /// What was sent and is not acknowledged is sent again after this, and then twice as late each time.
 const RESEND: Duration = Duration::from_millis(200);
-const RESEND_MAX: Duration = Duration::from_secs(10);
+const RESEND_MAX: Duration = Duration::from_secs(2);
 /// A first packet that nobody answers is sent again after this, and then twice as late each time.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 /// After so long without an answer a connection is given up.
@@ -135,36 +135,17 @@ struct Stream {
 #[derive(Debug)]
 enum Event {
     /// A first packet is at its target, since then under way.
-    Syn {
-        from: Fd,
-        since: Nanos,
-        again: Duration,
-    },
+    Syn { from: Fd, since: Nanos, again: Duration },
     /// The answer to it.
-    SynAck {
-        to: Fd,
-        from: Option<Fd>,
-    },
+    SynAck { to: Fd, from: Option<Fd> },
     /// The front of what this end has sent is at the other end.
-    Arrives {
-        from: Fd,
-    },
+    Arrives { from: Fd },
     /// The other end has so many bytes, since then.
-    Acknowledged {
-        to: Fd,
-        from: Fd,
-        bytes: usize,
-        since: Nanos,
-    },
+    Acknowledged { to: Fd, from: Fd, bytes: usize, since: Nanos },
     /// The other end has room again.
-    Room {
-        to: Fd,
-        from: Fd,
-    },
-    Reset {
-        to: Fd,
-        from: MachineId,
-    },
+    Room { to: Fd, from: Fd },
+    /// The other end is no more; `answers` what will be sent again until it is answered.
+    Reset { to: Fd, from: MachineId, answers: bool },
 }
 
 /// See the file's first lines.
@@ -551,11 +532,17 @@ impl Network {
         }
     }
 
+    /// Whether something is still to come from connections that were closed.
+    pub(crate) fn has_last_words(&self) -> bool {
+        let speaks = |end: &End| matches!(&end.kind, Kind::Stream(stream) if stream.is_closed);
+        self.ends.iter().any(speaks)
+    }
+
     fn reset_peer(&mut self, fd: Fd) {
         let from = self.machine_of(fd);
         let Some(to) = self.stream(fd).and_then(|stream| stream.peer) else { return };
         let at = self.arrival(from, self.machine_of(to), 0);
-        self.schedule(at, Event::Reset { to, from });
+        self.schedule(at, Event::Reset { to, from, answers: false });
     }
 
     /// The processes of a machine have ended: the kernel closes what they had open.
@@ -720,10 +707,14 @@ impl Network {
                         self.pump(to);
                     }
                 }
-                Event::Reset { to, from } => {
+                Event::Reset { to, from, answers } => {
                     let here = self.machine_of(to);
-                    if !self.is_lost(from, here) {
-                        self.break_off(to, libc::ECONNRESET);
+                    match (self.is_lost(from, here), answers) {
+                        (false, _) => self.break_off(to, libc::ECONNRESET),
+                        (true, true) => {
+                            self.schedule(now + RESEND, Event::Reset { to, from, answers });
+                        }
+                        (true, false) => {}
                     }
                 }
             }
@@ -799,7 +790,7 @@ impl Network {
             // Whoever wanted it is gone.
             (None, Some(from)) => {
                 let at = self.arrival(here, self.machine_of(from), 0);
-                self.schedule(at, Event::Reset { to: from, from: here });
+                self.schedule(at, Event::Reset { to: from, from: here, answers: false });
             }
             (None, None) => {}
         }
@@ -849,7 +840,7 @@ impl Network {
             self.tell_receiver(peer);
         } else {
             // A machine that knows of no such connection, or has closed it, says so.
-            self.schedule(at, Event::Reset { to: from, from: there });
+            self.schedule(at, Event::Reset { to: from, from: there, answers: true });
         }
     }
 
