@@ -10,10 +10,13 @@
 
 mod members;
 mod peer;
+mod pipelining;
 mod producers;
 mod readers;
+mod sessions;
 mod shared;
 mod topics;
+mod wake_ups;
 mod world;
 
 pub use shared::Outcome;

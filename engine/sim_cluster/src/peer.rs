@@ -15,10 +15,10 @@ use wire::messages::Message;
 use wire::produce;
 
 /// A client gives up an answer after so long.
-const PATIENCE: Duration = Duration::from_millis(400);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Topics by name.
-const FETCH_VERSION: i16 = 12;
+pub(crate) const FETCH_VERSION: i16 = 12;
 
 struct Open {
     socket: Socket,
@@ -91,7 +91,7 @@ impl Peer {
     }
 
     /// A request and its answer's frame; `None`: lost, or not waited for.
-    async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         key: ApiKey,
         version: i16,
@@ -103,17 +103,37 @@ impl Peer {
             true => Duration::from_micros(self.shared.below(3_000)),
             false => PATIENCE,
         };
-        let mut frame = None;
-        if self.send(key, version, body).await {
-            let Open { socket, buffer, pool } = self.open.as_mut().expect("it was sent there");
-            let received = within(patience, receive_frame(socket, buffer, pool)).await;
-            frame = received.and_then(Result::ok);
+        if !self.send(key, version, body).await {
+            self.shared.count(|outcome| outcome.lost_answers += 1);
+            return None;
         }
-        if frame.is_none() {
+        let number = self.correlation_id;
+        self.receive(patience, key, version, number).await
+    }
+
+    /// The next answer, which is to be that of this request; `None`: lost, or not waited for.
+    pub(crate) async fn receive(
+        &mut self,
+        patience: Duration,
+        key: ApiKey,
+        version: i16,
+        number: i32,
+    ) -> Option<SharedBytes> {
+        let Open { socket, buffer, pool } = self.open.as_mut()?;
+        let received = within(patience, receive_frame(socket, buffer, pool)).await;
+        let Some(frame) = received.and_then(Result::ok) else {
             self.close();
             self.shared.count(|outcome| outcome.lost_answers += 1);
-        }
-        frame
+            return None;
+        };
+        let (id, _) = read_response_header(&frame, key, version).expect("well formed");
+        assert_eq!(id, number, "answers come in the order of their requests");
+        Some(frame)
+    }
+
+    /// The number of the request sent last.
+    pub(crate) fn last_number(&self) -> i32 {
+        self.correlation_id
     }
 
     pub(crate) async fn ask<Q: Message, A: Message>(
@@ -122,8 +142,7 @@ impl Peer {
         version: i16,
     ) -> Option<A> {
         let frame = self.exchange(Q::KEY, version, |out| request.encode(out, version)).await?;
-        let (id, mut body) = read_response_header(&frame, Q::KEY, version).expect("well formed");
-        assert_eq!(id, self.correlation_id, "answers come in the order of their requests");
+        let (_, mut body) = read_response_header(&frame, Q::KEY, version).expect("well formed");
         Some(A::decode(&mut body, version).expect("well formed"))
     }
 
@@ -145,8 +164,7 @@ impl Peer {
             None => produce::put_request(out, version, acks, 1000, topic, parts),
         };
         let frame = self.exchange(ApiKey::Produce, version, body).await?;
-        let (id, body) = read_response_header(&frame, ApiKey::Produce, version).expect("as sent");
-        assert_eq!(id, self.correlation_id, "answers come in the order of their requests");
+        let (_, body) = read_response_header(&frame, ApiKey::Produce, version).expect("as sent");
         let mut result = None;
         produce::read_response(body, version, |_, index, error, base| {
             assert_eq!(index, partition);
@@ -164,23 +182,46 @@ impl Peer {
         committed: bool,
         bytes: i32,
     ) -> Option<Vec<Got>> {
+        let wait_ms = self.shared.below(60) as i32;
+        self.fetch_within(topic, from, committed, bytes, wait_ms).await
+    }
+
+    /// The same, with a time that the broker may wait for records.
+    pub(crate) async fn fetch_within(
+        &mut self,
+        topic: &str,
+        from: &[(i32, i64)],
+        committed: bool,
+        bytes: i32,
+        max_wait_ms: i32,
+    ) -> Option<Vec<Got>> {
         let asks: Vec<FetchAsk> = from
             .iter()
             .map(|(partition, offset)| FetchAsk { partition: *partition, offset: *offset })
             .collect();
         let limits = FetchLimits {
-            max_wait_ms: self.shared.below(60) as i32,
+            max_wait_ms,
             min_bytes: 1,
             max_bytes: bytes,
             partition_max_bytes: bytes,
             read_committed: committed,
         };
         let id = model::TopicId::ZERO;
-        let frame = self
-            .exchange(ApiKey::Fetch, FETCH_VERSION, |out| {
-                fetch::put_request(out, FETCH_VERSION, limits, topic, id, &asks);
-            })
-            .await?;
+        let body = |out: &mut Vec<u8>| {
+            fetch::put_request(out, FETCH_VERSION, limits, topic, id, &asks);
+        };
+        let frame = match max_wait_ms as u128 > PATIENCE.as_millis() {
+            false => self.exchange(ApiKey::Fetch, FETCH_VERSION, body).await?,
+            // Who asks for so long a wait has the patience for it.
+            true => {
+                if !self.send(ApiKey::Fetch, FETCH_VERSION, body).await {
+                    return None;
+                }
+                let patience = Duration::from_millis(max_wait_ms as u64) + PATIENCE;
+                let number = self.correlation_id;
+                self.receive(patience, ApiKey::Fetch, FETCH_VERSION, number).await?
+            }
+        };
         let (_, body) =
             read_response_header(&frame, ApiKey::Fetch, FETCH_VERSION).expect("as sent");
         let mut got = Vec::new();
@@ -194,7 +235,7 @@ impl Peer {
 }
 
 /// What a consumer makes of its part of an answer.
-fn got_of(part: &fetch::Fetched<'_>, position: i64, committed: bool) -> Got {
+pub(crate) fn got_of(part: &fetch::Fetched<'_>, position: i64, committed: bool) -> Got {
     let mut got = Got {
         partition: part.partition,
         error: part.error,

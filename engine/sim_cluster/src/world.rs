@@ -3,7 +3,7 @@
 use crate::members::Told;
 use crate::producers::{self, Client, Protocol};
 use crate::shared::{BROKER, Outcome, Phase, Shared, TOPICS};
-use crate::{members, readers, topics};
+use crate::{members, pipelining, readers, sessions, topics, wake_ups};
 use broker::config::Config;
 use broker::server::{self, Means};
 use runtime::random::Random;
@@ -50,7 +50,7 @@ struct Run {
 pub fn run(seed: u64) -> Outcome {
     let mut run = Run::new(seed);
     run.start_broker();
-    run.do_first();
+    run.run_alone("the first topics", topics::make_ours);
     run.start_clients();
     for _ in 0..TROUBLES {
         let ms = 5 + run.random.below(120);
@@ -141,11 +141,16 @@ impl Run {
         assert!(is_over(&self.world), "{what}: no end; {:#?}", self.shared.doing.borrow());
     }
 
-    /// The topics are made before anything goes wrong.
-    fn do_first(&mut self) {
-        let (shared, client) = (Rc::clone(&self.shared), self.clients[0]);
-        self.world.start(client, move || topics::make_ours(shared));
-        self.wait("the first topics", |world| !world.is_running(client));
+    /// Runs a client by itself, once there is no other on its machine.
+    fn run_alone<F: Future<Output = ()> + 'static>(
+        &mut self,
+        what: &str,
+        client: impl FnOnce(Rc<Shared>) -> F + 'static,
+    ) {
+        let (shared, machine) = (Rc::clone(&self.shared), self.clients[0]);
+        self.wait(what, |world| !world.is_running(machine));
+        self.world.start(machine, move || client(shared));
+        self.wait(what, |world| !world.is_running(machine));
     }
 
     fn start_clients(&mut self) {
@@ -155,9 +160,9 @@ impl Run {
             let acks: i16 = if self.has_power_cuts { -1 } else { 1 };
             // Counted before they run, so that nobody takes them for done.
             let counts = Rc::clone(&self.shared);
-            counts.senders.set(counts.senders.get() + 4);
+            counts.senders.set(counts.senders.get() + 6);
             counts.workers.set(counts.workers.get() + 2);
-            counts.others.set(counts.others.get() + 4);
+            counts.others.set(counts.others.get() + 5);
             self.world.start(machine, move || run_clients(shared, told, number as u64, acks));
         }
     }
@@ -251,14 +256,12 @@ impl Run {
         self.wait("the work", |_| shared.workers.get() == 0);
         self.shared.phase.set(Phase::Reading);
         self.wait("what is to be read", |_| shared.others.get() == 0);
+        self.run_alone("who waits for records", wake_ups::are_told);
         self.stop.set(true);
         let broker = self.broker;
         self.wait("the last stop", |world| !world.is_running(broker));
         self.start_broker();
-        let (shared, client) = (Rc::clone(&self.shared), self.clients[0]);
-        self.wait("the clients", |world| !world.is_running(client));
-        self.world.start(client, move || readers::read_all(shared));
-        self.wait("the last read", |world| !world.is_running(client));
+        self.run_alone("the last read", readers::read_all);
         self.shared.history.borrow_mut().drained = true;
         assert!(!self.no_directory.load(Ordering::SeqCst), "no disk failed");
     }
@@ -279,6 +282,8 @@ async fn run_clients(shared: Rc<Shared>, told: Rc<Told>, machine: u64, acks: i16
         sends(Box::pin(client(number, Some(format!("t-{machine}"))).produce_on()));
     }
     sends(Box::pin(producers::send_plainly(Rc::clone(&shared), first + 4, acks)));
+    sends(Box::pin(pipelining::send_ahead(Rc::clone(&shared), first + 11, acks)));
+    sends(Box::pin(pipelining::ask_and_not_read(Rc::clone(&shared), first + 12)));
     for number in [5, 6] {
         let id = Some(format!("w-{machine}"));
         works(Box::pin(client(number, id).work_on(machine as i32, number == 6)) as Task);
@@ -286,6 +291,8 @@ async fn run_clients(shared: Rc<Shared>, told: Rc<Told>, machine: u64, acks: i16
     let topic = TOPICS[machine as usize];
     does(Box::pin(readers::read_on(Rc::clone(&shared), first + 7, topic, true)) as Task);
     does(Box::pin(readers::read_on(Rc::clone(&shared), first + 8, TOPICS[2], machine == 0)));
+    let (topic, process) = (TOPICS[2 - machine as usize], first + 13);
+    does(Box::pin(sessions::read_in_sessions(Rc::clone(&shared), process, topic)));
     does(Box::pin(members::take_part(Rc::clone(&shared), told, first + 9)));
     does(Box::pin(topics::change(Rc::clone(&shared), first + 10)));
     while shared.senders.get() + shared.workers.get() + shared.others.get() > 0 {

@@ -119,6 +119,8 @@ struct Stream {
     unacknowledged: usize,
     /// Since when the front of `parcels` fails to come through, and how long until it is sent again.
     stuck: Option<(Nanos, Duration)>,
+    /// It will look again whether there is room.
+    probes: bool,
     wants_fin: bool,
     fin_sent: bool,
     received: VecDeque<u8>,
@@ -144,6 +146,8 @@ enum Event {
     Acknowledged { to: Fd, from: Fd, bytes: usize, since: Nanos },
     /// The other end has room again.
     Room { to: Fd, from: Fd },
+    /// An end that the other has no room for looks again: what would tell it may have been lost.
+    Probe { from: Fd },
     /// The other end is no more; `answers` what will be sent again until it is answered.
     Reset { to: Fd, from: MachineId, answers: bool },
 }
@@ -364,6 +368,7 @@ impl Network {
             parcels: VecDeque::new(),
             unacknowledged: 0,
             stuck: None,
+            probes: false,
             wants_fin: false,
             fin_sent: false,
             received: VecDeque::new(),
@@ -609,7 +614,7 @@ impl Network {
             for (waiter, result) in taken {
                 self.complete(waiter, result, Vec::new());
             }
-            let Some(parcel) = parcel else { return };
+            let Some(parcel) = parcel else { return self.probe_if_stuck(fd) };
             let arrives = self.arrival(from, to, bytes);
             let Some(stream) = self.stream(fd) else { return };
             let in_order = stream.parcels.back().map_or(arrives, |(at, _)| arrives.max(*at));
@@ -617,6 +622,15 @@ impl Network {
             if stream.parcels.len() == 1 && stream.stuck.is_none() {
                 self.schedule(in_order, Event::Arrives { from: fd });
             }
+        }
+    }
+
+    fn probe_if_stuck(&mut self, fd: Fd) {
+        let at = self.now + RESEND;
+        let Some(stream) = self.stream(fd) else { return };
+        let is_stuck = !stream.unsent.is_empty() && stream.unacknowledged == 0;
+        if is_stuck && !std::mem::replace(&mut stream.probes, true) {
+            self.schedule(at, Event::Probe { from: fd });
         }
     }
 
@@ -705,6 +719,12 @@ impl Network {
                         self.schedule(now + RESEND, Event::Room { to, from });
                     } else {
                         self.pump(to);
+                    }
+                }
+                Event::Probe { from } => {
+                    if let Some(stream) = self.stream(from) {
+                        stream.probes = false;
+                        self.pump(from);
                     }
                 }
                 Event::Reset { to, from, answers } => {
