@@ -2,7 +2,7 @@
 
 use crate::network::listeners::{self, ListenerSetting};
 use coordinator::{CoordinatorConfig, TransactionConfig};
-use model::limits;
+use model::{BrokerId, limits};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -411,7 +411,7 @@ pub struct Config {
     pub listeners: Vec<ListenerSetting>,
     /// Where Prometheus may ask.
     pub metrics_listen: Option<SocketAddr>,
-    pub node_id: i32,
+    pub node_id: BrokerId,
     pub num_partitions: i32,
     pub auto_create_topics: bool,
     pub message_max_bytes: u32,
@@ -534,7 +534,7 @@ impl Config {
                     Some(listeners::resolve("weir.metrics.listen", &endpoint)?)
                 }
             },
-            node_id: number("node.id", 0..=i64::from(i32::MAX))? as i32,
+            node_id: BrokerId(number("node.id", 0..=i64::from(i32::MAX))? as i32),
             num_partitions: number(
                 "num.partitions",
                 1..=i64::from(limits::PARTITIONS_PER_TOPIC_MAX),
@@ -704,7 +704,7 @@ mod tests {
         let pairs =
             pairs_of_toml("node.id = 7\n[log]\ndirs = \"d\"\nsegment.bytes = 1048576\n").unwrap();
         let config = Config::from_pairs(pairs).unwrap();
-        assert_eq!((config.node_id, config.data_dirs), (7, vec![PathBuf::from("d")]));
+        assert_eq!((config.node_id, config.data_dirs), (BrokerId(7), vec![PathBuf::from("d")]));
         assert!(pairs_of_toml("a = [1]").unwrap_err().contains("type array"));
     }
 }

@@ -16,7 +16,7 @@ use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::StageTimes;
 use crate::partitions::compaction;
 use crate::shard::node::{Node, ServedListener};
-use crate::shard::producer_ids::ProducerIds;
+use crate::shard::producer_ids::ProducerIdAuthority;
 use crate::shard::shard::{Message, Shard};
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::{self, StopSignals};
@@ -101,7 +101,8 @@ pub async fn serve(
 ) -> Result<(), String> {
     let mut started = start(config, &means).await?;
     let mut seats = mesh::<Message>(means.shards);
-    let image = MetadataImage::new(&started.catalog, &started.node.config.set);
+    let image =
+        MetadataImage::new(&started.catalog, &started.node.config.set, started.node.alone());
     let mut threads = Vec::new();
     for shard in (1..means.shards).rev() {
         let seat = seats.pop().expect("one seat a shard");
@@ -421,7 +422,7 @@ async fn start(config: Config, means: &Means) -> Result<Started, String> {
         listeners: served.map(|(setting, address)| served_at(setting, *address)).collect(),
         cluster_id: dirs[0].superblock().cluster_id.to_string(),
         epoch: dirs[0].leader_epoch(),
-        producer_ids: ProducerIds::new(dirs[0].leader_epoch()),
+        producer_id_authority: ProducerIdAuthority::new(dirs[0].leader_epoch()),
         dirs: shared,
         stages: (0..shards).map(|_| StageTimes::default()).collect(),
         requests: (0..shards).map(|_| RequestCounts::default()).collect(),

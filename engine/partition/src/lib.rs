@@ -4,8 +4,10 @@
 //! moves. Never: disk, sockets, clock.
 #![forbid(unsafe_code)]
 
+mod acks;
 pub mod leader;
 mod producers;
 
+pub use acks::{Acks, Answer, Demand, Durability, Replication};
 pub use leader::{Advanced, FetchError, Leader, Level};
 pub use producers::{Aborted, Admission, KnownBatch, Producers, Proof, ShownProducer};

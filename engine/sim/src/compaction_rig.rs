@@ -7,8 +7,8 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    Compression, LeaderEpoch, Marker, Offset, PartitionIndex, Producer, ProducerId, RecordBatch,
-    TopicId, TopicPartition,
+    BrokerId, Compression, LeaderEpoch, Marker, Offset, PartitionIndex, Producer, ProducerId,
+    RecordBatch, TopicId, TopicPartition,
 };
 use partition::Producers;
 use runtime::random::Random;
@@ -199,7 +199,7 @@ impl Opened {
     /// As a broker opens a partition: the log, then its producers from their snapshot on.
     async fn open(has_snapshot: bool) -> Result<Self, StorageError> {
         let data = Path::new(DATA);
-        let dir = DataDir::open(data, 1).await?;
+        let dir = DataDir::open(data, BrokerId(1)).await?;
         let found = replay(data).await?;
         let journal = Journal::new(data, 0, 1 << 20, true, found.start_of(0));
         let cache = TailCache::new(64 * 1024);

@@ -5,7 +5,7 @@
 //! stops between any two steps. The oracle knows what was promised: records, where logs begin, which topics there are.
 //! Nothing promised is ever gone or made anew; what cannot be served is refused and comes back.
 
-use model::{LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition};
+use model::{BrokerId, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition};
 use runtime::notify::Notify;
 use runtime::random::Random;
 use runtime::simulated::{Disk, Fault, SavedFile, Simulation, Verb};
@@ -300,7 +300,7 @@ impl Life {
     /// Starts as a broker does.
     async fn start(&self) -> Result<Rc<Node>, StorageError> {
         let machine = &self.machine;
-        let mut found = find(&self.dirs(), 1).await?;
+        let mut found = find(&self.dirs(), BrokerId(1)).await?;
         let (is_complete, store) = (found.is_complete(), found.catalog_store());
         found.warnings.iter().for_each(|text| println!("    {text}"));
         let catalog = std::mem::take(&mut found.catalog);

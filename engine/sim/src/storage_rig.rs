@@ -7,7 +7,8 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    BrokerId, Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId,
+    TopicPartition,
 };
 use runtime::notify::Notify;
 use runtime::random::Random;
@@ -259,7 +260,7 @@ impl Life {
     async fn open(&self, may_rot: bool) -> Result<Opened, StorageError> {
         let machine = &self.machine;
         let path = Path::new(DATA);
-        let dir = DataDir::open(path, 1).await?;
+        let dir = DataDir::open(path, BrokerId(1)).await?;
         assert!(machine.incarnation.get() < dir.superblock().incarnation, "epochs never repeat");
         machine.incarnation.set(dir.superblock().incarnation);
         let Replay { partitions, shards, .. } = replay(path).await?;

@@ -1,5 +1,6 @@
 //! A data directory across versions of the format: read, brought up, or refused by number.
 
+use model::BrokerId;
 use model::crc32c;
 use runtime::simulated::{Disk, Fault, Simulation, Verb};
 use runtime::{Io, Runtime};
@@ -38,10 +39,10 @@ fn on_a_disk(body: impl Future<Output = ()> + 'static) {
 fn an_older_directory_is_read_and_both_copies_are_brought_up() {
     on_a_disk(async {
         for _ in 0..2 {
-            DataDir::open(Path::new("/d"), 1).await.unwrap().close_clean().await.unwrap();
+            DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap().close_clean().await.unwrap();
         }
         set_version(&copies(), 2).await;
-        let opened = DataDir::open(Path::new("/d"), 1).await.unwrap();
+        let opened = DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap();
         assert!(opened.was_clean() && opened.superblock().incarnation == 3);
         for copy in copies() {
             let bytes = runtime::fs::read(&copy).await.unwrap();
@@ -54,29 +55,36 @@ fn an_older_directory_is_read_and_both_copies_are_brought_up() {
 fn another_version_is_refused_by_its_number_even_beside_a_copy_that_could_be_read() {
     on_a_disk(async {
         for _ in 0..2 {
-            DataDir::open(Path::new("/d"), 1).await.unwrap().close_clean().await.unwrap();
+            DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap().close_clean().await.unwrap();
         }
         for copy in copies() {
             set_version(std::slice::from_ref(&copy), FORMAT_VERSION + 1).await;
-            let Err(StorageError::Unusable(why)) = DataDir::open(Path::new("/d"), 1).await else {
+            let Err(StorageError::Unusable(why)) =
+                DataDir::open(Path::new("/d"), BrokerId(1)).await
+            else {
                 panic!("a newer directory was opened");
             };
             assert!(why.contains(&format!("format version {}", FORMAT_VERSION + 1)), "{why}");
             set_version(&[copy], FORMAT_VERSION).await;
         }
         set_version(&copies(), 1).await;
-        assert!(matches!(DataDir::open(Path::new("/d"), 1).await, Err(StorageError::Unusable(_))));
+        assert!(matches!(
+            DataDir::open(Path::new("/d"), BrokerId(1)).await,
+            Err(StorageError::Unusable(_))
+        ));
     });
 }
 
 #[test]
 fn a_directory_without_superblocks_that_holds_something_is_not_taken_for_new() {
     on_a_disk(async {
-        let first = DataDir::open(Path::new("/d"), 1).await.unwrap().superblock().incarnation;
+        let first =
+            DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap().superblock().incarnation;
         for copy in copies() {
             runtime::fs::remove_file(&copy).unwrap();
             // One copy is enough; and the other may have known of one start more.
-            let next = DataDir::open(Path::new("/d"), 1).await.unwrap().superblock().incarnation;
+            let next =
+                DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap().superblock().incarnation;
             assert!(next > first + 1, "{next}");
         }
         copies().iter().for_each(|copy| runtime::fs::remove_file(copy).unwrap());
@@ -86,10 +94,10 @@ fn a_directory_without_superblocks_that_holds_something_is_not_taken_for_new() {
         };
         let partition = Path::new("/d/partitions").join(id.to_string());
         runtime::fs::create_dir_all(&partition).unwrap();
-        let refused = DataDir::open(Path::new("/d"), 1).await.err().expect("refused");
+        let refused = DataDir::open(Path::new("/d"), BrokerId(1)).await.err().expect("refused");
         assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
         runtime::fs::remove_dir(&partition).unwrap();
-        assert!(DataDir::open(Path::new("/d"), 1).await.unwrap().is_new());
+        assert!(DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap().is_new());
     });
 }
 
@@ -100,7 +108,7 @@ fn journals_whose_note_failed_are_noted_when_it_is_tried_again() {
         let disk = Disk::default();
         let simulation = Simulation::new(disk.clone(), 1);
         let body = async {
-            let mut dir = DataDir::open(Path::new("/d"), 1).await.unwrap();
+            let mut dir = DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap();
             let journals = vec![KnownJournal { shard: 0, id: 7, sequence: 1 }];
             let path = "superblock".to_owned();
             disk.add_fault(Fault { verb, path, after: 0, times: 1, errno: 12 });

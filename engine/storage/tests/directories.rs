@@ -2,7 +2,8 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    BrokerId, Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId,
+    TopicPartition,
 };
 use runtime::simulated::{Disk, Fault, Simulation, Verb};
 use runtime::{Io, Runtime, fs};
@@ -38,7 +39,7 @@ fn what_no_catalog_knows_is_kept_and_told_and_what_holds_records_is_known_again(
     let disk = Disk::default();
     on_twin(&disk, async {
         let paths = [PathBuf::from("/a"), PathBuf::from("/b")];
-        drop(find(&paths, 1).await.unwrap());
+        drop(find(&paths, BrokerId(1)).await.unwrap());
         let topic = CatalogTopic {
             id: TopicId([1; 16]),
             name: "t".to_owned(),
@@ -56,7 +57,7 @@ fn what_no_catalog_knows_is_kept_and_told_and_what_holds_records_is_known_again(
         let unknown = make("/a", id(2, 0), true).await;
         let never = make("/a", id(2, 1), false).await;
         let deleted = make("/b", id(3, 0), true).await;
-        let found = find(&paths, 1).await.unwrap();
+        let found = find(&paths, BrokerId(1)).await.unwrap();
         let is_there = |path: &Path| fs::list(path).is_ok();
         assert!(is_there(&grown) && is_there(&unknown), "records are kept");
         assert!(!is_there(&unused) && !is_there(&never) && !is_there(&deleted));
@@ -69,7 +70,7 @@ fn what_no_catalog_knows_is_kept_and_told_and_what_holds_records_is_known_again(
         // What is in two places is in neither.
         drop(found.dirs);
         make("/b", id(1, 0), true).await;
-        let found = find(&paths, 1).await.unwrap();
+        let found = find(&paths, BrokerId(1)).await.unwrap();
         assert!(matches!(found.places[&id(1, 0)], Place::InSeveral(_)));
         assert!(found.catalog.deleted.is_empty(), "nothing of it is left anywhere");
     });
@@ -80,19 +81,19 @@ fn a_directory_that_is_away_keeps_its_deleted_topics_from_being_forgotten() {
     let disk = Disk::default();
     on_twin(&disk, async {
         let paths = [PathBuf::from("/a"), PathBuf::from("/b")];
-        drop(find(&paths, 1).await.unwrap());
+        drop(find(&paths, BrokerId(1)).await.unwrap());
         let mut catalog = Catalog::load(&[&paths[0]]).await.unwrap();
         catalog.generation += 1;
         catalog.deleted.push(TopicId([3; 16]));
         assert!(catalog.store(&[&paths[0]]).await.unwrap().is_empty());
         let deleted = make("/b", id(3, 0), true).await;
         let unused = make("/a", id(9, 0), false).await;
-        let alone = find(&paths[..1], 1).await.unwrap();
+        let alone = find(&paths[..1], BrokerId(1)).await.unwrap();
         assert_eq!(alone.catalog.deleted, [TopicId([3; 16])]);
         assert!(fs::list(&unused).is_ok(), "the catalog that is away may know its topic");
         assert!(!alone.is_complete());
         drop(alone);
-        find(&paths, 1).await.unwrap();
+        find(&paths, BrokerId(1)).await.unwrap();
         assert!(fs::list(&deleted).is_err() && fs::list(&unused).is_err());
     });
 }
@@ -106,7 +107,7 @@ fn a_directory_that_fails_while_logs_are_opened_keeps_its_journal() {
 fn a_start_that_cannot_sync_keeps_the_journal(seed: u64) {
     let disk = Disk::default();
     let life = async |fails: bool| {
-        let mut found = find(&[PathBuf::from("/a")], 1).await.unwrap();
+        let mut found = find(&[PathBuf::from("/a")], BrokerId(1)).await.unwrap();
         if found.catalog.topics.is_empty() {
             let (name, settings) = ("t".to_owned(), BTreeMap::new());
             let (id, partitions) = (TopicId([1; 16]), 1);

@@ -4,7 +4,7 @@ use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
 use crate::metadata::topic_settings::OFFSETS_TOPIC;
 use crate::shard::shard::Shard;
 use coordinator::{Answer, Effects, GroupCoordinator, Now, Ticket, read_record};
-use model::{ErrorCode, Marker, ProducerId, TopicPartition};
+use model::{ErrorCode, LeaderEpoch, Marker, ProducerId, TopicPartition};
 use runtime::{random, timer};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl Machine for GroupCoordinator {
     type Effects = Vec<(Ticket, Answer)>;
     type Beside = Waiting;
 
-    fn begin(shard: &Shard, _: i32) -> Self {
+    fn begin(shard: &Shard, _: LeaderEpoch, _: i32) -> Self {
         Self::new(shard.node.config.groups.clone(), random::seed())
     }
 

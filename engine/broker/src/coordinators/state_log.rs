@@ -12,8 +12,8 @@ use crate::partitions::partition_slot::{PartitionSlot, Writer};
 use crate::shard::shard::{Follower, Shard};
 use coordinator::{LogRecord, Now};
 use model::{
-    BatchBuilder, Compression, ErrorCode, Marker, Offset, Producer, ProducerId, RecordBatch,
-    TopicPartition,
+    BatchBuilder, Compression, ErrorCode, LeaderEpoch, Marker, Offset, Producer, ProducerId,
+    RecordBatch, TopicPartition,
 };
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
@@ -48,8 +48,8 @@ pub(crate) trait Machine: Sized + 'static {
     /// What belongs to the log here and is not read from it.
     type Beside: Default;
 
-    /// A machine that knows nothing yet; its log is about to be read for the `loads`th time.
-    fn begin(shard: &Shard, loads: i32) -> Self;
+    /// A machine that knows nothing yet; its log, led in this epoch, is about to be read for the `loads`th time.
+    fn begin(shard: &Shard, epoch: LeaderEpoch, loads: i32) -> Self;
     /// How many partitions its topic is made with.
     fn partitions(shard: &Shard) -> i32;
     /// Takes in a record; `in_transaction` is its producer, if it was written with a transaction.
@@ -147,7 +147,7 @@ pub(crate) async fn home_of<M: Machine>(
     }
     let image = shard.image();
     let topic = image.by_name.get(M::TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    let index = partition_of_name(name, topic.partitions);
+    let index = partition_of_name(name, topic.count());
     topic.partition(index).ok_or(ErrorCode::CoordinatorNotAvailable)
 }
 
@@ -220,9 +220,10 @@ impl<M: Machine> Follower for StateLog<M> {
 
 impl<M: Machine> StateLog<M> {
     pub(crate) fn new(shard: &Shard, slot: Rc<PartitionSlot>) -> Rc<Self> {
+        let machine = M::begin(shard, slot.leader.borrow().epoch(), 0);
         Rc::new(Self {
             state: Cell::new(State::Unloaded { retry_at: Nanos::default() }),
-            machine: RefCell::new(M::begin(shard, 0)),
+            machine: RefCell::new(machine),
             beside: M::Beside::default(),
             changed: Notify::default(),
             loads: Cell::new(0),
@@ -373,7 +374,7 @@ impl<M: Machine> StateLog<M> {
     async fn load(self: &Rc<Self>, shard: &Rc<Shard>) {
         self.failures.set(self.slot.failures());
         self.loads.set(self.loads.get().saturating_add(1));
-        let mut machine = M::begin(shard, self.loads.get());
+        let mut machine = M::begin(shard, self.slot.leader.borrow().epoch(), self.loads.get());
         let began = clock::now();
         match self.replay(&mut machine).await {
             Ok(bytes) => {

@@ -9,7 +9,7 @@ use crate::partitions::partition_slot::Writer;
 use crate::shard::proofs::Proofs;
 use crate::shard::shard::Shard;
 use coordinator::{ClientVersion, Ending, Now, TransactionCoordinator, TransactionEffects};
-use model::{ErrorCode, Marker, Producer, ProducerId, TopicPartition};
+use model::{ErrorCode, LeaderEpoch, Marker, Producer, ProducerId, TopicPartition};
 use partition::Proof;
 use runtime::notify::Notify;
 use runtime::{clock, timer};
@@ -35,7 +35,7 @@ const EPOCHS_PER_START: i32 = 4096;
 /// The epoch of the coordinator that takes a log over for the `loads`th time in this start: larger than
 /// that of any before it. A log that is read too often has the same epoch again, rather than one of the
 /// next start.
-fn coordinator_epoch(start: model::LeaderEpoch, loads: i32) -> i32 {
+fn coordinator_epoch(start: LeaderEpoch, loads: i32) -> i32 {
     start.0.min(i32::MAX / EPOCHS_PER_START - 1) * EPOCHS_PER_START
         + loads.min(EPOCHS_PER_START - 1)
 }
@@ -52,8 +52,8 @@ impl Machine for TransactionCoordinator {
     type Effects = Vec<Ending>;
     type Beside = Ended;
 
-    fn begin(shard: &Shard, loads: i32) -> Self {
-        let epoch = coordinator_epoch(shard.node.epoch, loads);
+    fn begin(shard: &Shard, epoch: LeaderEpoch, loads: i32) -> Self {
+        let epoch = coordinator_epoch(epoch, loads);
         Self::new(shard.node.config.transactions.clone(), epoch)
     }
 
@@ -86,7 +86,7 @@ impl Machine for TransactionCoordinator {
 
     fn on_time(&mut self, shard: &Shard, now: Now) {
         // It is of use only where epochs have run out.
-        Self::on_time(self, now, || shard.node.producer_ids.take().unwrap_or_default());
+        Self::on_time(self, now, || shard.take_producer_id().unwrap_or_default());
     }
 
     fn take_effects(&mut self) -> (Records, Self::Effects) {

@@ -1,19 +1,62 @@
 //! What every shard knows of the cluster: topics by name and id. Replaced as a whole.
 
-use crate::metadata::topic_settings::{self, CompactionRules, Durability, WriteRules};
-use model::{ErrorCode, PartitionIndex, TopicId, TopicPartition};
+use crate::metadata::topic_settings::{self, CompactionRules, WriteRules};
+use model::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
+use partition::{Durability, Replication};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::directory::catalog::{Catalog, CatalogTopic};
 use storage::{LogSettings, Retention};
 use wire::fetch::TopicRef;
 
+/// Who has a partition, and who leads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionImage {
+    pub(crate) leader: BrokerId,
+    pub(crate) leader_epoch: LeaderEpoch,
+    pub(crate) replicas: Arc<[BrokerId]>,
+    /// Of the replicas: those that have all that is committed.
+    pub(crate) in_sync: Arc<[BrokerId]>,
+}
+
+impl PartitionImage {
+    /// Its replicas as messages name them.
+    pub(crate) fn replica_ids(&self) -> Vec<i32> {
+        self.replicas.iter().map(|broker| broker.0).collect()
+    }
+
+    /// Those in sync, as messages name them.
+    pub(crate) fn in_sync_ids(&self) -> Vec<i32> {
+        self.in_sync.iter().map(|broker| broker.0).collect()
+    }
+}
+
+/// Where partitions are put: on one node all of them on itself, led by it in the epoch of its start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OneNode {
+    pub(crate) id: BrokerId,
+    pub(crate) epoch: LeaderEpoch,
+}
+
+impl OneNode {
+    fn partitions(self, count: i32) -> Box<[PartitionImage]> {
+        let only: Arc<[BrokerId]> = Arc::new([self.id]);
+        let one = PartitionImage {
+            leader: self.id,
+            leader_epoch: self.epoch,
+            replicas: Arc::clone(&only),
+            in_sync: only,
+        };
+        vec![one; usize::try_from(count).unwrap_or(0)].into()
+    }
+}
+
 /// A topic as all shards see it.
 #[derive(Debug)]
 pub(crate) struct TopicImage {
     pub(crate) id: TopicId,
     pub(crate) name: String,
-    pub(crate) partitions: i32,
+    pub(crate) partitions: Box<[PartitionImage]>,
     pub(crate) settings: BTreeMap<String, String>,
     /// What is asked of batches.
     pub(crate) rules: WriteRules,
@@ -24,6 +67,8 @@ pub(crate) struct TopicImage {
     pub(crate) compaction: Option<CompactionRules>,
     /// Nothing of them is deleted but what a newer record of its key replaces.
     pub(crate) only_compacts: bool,
+    /// `min.insync.replicas`.
+    pub(crate) in_sync_min: usize,
     /// `weir.durability`, `flush.messages` and `flush.ms` in force.
     pub(crate) flushing: Flushing,
 }
@@ -37,14 +82,33 @@ pub(crate) struct Flushing {
 }
 
 impl TopicImage {
+    /// How many partitions it has.
+    pub(crate) fn count(&self) -> i32 {
+        self.partitions.len() as i32
+    }
+
+    /// Who has a partition, if there is such a one.
+    pub(crate) fn placed(&self, index: i32) -> Option<&PartitionImage> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    /// Who has a partition, for what its producers ask.
+    pub(crate) fn replication(&self, placed: &PartitionImage) -> Replication {
+        Replication {
+            replicas: placed.replicas.len(),
+            in_sync: placed.in_sync.len(),
+            in_sync_min: self.in_sync_min,
+        }
+    }
+
     /// Whether it holds the broker's own records.
     pub(crate) fn is_internal(&self) -> bool {
         topic_settings::is_internal(&self.name)
     }
 
     pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
-        let known = (0..self.partitions).contains(&index);
-        known.then_some(TopicPartition { topic_id: self.id, partition: PartitionIndex(index) })
+        self.placed(index)?;
+        Some(TopicPartition { topic_id: self.id, partition: PartitionIndex(index) })
     }
 }
 
@@ -80,20 +144,25 @@ impl MetadataImage {
     }
 
     /// What a catalogue says; `on_broker` are the settings that were set on the broker.
-    pub(crate) fn new(catalog: &Catalog, on_broker: &BTreeMap<String, String>) -> Arc<Self> {
+    pub(crate) fn new(
+        catalog: &Catalog,
+        on_broker: &BTreeMap<String, String>,
+        node: OneNode,
+    ) -> Arc<Self> {
         let mut image = Self::default();
         for CatalogTopic { id, name, partitions, settings } in &catalog.topics {
             let number = |name| topic_settings::number_of(name, settings, on_broker);
             let topic = Arc::new(TopicImage {
                 id: *id,
                 name: name.clone(),
-                partitions: *partitions,
+                partitions: node.partitions(*partitions),
                 settings: settings.clone(),
                 rules: topic_settings::write_rules_of(settings, on_broker),
                 log: topic_settings::log_settings_of(settings, on_broker),
                 retention: topic_settings::retention_of(settings, on_broker),
                 compaction: topic_settings::compaction_of(settings, on_broker),
                 only_compacts: topic_settings::only_compacts(settings, on_broker),
+                in_sync_min: usize::try_from(number("min.insync.replicas")).unwrap_or(1),
                 flushing: Flushing {
                     durability: topic_settings::durability_of(settings, on_broker),
                     messages: number("flush.messages"),

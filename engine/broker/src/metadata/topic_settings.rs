@@ -3,6 +3,7 @@
 
 use model::Compression;
 use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SETTING_BYTES_MAX};
+use partition::Durability;
 use std::collections::BTreeMap;
 use storage::{LogSettings, Retention};
 
@@ -193,19 +194,6 @@ topic_settings! {
         Kind::Word(&["uncompressed", "all"]),
         "Which batches are looked at record by record before they are stored: those that are not compressed or must \
          be decompressed anyway, or all";
-}
-
-/// How safe a batch is made before it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// As its producer's acks ask.
-    Acks,
-    /// In memory: written soon.
-    Memory,
-    /// Written: survives kill -9.
-    Os,
-    /// Synced: survives a power cut.
-    Disk,
 }
 
 /// Reads a durability level.

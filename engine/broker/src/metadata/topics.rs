@@ -140,7 +140,7 @@ pub(crate) fn would_create(shard: &Shard, new: &[NewTopic]) -> Vec<Result<Create
     let name = |topic: &Arc<TopicImage>| (topic.name.replace('.', "_"), topic.name.clone());
     let mut taken = Taken {
         names: image.by_name.values().map(name).collect(),
-        partitions: image.by_name.values().map(|topic| topic.partitions as usize).sum(),
+        partitions: image.by_name.values().map(|topic| topic.partitions.len()).sum(),
     };
     let would = |new: &NewTopic| {
         taken.add(&new.name, new.partitions)?;
@@ -213,7 +213,8 @@ impl Catalogue {
     ) -> Result<(), Refusal> {
         let image = RefCell::new(None);
         let on_shard = async |to, step, change: &Arc<TopicChange>| {
-            let new_image = || MetadataImage::new(&change.catalog, &shard.node.config.set);
+            let new_image =
+                || MetadataImage::new(&change.catalog, &shard.node.config.set, shard.node.alone());
             let image = Arc::clone(image.borrow_mut().get_or_insert_with(new_image));
             let change = Arc::clone(change);
             let body = move |shard: Rc<Shard>| async move {

@@ -6,6 +6,7 @@ use model::record::Records;
 use model::{
     BatchError, BatchRewriter, Compression, ErrorCode, Record, RecordBatch, walk_records_resting,
 };
+use partition::Acks;
 use runtime::clock;
 use wire::produce::{ProducePartition, ProduceResult};
 
@@ -19,14 +20,14 @@ const RECORDS_A_REST: usize = 1024;
 pub(crate) async fn checked<'a>(
     topic: &TopicImage,
     asked: ProducePartition<'a>,
-    acks: i16,
+    acks: Option<Acks>,
     version: i16,
     rewriter: &'a mut BatchRewriter,
     rest: &mut impl AsyncFnMut(),
 ) -> Result<RecordBatch<'a>, ProduceResult> {
     let batch = match validate(topic, asked, version) {
         // Before it is looked at more closely, as by Kafka.
-        found if !matches!(acks, -1..=1) => {
+        found if acks.is_none() => {
             let early = [ErrorCode::InvalidRecord, ErrorCode::UnsupportedCompressionType];
             let refused = ProduceResult::refused(ErrorCode::InvalidRequiredAcks, None);
             return Err(found.err().filter(|e| early.contains(&e.error)).unwrap_or(refused));

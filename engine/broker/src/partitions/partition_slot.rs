@@ -5,13 +5,12 @@
 //! form the next group.
 
 use crate::metadata::image::Flushing;
-use crate::metadata::topic_settings::Durability;
 use crate::observe::logging::{error, warning};
 use crate::observe::stages::{Stage, StageTimes};
 use crate::partitions::producer_state::ProducerState;
 use crate::shard::requests::Token;
 use model::{BatchBuilder, ErrorCode, Marker, Offset, RecordBatch, TopicPartition};
-use partition::{Admission, Leader, Level, Proof};
+use partition::{Admission, Answer, Demand, Leader, Level, Proof};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
 use runtime::timer;
@@ -120,24 +119,19 @@ impl PartitionSlot {
     }
 
     /// Appends a validated batch, or finds that it is there already. The result comes now
-    /// (`acks=0`, refusals) or to `token` once the level that `acks` asks for is reached. `proof` is
+    /// (`acks=0`, refusals) or to `token` once the level that is demanded is reached. `proof` is
     /// what the coordinator's word on its transaction was asked with.
     pub(crate) fn append<H: Host>(
         self: &Rc<Self>,
         host: &Rc<H>,
         batch: RecordBatch<'_>,
-        acks: i16,
+        demand: Demand,
         proof: Option<Proof>,
         token: Token,
         index: u32,
     ) -> Option<ProduceResult> {
         let append_time = if batch.is_log_append_time() { batch.max_timestamp() } else { -1 };
-        let flushing = self.flushing.get();
-        let level = match flushing.durability {
-            Durability::Acks if acks == -1 => Level::Durable,
-            Durability::Disk => Level::Durable,
-            Durability::Acks | Durability::Memory | Durability::Os => Level::Written,
-        };
+        let Demand { level, answer } = demand;
         let admission = match batch.producer() {
             Some(_) => self.producers.borrow().admit(batch, proof),
             None => Ok(Admission::New),
@@ -157,11 +151,11 @@ impl PartitionSlot {
             },
             Err(error) => return Some(ProduceResult::refused(error, None)),
         };
-        if acks == 0 && level == Level::Durable {
-            // Nobody waits for the sync, but consumers see the records only after it.
-            self.want_durable(base.plus(records));
-        }
-        if acks == 0 || flushing.durability == Durability::Memory {
+        if answer == Answer::AtOnce {
+            if level == Level::Durable {
+                // Nobody waits for the sync, but consumers see the records only after it.
+                self.want_durable(base.plus(records));
+            }
             let log_start = self.leader.borrow().log_start();
             return Some(ProduceResult::appended(base, log_start, append_time));
         }

@@ -1,13 +1,15 @@
 //! Facts that all shards share, fixed at the start.
 
 use crate::config::Config;
+use crate::metadata::image::OneNode;
 use crate::network::listeners::Endpoint;
 use crate::network::open_files::OpenFiles;
 use crate::network::peers::Peers;
 use crate::network::request::Request;
 use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::StageTimes;
-use crate::shard::producer_ids::ProducerIds;
+use crate::shard::producer_ids::ProducerIdAuthority;
+use model::BrokerId;
 use std::sync::Arc;
 use storage::directory::log_manager::SharedDir;
 
@@ -27,7 +29,7 @@ pub(crate) struct Node {
     pub(crate) listeners: Vec<ServedListener>,
     pub(crate) cluster_id: String,
     pub(crate) epoch: model::LeaderEpoch,
-    pub(crate) producer_ids: ProducerIds,
+    pub(crate) producer_id_authority: ProducerIdAuthority,
     pub(crate) dirs: Vec<SharedDir>,
     /// Of each shard.
     pub(crate) stages: Vec<StageTimes>,
@@ -40,6 +42,16 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// This broker.
+    pub(crate) fn id(&self) -> BrokerId {
+        self.config.node_id
+    }
+
+    /// Where partitions are, as long as there is one node.
+    pub(crate) fn alone(&self) -> OneNode {
+        OneNode { id: self.id(), epoch: self.epoch }
+    }
+
     /// What whoever sent this is told to connect to.
     pub(crate) fn advertised_to(&self, request: &Request) -> &Endpoint {
         &self.listeners[usize::from(request.listener)].advertised

@@ -15,11 +15,12 @@ use crate::partitions::producer_state::ProducerState;
 use crate::shard::catalogue::Catalogue;
 use crate::shard::node::Node;
 use crate::shard::placement::shard_of;
+use crate::shard::producer_ids::ProducerIds;
 use crate::shard::proofs::Proofs;
 use crate::shard::requests::{Requests, Token};
 use crate::shard::turns::{SlowProduces, Turns};
 use model::limits::DECOMPRESSED_BYTES_MAX;
-use model::{BatchRewriter, TopicPartition};
+use model::{BatchRewriter, ErrorCode, ProducerId, TopicPartition};
 use partition::Leader;
 use runtime::Slice;
 use runtime::budget::Budget;
@@ -177,6 +178,7 @@ pub(crate) struct Shard {
     pub(crate) requests_begun: Cell<u64>,
     pub(crate) fetch_sessions: FetchSessions,
     spare_rewriters: RefCell<Vec<BatchRewriter>>,
+    producer_ids: ProducerIds,
     calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
 }
@@ -232,6 +234,7 @@ impl Shard {
                 node.config.fetch_sessions_max.div_ceil(mailbox.shards()),
             ),
             spare_rewriters: RefCell::default(),
+            producer_ids: ProducerIds::default(),
             calls: RefCell::default(),
             next_call: Cell::new(0),
             node,
@@ -266,6 +269,14 @@ impl Shard {
     /// The catalogue. Other shards reach it by `call`.
     pub(crate) fn catalogue(&self) -> Rc<Catalogue> {
         Rc::clone(self.catalogue.get().expect("topics are changed on shard 0"))
+    }
+
+    /// A producer id that nobody has yet.
+    ///
+    /// # Errors
+    /// There are none left.
+    pub(crate) fn take_producer_id(&self) -> Result<ProducerId, ErrorCode> {
+        self.producer_ids.take(&self.node.producer_id_authority)
     }
 
     pub(crate) fn owner_of(&self, partition: TopicPartition) -> usize {
@@ -305,20 +316,27 @@ impl Shard {
     }
 
     /// Why a partition of this shard has no slot: closed, gone meanwhile, or its log could not be opened.
-    pub(crate) fn why_absent(&self, id: TopicPartition) -> model::ErrorCode {
+    pub(crate) fn why_absent(&self, id: TopicPartition) -> ErrorCode {
         if self.stopping.get() {
-            model::ErrorCode::NotLeaderOrFollower
+            ErrorCode::NotLeaderOrFollower
         } else if self.image.borrow().by_id.contains_key(&id.topic_id) {
-            model::ErrorCode::KafkaStorageError
+            ErrorCode::KafkaStorageError
         } else {
-            model::ErrorCode::UnknownTopicOrPartition
+            ErrorCode::UnknownTopicOrPartition
         }
     }
 
-    /// Those of a topic's partitions that are this shard's.
+    /// Those of a topic's partitions that this node has, and this shard of it.
     fn own(&self, topic: &TopicImage) -> impl Iterator<Item = TopicPartition> {
-        let ids = (0..topic.partitions).map(|index| topic.partition(index).expect("in range"));
-        ids.filter(|id| self.owner_of(*id) == self.id())
+        let ids = (0..topic.count()).map(|index| topic.partition(index).expect("in range"));
+        ids.filter(|id| self.has(topic, *id))
+    }
+
+    /// Whether a partition of this topic is on this node, and on this shard of it.
+    fn has(&self, topic: &TopicImage, id: TopicPartition) -> bool {
+        let placed = topic.placed(id.partition.0);
+        self.owner_of(id) == self.id()
+            && placed.is_some_and(|placed| placed.replicas.contains(&self.node.id()))
     }
 
     /// Opens the partitions that the catalog knew at the start. What cannot be opened is refused, and told.
@@ -388,8 +406,12 @@ impl Shard {
     ) {
         // Never below an epoch that is in the log: a superblock may have been restored from an older copy.
         let after = |epoch: model::LeaderEpoch| model::LeaderEpoch(epoch.0.saturating_add(1));
-        let epoch =
-            log.latest_epoch().map_or(self.node.epoch, |latest| self.node.epoch.max(after(latest)));
+        let Some(placed) = topic.placed(id.partition.0) else {
+            unreachable!("a partition is served as part of its topic")
+        };
+        let epoch = log
+            .latest_epoch()
+            .map_or(placed.leader_epoch, |latest| placed.leader_epoch.max(after(latest)));
         let leader = Leader::new(epoch, log.log_start(), log.log_end());
         let slot = PartitionSlot::new(id, leader, log, producers, topic.flushing);
         if let Some(kind) = self.follower_kinds.iter().find(|kind| kind.topic == topic.name) {
@@ -409,8 +431,10 @@ impl Shard {
         change: &TopicChange,
         image: Arc<MetadataImage>,
     ) -> Result<(), StorageError> {
-        let new: Vec<TopicPartition> =
-            change.new.iter().copied().filter(|id| self.owner_of(*id) == self.id()).collect();
+        let is_here = |id: &TopicPartition| {
+            image.by_id.get(&id.topic_id).is_some_and(|topic| self.has(topic, *id))
+        };
+        let new: Vec<TopicPartition> = change.new.iter().copied().filter(is_here).collect();
         match step {
             TopicStep::Make => self.logs.make(&new).await,
             TopicStep::Unmake => {

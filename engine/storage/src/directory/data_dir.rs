@@ -3,7 +3,7 @@
 use crate::StorageError;
 use crate::directory::reserve::{Reserve, with_reserve};
 use crate::journal::known::{KnownJournal, KnownJournals};
-use model::{LeaderEpoch, TopicId, TopicPartition, crc32c};
+use model::{BrokerId, LeaderEpoch, TopicId, TopicPartition, crc32c};
 use runtime::file::{File, OpenOptions};
 use runtime::{fs, random};
 use std::io;
@@ -30,7 +30,7 @@ pub struct Superblock {
     /// The cluster it belongs to.
     pub cluster_id: TopicId,
     /// The node it belongs to.
-    pub node_id: i32,
+    pub node_id: BrokerId,
     /// This directory.
     pub directory_id: TopicId,
     /// Counts starts: the leader epoch of everything appended since the last one.
@@ -55,7 +55,7 @@ impl DataDir {
     ///
     /// # Errors
     /// As `open_all`.
-    pub async fn open(path: &Path, node_id: i32) -> Result<Self, StorageError> {
+    pub async fn open(path: &Path, node_id: BrokerId) -> Result<Self, StorageError> {
         let (mut opened, mut failed) = Self::open_all(&[path.to_owned()], node_id).await?;
         opened.pop().ok_or_else(|| failed.pop().expect("one or the other").1)
     }
@@ -68,7 +68,7 @@ impl DataDir {
     /// version; the text says what to do.
     pub async fn open_all(
         paths: &[PathBuf],
-        node_id: i32,
+        node_id: BrokerId,
     ) -> Result<(Vec<Self>, Vec<(PathBuf, StorageError)>), StorageError> {
         for path in paths {
             if let Some(name) = Self::foreign_file(path) {
@@ -175,7 +175,7 @@ impl DataDir {
 
     async fn lock(
         path: &Path,
-        node_id: i32,
+        node_id: BrokerId,
     ) -> Result<(File, Option<Superblock>, bool), StorageError> {
         let unusable = |why: String| StorageError::Unusable(format!("{}: {why}", path.display()));
         let refused = |error: &io::Error, why: &str| {
@@ -429,7 +429,7 @@ impl Superblock {
         out.extend_from_slice(&self.format_version.to_be_bytes());
         out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&self.cluster_id.0);
-        out.extend_from_slice(&self.node_id.to_be_bytes());
+        out.extend_from_slice(&self.node_id.0.to_be_bytes());
         out.extend_from_slice(&self.directory_id.0);
         out.extend_from_slice(&self.incarnation.to_be_bytes());
         out.push(u8::from(self.clean));
@@ -516,7 +516,7 @@ impl Superblock {
             format_version: version,
             generation: u64::from_be_bytes(bytes[12..20].try_into().expect("8 bytes")),
             cluster_id: TopicId(bytes[20..36].try_into().expect("16 bytes")),
-            node_id: u32_at(36).expect("length checked") as i32,
+            node_id: BrokerId(u32_at(36).expect("length checked") as i32),
             directory_id: TopicId(bytes[40..56].try_into().expect("16 bytes")),
             incarnation: u32_at(56).expect("length checked"),
             clean: bytes[60] == 1,

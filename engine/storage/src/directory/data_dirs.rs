@@ -12,7 +12,7 @@ use crate::directory::reserve::{Reserve, with_reserve};
 use crate::directory::topic_changes::CatalogStore;
 use crate::journal::replay::{Replay, replay_known};
 use model::limits::PARTITIONS_PER_TOPIC_MAX;
-use model::{PartitionIndex, TopicPartition};
+use model::{BrokerId, PartitionIndex, TopicPartition};
 use runtime::timer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -106,7 +106,7 @@ impl CatalogTopic {
 ///
 /// # Errors
 /// None of them can be used, or one belongs elsewhere; the text says what to do.
-pub async fn find(paths: &[PathBuf], node_id: i32) -> Result<Found, StorageError> {
+pub async fn find(paths: &[PathBuf], node_id: BrokerId) -> Result<Found, StorageError> {
     let (opened, mut failed) = DataDir::open_all(paths, node_id).await?;
     let mut dirs: Vec<FoundDir> = Vec::new();
     let mut listed: Vec<Vec<TopicPartition>> = Vec::new();

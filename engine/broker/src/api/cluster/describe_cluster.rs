@@ -22,14 +22,14 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     }
     let at = node.advertised_to(request);
     let broker = DescribeClusterBroker {
-        broker_id: node.config.node_id,
+        broker_id: node.id().0,
         host: at.host.clone(),
         port: i32::from(at.port),
         ..Default::default()
     };
     let response = DescribeClusterResponse {
         cluster_id: node.cluster_id.clone(),
-        controller_id: node.config.node_id,
+        controller_id: node.id().0,
         brokers: vec![broker],
         cluster_authorized_operations: if_asked(
             asked.include_cluster_authorized_operations,

@@ -27,7 +27,7 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
             let error_code = ErrorCode::UnknownTopicOrPartition.code();
             return DescribedQuorumPartition { partition_index, error_code, ..Default::default() };
         }
-        let replica_id = node.config.node_id;
+        let replica_id = node.id().0;
         DescribedQuorumPartition {
             partition_index,
             leader_id: replica_id,

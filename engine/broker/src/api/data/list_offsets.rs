@@ -112,13 +112,16 @@ async fn look_up(
     if let Err(error) = slot.leader.borrow().check_epoch(asked.current_leader_epoch) {
         return refused(error.error_code());
     }
-    let log_start = slot.leader.borrow().log_start();
+    let (log_start, epoch) = {
+        let leader = slot.leader.borrow();
+        (leader.log_start(), leader.epoch())
+    };
     let visible_end = slot.visible_end(read_committed);
     let at = |offset: Offset, timestamp: i64| ListOffsetsPartitionResponse {
         offset: offset.0,
         timestamp,
         // The epoch of the record there; for the end, of the leader.
-        leader_epoch: slot.log.epoch_of(offset).unwrap_or(shard.node.epoch).0,
+        leader_epoch: slot.log.epoch_of(offset).unwrap_or(epoch).0,
         ..Default::default()
     };
     let wanted = match asked.timestamp {

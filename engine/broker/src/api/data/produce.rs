@@ -16,6 +16,7 @@ use crate::shard::shard::{Message, Shard};
 use coordinator::ClientVersion;
 use model::limits::DECOMPRESSED_BYTES_MAX;
 use model::{BatchRewriter, ErrorCode, RecordBatch, TopicPartition, try_at_once};
+use partition::{Acks, Demand};
 use runtime::clock::Nanos;
 use runtime::{Slice, clock};
 use std::cell::Cell;
@@ -268,7 +269,7 @@ impl Appending<'_> {
         if self.shard.slot(id).is_none() {
             return Some(ProduceResult::refused(self.shard.why_absent(id), None));
         }
-        let (acks, version) = (self.produce.acks, self.request.version);
+        let (acks, version) = (Acks::from_code(self.produce.acks), self.request.version);
         let batch = match checked(topic, asked, acks, version, rewriter, rest).await {
             Ok(batch) => batch,
             Err(refused) => return Some(refused),
@@ -277,7 +278,18 @@ impl Appending<'_> {
         let Some(slot) = self.shard.slot(id) else {
             return Some(ProduceResult::refused(self.shard.why_absent(id), None));
         };
-        PartitionSlot::append(&slot, self.shard, batch, acks, proof, self.token, index)
+        let demand = match (acks, topic.placed(id.partition.0)) {
+            (Some(acks), Some(placed)) => {
+                Demand::of(acks, topic.flushing.durability, topic.replication(placed))
+            }
+            _ => Err(ErrorCode::InvalidRequiredAcks),
+        };
+        match demand {
+            Ok(demand) => {
+                PartitionSlot::append(&slot, self.shard, batch, demand, proof, self.token, index)
+            }
+            Err(error) => Some(ProduceResult::refused(error, None)),
+        }
     }
 }
 

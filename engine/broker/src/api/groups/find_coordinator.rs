@@ -58,7 +58,7 @@ async fn find(shard: &Rc<Shard>, request: &Request, key: String, key_type: i8) -
     match home {
         Ok(_) => Coordinator {
             key,
-            node_id: shard.node.config.node_id,
+            node_id: shard.node.id().0,
             host: at.host.clone(),
             port: i32::from(at.port),
             ..Default::default()

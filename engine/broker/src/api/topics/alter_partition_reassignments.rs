@@ -13,7 +13,7 @@ use wire::messages::{
 pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<AlterPartitionReassignmentsRequest>(request)?;
     let image = shard.image();
-    let node = shard.node.config.node_id;
+    let node = shard.node.id().0;
     let topic = |topic: ReassignableTopic| {
         let one = |asked: &ReassignablePartition| {
             let (error, why) = match &asked.replicas {

@@ -48,11 +48,11 @@ async fn grow(
     let Some(topic) = image.by_name.get(&asked.name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic".to_owned()));
     };
-    if asked.count <= topic.partitions || asked.count > PARTITIONS_PER_TOPIC_MAX {
+    if asked.count <= topic.count() || asked.count > PARTITIONS_PER_TOPIC_MAX {
         let why = format!(
             "the topic has {} partitions; from {} to {PARTITIONS_PER_TOPIC_MAX} may be asked for",
-            topic.partitions,
-            topic.partitions + 1
+            topic.count(),
+            topic.count() + 1
         );
         return Err((ErrorCode::InvalidPartitions, why));
     }
@@ -60,8 +60,8 @@ async fn grow(
         let why = "which partition a group lives in follows from their number: it is fixed";
         return Err((ErrorCode::InvalidTopicException, why.to_owned()));
     }
-    let node = shard.node.config.node_id;
-    let added = (asked.count - topic.partitions) as usize;
+    let node = shard.node.id().0;
+    let added = (asked.count - topic.count()) as usize;
     if let Some(assignments) = &asked.assignments
         && (assignments.len() != added || assignments.iter().any(|a| a.broker_ids != [node]))
     {

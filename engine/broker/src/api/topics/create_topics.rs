@@ -94,7 +94,7 @@ fn check(
 }
 
 fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, topics::Refusal> {
-    let node = shard.node.config.node_id;
+    let node = shard.node.id().0;
     let factor = topic.replication_factor;
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || factor != -1 {

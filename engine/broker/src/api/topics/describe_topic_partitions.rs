@@ -18,7 +18,6 @@ const PARTITIONS_MAX: i32 = 2000;
 pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
     let asked = read::<DescribeTopicPartitionsRequest>(request)?;
     let image = shard.image();
-    let node = shard.node.config.node_id;
     let mut names: BTreeSet<&str> = asked.topics.iter().map(|topic| topic.name.as_str()).collect();
     if names.is_empty() {
         names = image.by_name.keys().map(String::as_str).collect();
@@ -58,14 +57,15 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         (shown.topic_id, shown.is_internal) = (topic.id, topic.is_internal());
         shown.topic_authorized_operations = authorized::TOPIC;
         let first = from.filter(|(first, _)| *first == name).map_or(0, |(_, index)| index);
-        let last = topic.partitions.min(first.saturating_add(left));
+        let last = topic.count().min(first.saturating_add(left));
         shown.partitions = (first..last)
-            .map(|partition_index| TopicPartitionsPartition {
+            .filter_map(|index| Some((index, topic.placed(index)?)))
+            .map(|(partition_index, placed)| TopicPartitionsPartition {
                 partition_index,
-                leader_id: node,
-                leader_epoch: shard.node.epoch.0,
-                replica_nodes: vec![node],
-                isr_nodes: vec![node],
+                leader_id: placed.leader.0,
+                leader_epoch: placed.leader_epoch.0,
+                replica_nodes: placed.replica_ids(),
+                isr_nodes: placed.in_sync_ids(),
                 eligible_leader_replicas: Some(Vec::new()),
                 last_known_elr: Some(Vec::new()),
                 ..Default::default()
@@ -73,7 +73,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
             .collect();
         left -= shown.partitions.len() as i32;
         response.topics.push(shown);
-        if last < topic.partitions {
+        if last < topic.count() {
             response.next_cursor = cursor(last);
             break;
         }

@@ -2,7 +2,7 @@
 //! ids, v12 lookup by id, v13 top-level error.
 
 use crate::api::authorized::{self, if_asked};
-use crate::metadata::image::TopicImage;
+use crate::metadata::image::{PartitionImage, TopicImage};
 use crate::metadata::named::each_once;
 use crate::metadata::topic_settings::is_internal;
 use crate::metadata::topics;
@@ -32,7 +32,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     match topics {
         None => {
             for topic in image.by_name.values() {
-                found.push(describe(shard, topic, &mut size).await?);
+                found.push(describe(topic, &mut size).await?);
             }
         }
         Some(topics) if request.version < BY_ID_SINCE && topics.iter().any(names_by_id) => {
@@ -50,7 +50,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let ids = topics.iter().map(|topic| topic.topic_id).filter(|id| *id != TopicId::ZERO);
             for id in each_once(ids) {
                 found.push(match image.by_id.get(&id) {
-                    Some(topic) => describe(shard, topic, &mut size).await?,
+                    Some(topic) => describe(topic, &mut size).await?,
                     None => unknown(None, id, ErrorCode::UnknownTopicId),
                 });
             }
@@ -83,7 +83,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 let topic = name.as_ref().and_then(|name| image.by_name.get(name));
                 let error = match (&name, topic) {
                     (_, Some(topic)) => {
-                        found.push(describe(shard, topic, &mut size).await?);
+                        found.push(describe(topic, &mut size).await?);
                         continue;
                     }
                     (Some(name), None) if ids::topic_name_is_valid(name) => {
@@ -100,7 +100,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let node = &shard.node;
     let at = node.advertised_to(request);
     let broker = MetadataBroker {
-        node_id: node.config.node_id,
+        node_id: node.id().0,
         host: at.host.clone(),
         port: i32::from(at.port),
         rack: None,
@@ -108,7 +108,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let mut response = MetadataResponse {
         brokers: vec![broker],
         cluster_id: Some(node.cluster_id.clone()),
-        controller_id: node.config.node_id,
+        controller_id: node.id().0,
         topics: found,
         ..Default::default()
     };
@@ -135,27 +135,22 @@ fn names_by_id(topic: &MetadataRequestTopic) -> bool {
 /// What a partition takes in the answer, in the version in which it takes most.
 const PARTITION_BYTES: usize = 34;
 
-async fn describe(
-    shard: &Shard,
-    topic: &TopicImage,
-    size: &mut AnswerSize,
-) -> Result<MetadataTopic, WireError> {
-    size.add(topic.partitions as usize * PARTITION_BYTES + topic.name.len() + 40).await?;
-    let node = shard.node.config.node_id;
-    let partition = |index| MetadataPartition {
+async fn describe(topic: &TopicImage, size: &mut AnswerSize) -> Result<MetadataTopic, WireError> {
+    size.add(topic.partitions.len() * PARTITION_BYTES + topic.name.len() + 40).await?;
+    let partition = |(index, placed): (usize, &PartitionImage)| MetadataPartition {
         error_code: 0,
-        partition_index: index,
-        leader_id: node,
-        leader_epoch: shard.node.epoch.0,
-        replica_nodes: vec![node],
-        isr_nodes: vec![node],
+        partition_index: index as i32,
+        leader_id: placed.leader.0,
+        leader_epoch: placed.leader_epoch.0,
+        replica_nodes: placed.replica_ids(),
+        isr_nodes: placed.in_sync_ids(),
         offline_replicas: Vec::new(),
     };
     Ok(MetadataTopic {
         name: Some(topic.name.clone()),
         topic_id: topic.id,
         is_internal: topic.is_internal(),
-        partitions: (0..topic.partitions).map(partition).collect(),
+        partitions: topic.partitions.iter().enumerate().map(partition).collect(),
         ..Default::default()
     })
 }

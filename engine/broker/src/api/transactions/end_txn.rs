@@ -48,7 +48,7 @@ async fn end(
     let name = id.clone();
     at_home(shard, &id, move |shard, log: Rc<TransactionLog>| async move {
         let step = log.run(&shard, |shard, coordinator, now| {
-            let fresh = shard.node.producer_ids.take()?;
+            let fresh = shard.take_producer_id()?;
             coordinator.end(now, &name, producer, asked.committed, version, fresh)
         });
         let ended = step.await??;

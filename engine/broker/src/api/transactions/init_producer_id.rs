@@ -34,7 +34,7 @@ async fn init(shard: &Rc<Shard>, asked: InitProducerIdRequest) -> Result<Produce
     }
     let Some(id) = asked.transactional_id else {
         // Nobody else can have the id: there is nothing to bump or fence.
-        return Ok(Producer { id: shard.node.producer_ids.take()?, epoch: 0 });
+        return Ok(Producer { id: shard.take_producer_id()?, epoch: 0 });
     };
     if id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
@@ -44,7 +44,7 @@ async fn init(shard: &Rc<Shard>, asked: InitProducerIdRequest) -> Result<Produce
     let has = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
     let (name, timeout_ms) = (id.clone(), asked.transaction_timeout_ms);
     let step = step_at(shard, &id, move |shard, coordinator, now| {
-        let fresh = shard.node.producer_ids.take()?;
+        let fresh = shard.take_producer_id()?;
         coordinator.init_producer_id(now, &name, timeout_ms, claims.then_some(has), fresh)
     });
     step.await?
