@@ -90,5 +90,21 @@ pub(crate) fn copy_checkout(directory: &str) -> Result<PathBuf, String> {
         let made = std::fs::create_dir_all(target.parent().unwrap_or(&to));
         made.and_then(|()| std::fs::write(&target, bytes)).map_err(|e| format!("{name}: {e}"))?;
     }
+    remove_others(&to, &to)?;
     Ok(to)
+}
+
+/// Removes what the checkout does not have any more: a file that was moved would be there twice.
+fn remove_others(copy: &Path, directory: &Path) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("{}: {error}", directory.display());
+    for entry in std::fs::read_dir(directory).map_err(told)? {
+        let path = entry.map_err(told)?.path();
+        let is_kept = path.strip_prefix(copy).is_ok_and(|name| top().join(name).is_file());
+        if path.is_dir() {
+            remove_others(copy, &path)?;
+        } else if !is_kept {
+            std::fs::remove_file(&path).map_err(told)?;
+        }
+    }
+    Ok(())
 }

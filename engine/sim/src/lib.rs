@@ -9,4 +9,3 @@ pub mod history;
 pub mod node_rig;
 pub mod seeds;
 pub mod storage_rig;
-pub mod transaction_rig;

@@ -170,7 +170,9 @@ pub(crate) fn name_of(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
 }
 
-/// Whether a client may be refused so while brokers come and go. No disk fails here.
+/// Whether a client may be refused so while brokers come and go. No disk fails here, and whoever asks knows that there
+/// is such a topic.
 pub(crate) fn is_for_now(error: ErrorCode) -> bool {
-    error.is_retriable() && error != ErrorCode::KafkaStorageError
+    let never = [ErrorCode::KafkaStorageError, ErrorCode::UnknownTopicOrPartition];
+    error.is_retriable() && !never.contains(&error)
 }

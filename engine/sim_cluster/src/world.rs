@@ -33,6 +33,7 @@ struct Run {
     random: Random,
     shared: Rc<Shared>,
     broker: MachineNumber,
+    disk: Disk,
     clients: Vec<MachineNumber>,
     /// Asks the broker to stop.
     stop: Rc<Cell<bool>>,
@@ -75,13 +76,15 @@ impl Run {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x636c_7573_7465_7200);
         let mut world = World::new(random.next_u64());
-        let broker = world.add_machine(BROKER, Disk::default());
+        let disk = Disk::default();
+        let broker = world.add_machine(BROKER, disk.clone());
         let ip = |number| IpAddr::V4(Ipv4Addr::new(10, 0, 1, number));
         let clients = (1..=CLIENTS).map(|n| world.add_machine(ip(n), Disk::default())).collect();
         Self {
             world,
             shared: Shared::new(random.next_u64()),
             broker,
+            disk,
             clients,
             stop: Rc::default(),
             ended: Rc::default(),
@@ -173,6 +176,9 @@ impl Run {
                 self.heal(number);
             }
         }
+        // Disks stall now and then, and what is under way then is under way for long.
+        let slowness = if self.random.one_in(3) { self.random.below(200) } else { 0 };
+        self.disk.set_slowness(slowness);
         match self.random.below(24) {
             0..8 => {
                 let is_cut = self.has_power_cuts && self.random.one_in(2);
@@ -246,6 +252,7 @@ impl Run {
 
     /// Nothing goes wrong from here on: everything that was begun ends, and all is read.
     fn finish(&mut self) {
+        self.disk.set_slowness(0);
         (0..self.clients.len()).for_each(|number| self.heal(number));
         self.shared.phase.set(Phase::Ending);
         let shared = Rc::clone(&self.shared);

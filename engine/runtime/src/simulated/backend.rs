@@ -247,7 +247,7 @@ impl SimulatedBackend {
             false => 0,
         };
         self.sequence += 1;
-        let at = Nanos(self.now.get().0 + latency_ns);
+        let at = Nanos(self.now.get().0 + latency_ns * (1 + state.slowness));
         self.events.push(Reverse((at, self.sequence, index, result)));
     }
 

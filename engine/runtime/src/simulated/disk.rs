@@ -87,6 +87,8 @@ pub(super) struct DiskState {
     pub(super) in_flight: BTreeSet<(usize, u64)>,
     pub(super) capacity_bytes: Option<u64>,
     pub(super) failing: Option<i32>,
+    /// Operations take so many times as long, and one time more.
+    pub(super) slowness: u64,
     pub(super) faults: Vec<Fault>,
     /// Faults that were met.
     pub(super) faults_met: u64,
@@ -406,6 +408,11 @@ impl Disk {
     /// Makes every later write, sync and allocation fail with this errno; `None` heals the disk.
     pub fn set_failing(&self, errno: Option<i32>) {
         self.state.borrow_mut().failing = errno;
+    }
+
+    /// Has every operation take up to so many times longer than it would; 0: as it would.
+    pub fn set_slowness(&self, times: u64) {
+        self.state.borrow_mut().slowness = times;
     }
 
     /// From now on one read in `one_in` comes from another place or from before the last writes; 0
