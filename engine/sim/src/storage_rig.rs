@@ -44,6 +44,8 @@ pub struct Outcome {
     pub failures: u64,
     /// Records deleted.
     pub deleted: u64,
+    /// Records cut from ends of logs.
+    pub cut: u64,
     /// Frames of journals.
     pub frames: u64,
     /// Over every disk operation: equal for equal histories.
@@ -61,6 +63,7 @@ impl Outcome {
         self.lies += other.lies;
         self.failures += other.failures;
         self.deleted += other.deleted;
+        self.cut += other.cut;
         self.frames += other.frames;
         self.trace ^= other.trace;
     }
@@ -479,6 +482,9 @@ impl Life {
             if random.one_in(8) {
                 self.delete(number, log, &mut random).await;
             }
+            if random.one_in(12) && !self.cut(number, log, &mut random).await {
+                return;
+            }
             if random.one_in(4) {
                 self.check(number, log, false, false).await;
             }
@@ -497,6 +503,54 @@ impl Life {
             let flushed = log.flushed();
             let mut expected = expected.borrow_mut();
             (expected.written, expected.durable) = (flushed.written.0, flushed.durable.0);
+        }
+    }
+
+    /// Cuts the log at a batch, or in it. False once the log is of no more use.
+    async fn cut(&self, number: usize, log: &Rc<Log>, random: &mut Random) -> bool {
+        let expected = &self.machine.expected[number];
+        let (to, base) = {
+            let mut expected = expected.borrow_mut();
+            let (start, end) = (log.log_start().0, log.log_end().0);
+            let left = expected.batches.iter().filter(|b| start <= b.base && b.base < end);
+            let left: Vec<(i64, i64)> = left.map(|batch| (batch.base, batch.records)).collect();
+            if left.is_empty() {
+                return true;
+            }
+            // Mostly near the end, as a replica that was led for a while by another.
+            let near = if random.one_in(3) { left.len() } else { left.len().min(6) };
+            let (base, records) = left[left.len() - 1 - random.below(near as u64) as usize];
+            // From now on nothing of it is promised.
+            expected.written = expected.written.min(base);
+            expected.durable = expected.durable.min(base);
+            (base + random.below(records as u64) as i64, base)
+        };
+        match log.truncate(Offset(to)).await {
+            Ok(end) => {
+                assert_eq!(end.0, base, "it ends at the batch that was cut");
+                assert_eq!((log.log_end(), log.flushed().durable), (end, end), "and is durable");
+                let mut expected = expected.borrow_mut();
+                let gone = expected.batches.iter().filter(|b| b.base >= base);
+                self.machine.outcome.borrow_mut().cut +=
+                    gone.map(|b| b.records as u64).sum::<u64>();
+                expected.batches.retain(|b| b.base < base);
+                (expected.written, expected.durable) = (base, base);
+                true
+            }
+            Err(StorageError::Full { .. }) => {
+                assert!(log.log_end().0 >= base, "nothing was cut");
+                true
+            }
+            Err(StorageError::Corrupt { .. }) if self.lies => {
+                assert!(log.log_end().0 > base, "nothing was cut");
+                true
+            }
+            // The journal had no room for the end of it: a start finishes it.
+            Err(StorageError::Offline) if log.is_offline() => false,
+            Err(error) => {
+                assert!(self.fails && log.is_offline(), "only a failing disk fails: {error}");
+                false
+            }
         }
     }
 

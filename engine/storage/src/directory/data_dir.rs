@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"WEIRSUPR";
 /// The on-disk format this program writes.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 /// The oldest that it reads: version 3 added compacted segments, `producers` and `cleaned`; version 4 a superblock
-/// that is written in place and knows the journals, `start` and deleted topics in the catalog.
+/// that is written in place and knows the journals, `start` and deleted topics in the catalog; version 5 cuts of logs in
+/// the journal.
 const FORMAT_VERSION_MIN: u32 = 2;
 /// Of versions 2 and 3, without the checksum.
 const FIXED_BYTES: usize = 61;

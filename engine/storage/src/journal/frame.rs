@@ -41,6 +41,10 @@ pub enum EntryKind {
     SnapshotWhole,
     /// The next file was begun, and what follows is there.
     Continued,
+    /// Everything from that place on goes.
+    Truncating,
+    /// It is gone.
+    Truncated,
 }
 
 /// One entry of a frame's table.
@@ -62,7 +66,7 @@ pub struct Entry {
 }
 
 impl EntryKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Append,
         Self::Synced,
         Self::LogStart,
@@ -71,6 +75,8 @@ impl EntryKind {
         Self::Damaged,
         Self::SnapshotWhole,
         Self::Continued,
+        Self::Truncating,
+        Self::Truncated,
     ];
 
     /// Whether it speaks of the journal, not of a partition.

@@ -595,13 +595,14 @@ impl Journal {
         self.write_mark(EntryKind::PreviousDone, 0).await
     }
 
-    /// Leaves of the frame being made only where logs begin, if there is a place for that; the rest is told
+    /// Leaves of the frame being made only where logs begin or were cut, if there is a place for that; the rest is told
     /// that there is no room.
     fn keeps_log_starts(&self) -> bool {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let kinds: Vec<EntryKind> = state.entries.iter().map(|entry| entry.kind).collect();
-        let keeps = |index: usize| kinds[index] == EntryKind::LogStart;
+        let keeps =
+            |index: usize| matches!(kinds[index], EntryKind::LogStart | EntryKind::Truncated);
         let kept = (0..state.taken_slots.len()).filter(|index| keeps(*index)).count();
         let bytes = frame_bytes(2 * kept, 0) as u64;
         let position = state.current.as_ref().expect("begun").position;

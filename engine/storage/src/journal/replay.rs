@@ -36,6 +36,8 @@ pub struct PartitionNotes {
     pub missed_below: Option<Offset>,
     /// What was journaled, in order.
     pub appends: Vec<JournaledAppend>,
+    /// Everything from there on is to go: a cut that was begun, and of which nothing says that it was done.
+    pub cut: Option<LogPosition>,
     /// Where acknowledged bytes of it have rotted in a journal.
     pub damage: Option<StorageError>,
 }
@@ -72,7 +74,67 @@ impl PartitionNotes {
             let entry = Entry { kind, partition, at: append.at, end: append.end, len, crc: 0 };
             out.push(Carried { entry, bytes: Some(append.bytes.clone()) });
         }
+        // Last: what stands before it counts only up to there.
+        let cut = self.cut.map(|at| Entry::note(EntryKind::Truncating, partition, at));
+        out.extend(cut.map(|entry| Carried { entry, bytes: None }));
         out
+    }
+
+    /// Takes in an entry of a journal; its bytes are whole, or have rotted there.
+    fn on_entry(
+        &mut self,
+        entry: &Entry,
+        bytes: Result<SharedBytes, StorageError>,
+        damage: impl FnOnce() -> StorageError,
+    ) {
+        let offset = Some(entry.at.offset);
+        match entry.kind {
+            EntryKind::Append => match bytes {
+                Ok(bytes) => {
+                    self.appends.push(JournaledAppend { at: entry.at, end: entry.end, bytes });
+                }
+                Err(rotten) => self.damage = Some(rotten),
+            },
+            EntryKind::Synced => self.on_synced(entry.at),
+            EntryKind::Truncating => self.on_truncating(entry.at),
+            EntryKind::Truncated => {
+                self.on_truncating(entry.at);
+                self.cut = None;
+            }
+            EntryKind::LogStart => self.log_start = self.log_start.max(offset),
+            EntryKind::Missed => self.missed_below = self.missed_below.max(offset),
+            EntryKind::Damaged => self.damage = Some(damage()),
+            EntryKind::PreviousDone | EntryKind::SnapshotWhole | EntryKind::Continued => {
+                unreachable!("entries of the journal itself are not of a partition")
+            }
+        }
+    }
+
+    /// A cut was begun: of what was known before nothing counts behind its place.
+    fn on_truncating(&mut self, to: LogPosition) {
+        self.appends.retain(|append| append.at.offset < to.offset);
+        for append in self.appends.iter_mut().filter(|append| append.end > to.offset) {
+            // The place is the beginning of a batch, and these are whole batches.
+            let kept = to.position.saturating_sub(append.at.position) as usize;
+            append.bytes = append.bytes.slice(0..kept.min(append.bytes.len()));
+            append.end = to.offset;
+        }
+        self.cut = Some(to);
+        self.on_synced(self.synced.unwrap_or(to));
+        self.missed_below = self.missed_below.map(|below| below.min(to.offset));
+    }
+
+    /// Everything below is synced; while a cut is under way no more than up to there.
+    fn on_synced(&mut self, at: LogPosition) {
+        let at = match self.cut {
+            Some(cut) if at.offset > cut.offset => cut,
+            _ => at,
+        };
+        let known =
+            self.synced.filter(|known| self.cut.is_none_or(|cut| known.offset <= cut.offset));
+        if known.is_none_or(|known| known.offset <= at.offset) {
+            self.synced = Some(at);
+        }
     }
 }
 
@@ -378,6 +440,12 @@ fn replay_shard(
         if let Some(at) = scan.rotten.first() {
             lost.get_or_insert(rot(path, *at));
         }
+        if number > 0 && scan.begins_anew() {
+            // A start has finished what was begun before it, or says of whom it has not.
+            for partition in &seen {
+                partitions.entry(*partition).or_default().cut = None;
+            }
+        }
         for (index, (at, frame)) in scan.frames.iter().enumerate() {
             let frame_bytes = bytes.slice(*at..*at + frame.bytes);
             let is_last = number + 1 == used.len() && index + 1 == scan.frames.len();
@@ -391,31 +459,10 @@ fn replay_shard(
                 }
                 seen.push(entry.partition);
                 let notes = partitions.entry(entry.partition).or_default();
-                match entry.kind {
-                    EntryKind::Append if !whole(index) => {
-                        notes.damage = Some(rot(path, *at + *data));
-                    }
-                    EntryKind::Append => notes.appends.push(JournaledAppend {
-                        at: entry.at,
-                        end: entry.end,
-                        bytes: frame_bytes.slice(*data..*data + entry.len as usize),
-                    }),
-                    EntryKind::Synced => {
-                        if notes.synced.is_none_or(|at| at.offset <= entry.at.offset) {
-                            notes.synced = Some(entry.at);
-                        }
-                    }
-                    EntryKind::LogStart => {
-                        notes.log_start = notes.log_start.max(Some(entry.at.offset));
-                    }
-                    EntryKind::Missed => {
-                        notes.missed_below = notes.missed_below.max(Some(entry.at.offset));
-                    }
-                    EntryKind::Damaged => notes.damage = Some(rot(path, *at)),
-                    EntryKind::PreviousDone | EntryKind::SnapshotWhole | EntryKind::Continued => {
-                        unreachable!("skipped above")
-                    }
-                }
+                let bytes = whole(index)
+                    .then(|| frame_bytes.slice(*data..*data + entry.len as usize))
+                    .ok_or_else(|| rot(path, *at + *data));
+                notes.on_entry(entry, bytes, || rot(path, *at));
             }
         }
     }

@@ -34,7 +34,7 @@ const SLICE_BYTES: u32 = 32 * 1024;
 const WRITE_BYTES: usize = 512 * 1024;
 const ALLOCATE_BYTES: u64 = 16 * 1024 * 1024;
 /// Beside the segments: up to where they were compacted.
-const CLEANED_FILE: &str = "cleaned";
+pub(super) const CLEANED_FILE: &str = "cleaned";
 const CLEANED_MAGIC: &[u8; 8] = b"WEIRCLND";
 
 /// A transaction whose records nobody may read.
@@ -315,6 +315,25 @@ impl CompactionPlan<'_> {
     }
 }
 
+/// Keeps a log from being cut.
+struct Compacting<'a>(&'a Log);
+
+impl Drop for Compacting<'_> {
+    fn drop(&mut self) {
+        self.0.compacting.set(false);
+        self.0.idle.notify();
+    }
+}
+
+/// Keeps a log from being compacted.
+pub(super) struct Cutting<'a>(&'a Log);
+
+impl Drop for Cutting<'_> {
+    fn drop(&mut self) {
+        self.0.cuts.set(self.0.cuts.get() - 1);
+    }
+}
+
 impl Log {
     /// Closed segments below `below` that were not written since `min_lag_ms`.
     fn sources(&self, below: Offset, now_ms: i64, min_lag_ms: i64) -> Vec<Source> {
@@ -401,6 +420,10 @@ impl Log {
     ) -> Result<CompactionDone, StorageError> {
         let mut done =
             CompactionDone { cleaned_to: self.cleaned_to().await?, ..Default::default() };
+        let Some(_compacting) = self.begin_compaction() else {
+            done.stopped = true;
+            return Ok(done);
+        };
         let sources = self.sources(plan.below, plan.now_ms, plan.min_lag_ms);
         match self.compact_sources(plan, &sources, &forget, &mut done).await {
             Ok(()) => {}
@@ -427,6 +450,10 @@ impl Log {
         let mut output: Option<Output> = None;
         let segment_bytes = u64::from(self.settings().segment_bytes);
         for source in sources {
+            if self.cuts.get() > 0 {
+                output.into_iter().for_each(|out| drop(fs::remove_file(&out.path)));
+                return Err(Stop::GivenUp);
+            }
             if output.is_none() && source.end <= self.log_start() {
                 // Deleted meanwhile.
                 continue;
@@ -464,6 +491,20 @@ impl Log {
         self.store_beside(CLEANED_FILE, &bytes).await?;
         self.cleaned_to.set(Some(done.cleaned_to));
         Ok(())
+    }
+
+    /// Nothing is cut from the log until the guard is dropped; `None` while something is.
+    fn begin_compaction(&self) -> Option<Compacting<'_>> {
+        let may = self.cuts.get() == 0 && !self.compacting.replace(true);
+        may.then_some(Compacting(self))
+    }
+
+    /// Waits until nothing is compacted; nothing will be until the guard is dropped.
+    pub(super) async fn exclude_compaction(&self) -> Cutting<'_> {
+        self.cuts.set(self.cuts.get() + 1);
+        let cutting = Cutting(self);
+        self.idle.until(|| (!self.compacting.get()).then_some(())).await;
+        cutting
     }
 
     /// The first pass: the newest offset of each key from `from` on, as far as memory goes.

@@ -283,7 +283,12 @@ impl Log {
         let wanted = self.state.borrow().durable().offset;
         loop {
             self.begin_flush().await;
-            if self.state.borrow().synced.offset >= wanted || self.is_deleted() {
+            // It may have been cut meanwhile.
+            let reached = {
+                let state = self.state.borrow();
+                state.synced.offset >= wanted.min(state.durable().offset)
+            };
+            if reached || self.is_deleted() {
                 return self.end_flush(Ok(()));
             }
             if self.is_offline() {

@@ -86,6 +86,9 @@ pub struct Log {
     pub(super) cleaned_to: Cell<Option<Offset>>,
     /// Its partition is deleted: whatever still works on it may fail, and that concerns nobody.
     deleted: Cell<bool>,
+    /// It is being compacted, or so many are about to cut its end: one excludes the other.
+    pub(super) compacting: Cell<bool>,
+    pub(super) cuts: Cell<usize>,
     /// What took it offline, until someone was told.
     pub(super) failure: RefCell<Option<StorageError>>,
 }
@@ -204,6 +207,8 @@ impl Log {
             holds_slabs: Cell::new(false),
             cleaned_to: Cell::new(None),
             deleted: Cell::new(false),
+            compacting: Cell::new(false),
+            cuts: Cell::new(0),
             failure: RefCell::new(None),
         });
         if let Some(journal) = &home.journal {

@@ -17,3 +17,4 @@ pub mod retain;
 pub(crate) mod segment;
 pub(crate) mod segment_files;
 pub mod tail_cache;
+pub(crate) mod truncate;

@@ -15,6 +15,7 @@ use crate::log::recovery::{Walk, Walked, walk_into};
 use crate::log::retain::{START_FILE, decode_start};
 use crate::log::segment::LogSegment;
 use crate::log::segment_files::SegmentFiles;
+use crate::log::truncate::cut_files;
 use model::limits::DISK_BLOCK_BYTES;
 use model::{LeaderEpoch, Offset, TopicPartition};
 use runtime::buffer::ChunkWriter;
@@ -72,6 +73,9 @@ impl Log {
             fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;
         }
         let mut bases = files.bases.clone();
+        if let (Some(place), None) = (notes.cut, &notes.damage) {
+            finish_cut(home, &dir, &files, &mut bases, place).await?;
+        }
         let start_path = dir.join(START_FILE);
         let (stored_start, mut deleted_all) = (load_start(&start_path, &names).await?, None);
         // The file in which it was last known to be synced went with others, of which some may have come back.
@@ -84,6 +88,7 @@ impl Log {
                     log_start: Some(start),
                     missed_below: notes.missed_below,
                     appends: Vec::new(),
+                    cut: None,
                     damage: notes.damage.clone(),
                 });
             }
@@ -174,6 +179,35 @@ impl Log {
         let log = Self::new(home, id, settings, segments, log_start, log_end, epochs);
         Ok((log, recovered))
     }
+}
+
+/// Finishes a cut that the stop came upon.
+async fn finish_cut(
+    home: &Rc<LogDir>,
+    dir: &Path,
+    files: &SegmentFiles,
+    bases: &mut Vec<Offset>,
+    place: LogPosition,
+) -> Result<(), StorageError> {
+    let is_kept = place.position > 0;
+    let kept = bases.partition_point(|base| match is_kept {
+        true => *base <= place.segment,
+        false => *base < place.segment,
+    });
+    let gone = bases.drain(kept..).map(|base| LogSegment::of(files, base).log_path(dir));
+    let gone: Vec<_> = gone.collect();
+    let path = LogSegment::new(place.segment).log_path(dir);
+    if is_kept {
+        let is_whole = bases.last() == Some(&place.segment)
+            && length_of(&open_file(&path, home.direct, false)?, &path)?
+                >= u64::from(place.position);
+        if !is_whole {
+            let what =
+                "a segment with acknowledged records is missing, or shorter than what was synced";
+            return Err(StorageError::Corrupt { path, position: 0, what });
+        }
+    }
+    cut_files(dir, home.direct, &gone, is_kept.then_some((path.as_path(), place.position))).await
 }
 
 /// What a small file beside the segments says.

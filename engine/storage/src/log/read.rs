@@ -163,7 +163,7 @@ impl Log {
         offsets.into_iter().find(|at| *at > offset).unwrap_or(next).max(offset.plus(1))
     }
 
-    fn damaged(&self, index: usize, position: u64) -> StorageError {
+    pub(super) fn damaged(&self, index: usize, position: u64) -> StorageError {
         StorageError::Corrupt {
             path: self.state.borrow().segments[index].log_path(&self.dir),
             position,
@@ -212,7 +212,7 @@ impl Log {
     }
 
     /// Loads a segment's index, or rebuilds it from the segment.
-    async fn load_index(&self, index: usize) -> Result<(), StorageError> {
+    pub(super) async fn load_index(&self, index: usize) -> Result<(), StorageError> {
         let (path, index_path, base, gaps) = {
             let state = self.state.borrow();
             let segment = &state.segments[index];
