@@ -37,18 +37,28 @@ fn on_a_disk(body: impl Future<Output = ()> + 'static) {
 
 #[test]
 fn an_older_directory_is_read_and_both_copies_are_brought_up() {
-    on_a_disk(async {
-        for _ in 0..2 {
-            DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap().close_clean().await.unwrap();
-        }
-        set_version(&copies(), 2).await;
-        let opened = DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap();
-        assert!(opened.was_clean() && opened.superblock().incarnation == 3);
-        for copy in copies() {
-            let bytes = runtime::fs::read(&copy).await.unwrap();
-            assert_eq!(bytes[VERSION_AT..VERSION_AT + 4], FORMAT_VERSION.to_be_bytes());
-        }
-    });
+    for version in 2..FORMAT_VERSION {
+        on_a_disk(async move {
+            for _ in 0..2 {
+                let dir = DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap();
+                dir.close_clean().await.unwrap();
+            }
+            let mut dir = DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap();
+            let journals = vec![KnownJournal { shard: 0, id: 7, sequence: 1 }];
+            dir.note_journals(journals.clone()).await.unwrap();
+            dir.close_clean().await.unwrap();
+            set_version(&copies(), version).await;
+            let opened = DataDir::open(Path::new("/d"), BrokerId(1)).await.unwrap();
+            assert!(opened.was_clean() && opened.superblock().incarnation == 4);
+            // Those before version 4 named no journals.
+            let named = if version < 4 { Vec::new() } else { journals };
+            assert_eq!(opened.superblock().journals.journals, named, "of version {version}");
+            for copy in copies() {
+                let bytes = runtime::fs::read(&copy).await.unwrap();
+                assert_eq!(bytes[VERSION_AT..VERSION_AT + 4], FORMAT_VERSION.to_be_bytes());
+            }
+        });
+    }
 }
 
 #[test]
