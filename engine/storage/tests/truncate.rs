@@ -113,6 +113,45 @@ fn whole_batches_go_and_others_come_in_their_place() {
     }
 }
 
+/// Without a journal nothing else says that a log was to be cut: what a stop leaves must be a log.
+#[test]
+fn a_stop_in_the_middle_of_a_cut_leaves_a_whole_log_without_a_journal_too() {
+    let notes = || Replay::default().notes_of(id());
+    let open = async || Log::open(&home(), id(), SETTINGS, &notes()).await.unwrap().0;
+    let (mut stopped, mut between) = (0, 0);
+    for step in 0..60 {
+        for seed in 0..8 {
+            let disk = Disk::default();
+            let before = on_twin(&disk, async {
+                let log = filled(&home(), 60).await;
+                log.close().await.unwrap();
+                log.store_beside("producers", b"up to the end").await.unwrap();
+                read_all(&log).await
+            });
+            let simulation = Simulation::new(disk.clone(), seed).stopping_at(step);
+            let machine = Runtime::new(Io::Simulated(simulation)).unwrap();
+            let ended = machine.block_on(async { open().await.truncate(Offset(31)).await });
+            drop(machine);
+            disk.power_cut(seed);
+            let after = on_twin(&disk, async {
+                let log = open().await;
+                let found = read_all(&log).await;
+                if found.len() < 60 {
+                    let derived = log.load_beside("producers").await.unwrap();
+                    assert_eq!(derived, None, "it knew of what is gone (step {step}, seed {seed})");
+                }
+                found
+            });
+            assert!(after.len() >= 10, "step {step}, seed {seed}: {after:?}");
+            assert_eq!(after, before[..after.len()], "step {step}, seed {seed}");
+            assert!(ended.is_err() || after.len() == 10, "what is done stays done");
+            stopped += usize::from(ended.is_err());
+            between += usize::from((11..60).contains(&after.len()));
+        }
+    }
+    assert!(stopped > 50 && between > 10, "{stopped} stops, {between} in the middle of a cut");
+}
+
 #[test]
 fn a_log_is_not_cut_back_to_where_it_does_not_begin() {
     on_twin(&Disk::default(), async {

@@ -220,28 +220,38 @@ impl Log {
 }
 
 /// Cuts the files of a log: removes these segments, the last one first, and leaves so many bytes of the one that is
-/// kept. All of it is durable then.
+/// kept. All of it is durable then. A power cut at any step leaves a log, perhaps a longer one, and nothing that knows
+/// more than it: without a journal no start would finish the cut.
 pub(crate) async fn cut_files(
     dir: &Path,
     direct: bool,
     gone: &[PathBuf],
     kept: Option<(&Path, u32)>,
 ) -> Result<(), StorageError> {
-    for path in gone.iter().rev() {
-        remove(&path.with_extension("idx"))?;
-        remove(path)?;
-    }
     for name in DERIVED_FILES {
         remove(&dir.join(name))?;
     }
-    if let Some((path, end)) = kept {
+    if let Some((path, _)) = kept {
         remove(&path.with_extension("idx"))?;
+    }
+    sync_names(dir).await?;
+    for path in gone.iter().rev() {
+        remove(&path.with_extension("idx"))?;
+        remove(path)?;
+        // Else this one could come back, and one before it not.
+        sync_names(dir).await?;
+    }
+    if let Some((path, end)) = kept {
         let file = open_file(path, direct, false)?;
         let cut = file.set_len(u64::from(end));
         cut.map_err(|error| StorageError::of(path, "truncate", &error))?;
         let synced = file.sync(false).await;
         synced.map_err(|error| StorageError::of(path, "fsync", &error))?;
     }
+    Ok(())
+}
+
+async fn sync_names(dir: &Path) -> Result<(), StorageError> {
     fs::sync_dir(dir).await.map_err(|error| StorageError::of(dir, "sync", &error))
 }
 
