@@ -101,8 +101,7 @@ pub async fn serve(
 ) -> Result<(), String> {
     let mut started = start(config, &means).await?;
     let mut seats = mesh::<Message>(means.shards);
-    let image =
-        MetadataImage::new(&started.catalog, &started.node.config.set, started.node.alone());
+    let image = started.node.first_image(&started.catalog);
     let mut threads = Vec::new();
     for shard in (1..means.shards).rev() {
         let seat = seats.pop().expect("one seat a shard");

@@ -143,14 +143,24 @@ impl MetadataImage {
         Ok((topic, id))
     }
 
-    /// What a catalogue says; `on_broker` are the settings that were set on the broker.
+    /// What a catalogue says; `on_broker` are the settings that were set on the broker. A topic that is as it was in the
+    /// image before is that very one: a change costs what it changes, however many partitions there are.
     pub(crate) fn new(
         catalog: &Catalog,
         on_broker: &BTreeMap<String, String>,
         node: OneNode,
+        before: &Self,
     ) -> Arc<Self> {
         let mut image = Self::default();
         for CatalogTopic { id, name, partitions, settings } in &catalog.topics {
+            let is_same = |known: &&Arc<TopicImage>| {
+                known.name == *name && known.count() == *partitions && known.settings == *settings
+            };
+            if let Some(same) = before.by_id.get(id).filter(is_same) {
+                image.by_name.insert(name.clone(), Arc::clone(same));
+                image.by_id.insert(*id, Arc::clone(same));
+                continue;
+            }
             let number = |name| topic_settings::number_of(name, settings, on_broker);
             let topic = Arc::new(TopicImage {
                 id: *id,
@@ -173,5 +183,47 @@ impl MetadataImage {
             image.by_id.insert(*id, topic);
         }
         Arc::new(image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(number: u8, partitions: i32, settings: &[(&str, &str)]) -> CatalogTopic {
+        let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        CatalogTopic {
+            id: TopicId([number; 16]),
+            name: format!("t-{number}"),
+            partitions,
+            settings: settings.collect(),
+        }
+    }
+
+    #[test]
+    fn only_topics_that_changed_are_made_anew() {
+        let node = OneNode { id: BrokerId(7), epoch: LeaderEpoch(3) };
+        let topics = (0..4).map(|number| topic(number, 2, &[])).collect();
+        let mut catalog = Catalog { topics, ..Catalog::default() };
+        let new = |catalog: &Catalog, before: &MetadataImage| {
+            MetadataImage::new(catalog, &BTreeMap::new(), node, before)
+        };
+        let before = new(&catalog, &MetadataImage::default());
+        catalog.topics[1] = topic(1, 5, &[]);
+        catalog.topics[2] = topic(2, 2, &[("retention.ms", "1")]);
+        catalog.topics[3].name = "renamed".to_owned();
+        let after = new(&catalog, &before);
+        let is_same = |number: u8| {
+            let id = TopicId([number; 16]);
+            Arc::ptr_eq(&before.by_id[&id], &after.by_id[&id])
+        };
+        assert_eq!([0, 1, 2, 3].map(is_same), [true, false, false, false]);
+        let [_, grown, set, renamed] = [0u8, 1, 2, 3].map(|n| &after.by_id[&TopicId([n; 16])]);
+        assert_eq!((grown.count(), set.retention.age_ms), (5, Some(1)));
+        assert!(Arc::ptr_eq(renamed, &after.by_name["renamed"]) && after.by_name.len() == 4);
+        let placed = grown.placed(4).expect("it has five");
+        assert_eq!((placed.leader, placed.leader_epoch), (BrokerId(7), LeaderEpoch(3)));
+        assert_eq!((placed.replica_ids(), placed.in_sync_ids()), (vec![7], vec![7]));
+        assert!(grown.placed(5).is_none() && grown.placed(-1).is_none());
     }
 }

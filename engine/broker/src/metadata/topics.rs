@@ -213,8 +213,10 @@ impl Catalogue {
     ) -> Result<(), Refusal> {
         let image = RefCell::new(None);
         let on_shard = async |to, step, change: &Arc<TopicChange>| {
-            let new_image =
-                || MetadataImage::new(&change.catalog, &shard.node.config.set, shard.node.alone());
+            let new_image = || {
+                let (set, node) = (&shard.node.config.set, shard.node.alone());
+                MetadataImage::new(&change.catalog, set, node, &shard.image())
+            };
             let image = Arc::clone(image.borrow_mut().get_or_insert_with(new_image));
             let change = Arc::clone(change);
             let body = move |shard: Rc<Shard>| async move {

@@ -1,7 +1,7 @@
 //! Facts that all shards share, fixed at the start.
 
 use crate::config::Config;
-use crate::metadata::image::OneNode;
+use crate::metadata::image::{MetadataImage, OneNode};
 use crate::network::listeners::Endpoint;
 use crate::network::open_files::OpenFiles;
 use crate::network::peers::Peers;
@@ -11,6 +11,7 @@ use crate::observe::stages::StageTimes;
 use crate::shard::producer_ids::ProducerIdAuthority;
 use model::BrokerId;
 use std::sync::Arc;
+use storage::directory::catalog::Catalog;
 use storage::directory::log_manager::SharedDir;
 
 /// A listener that is served.
@@ -50,6 +51,11 @@ impl Node {
     /// Where partitions are, as long as there is one node.
     pub(crate) fn alone(&self) -> OneNode {
         OneNode { id: self.id(), epoch: self.epoch }
+    }
+
+    /// What all shards see of these topics, of which nothing is known yet.
+    pub(crate) fn first_image(&self, catalog: &Catalog) -> Arc<MetadataImage> {
+        MetadataImage::new(catalog, &self.config.set, self.alone(), &MetadataImage::default())
     }
 
     /// What whoever sent this is told to connect to.
