@@ -11,8 +11,7 @@ use std::time::Duration;
 use wire::messages::{
     HeartbeatRequest, HeartbeatResponse, JoinGroupProtocol, JoinGroupRequest, JoinGroupResponse,
     OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopic,
-    OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopic, SyncGroupAssignment,
-    SyncGroupRequest, SyncGroupResponse,
+    SyncGroupAssignment, SyncGroupRequest, SyncGroupResponse,
 };
 
 const GROUP: &str = "readers";
@@ -117,7 +116,10 @@ impl Member {
         let mut positions = BTreeMap::new();
         for partition in assigned {
             let before = self.told.committed.borrow().get(partition).copied().unwrap_or(0);
-            let at = self.committed(*partition).await?;
+            let (error, at) = self.peer.committed(GROUP, PLAIN, *partition).await?;
+            if error != ErrorCode::None {
+                return None;
+            }
             assert!(at >= before, "{before} was committed in {partition}, and {at} is told");
             positions.insert(*partition, at);
         }
@@ -151,22 +153,6 @@ impl Member {
             }
             self.shared.rest(15).await;
         }
-    }
-
-    async fn committed(&mut self, partition: i32) -> Option<i64> {
-        let topic = OffsetFetchTopic { name: PLAIN.to_owned(), partition_indexes: vec![partition] };
-        let request = OffsetFetchRequest {
-            group_id: GROUP.to_owned(),
-            topics: Some(vec![topic]),
-            require_stable: true,
-            ..Default::default()
-        };
-        let answer: OffsetFetchResponse = self.peer.ask(&request, 7).await?;
-        if answer.error_code != 0 {
-            return None;
-        }
-        let found = &answer.topics[0].partitions[0];
-        (found.error_code == 0).then(|| found.committed_offset.max(0))
     }
 
     async fn commit(&mut self, partition: i32, offset: i64) -> Option<()> {

@@ -2,7 +2,7 @@
 
 use crate::shared::{ADDRESS, Shared};
 use client::{receive_frame, within};
-use model::{ErrorCode, RecordBatch};
+use model::{BatchBuilder, Compression, ErrorCode, RecordBatch};
 use runtime::buffer::SharedBytes;
 use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::Socket;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use wire::ApiKey;
 use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
 use wire::header::{begin_request, finish_frame, read_response_header};
-use wire::messages::Message;
+use wire::messages::{Message, OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopic};
 use wire::produce;
 
 /// A client gives up an answer after so long.
@@ -146,6 +146,28 @@ impl Peer {
         Some(A::decode(&mut body, version).expect("well formed"))
     }
 
+    /// How far a group is in a partition, as far as no transaction may still change that.
+    pub(crate) async fn committed(
+        &mut self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+    ) -> Option<(ErrorCode, i64)> {
+        let topic = OffsetFetchTopic { name: topic.to_owned(), partition_indexes: vec![partition] };
+        let request = OffsetFetchRequest {
+            group_id: group.to_owned(),
+            topics: Some(vec![topic]),
+            require_stable: true,
+            ..Default::default()
+        };
+        let answer: OffsetFetchResponse = self.ask(&request, 7).await?;
+        if answer.error_code != 0 {
+            return Some((ErrorCode::from_code(answer.error_code), 0));
+        }
+        let found = &answer.topics[0].partitions[0];
+        Some((ErrorCode::from_code(found.error_code), found.committed_offset.max(0)))
+    }
+
     /// What became of a batch, and where it is.
     pub(crate) async fn produce(
         &mut self,
@@ -232,6 +254,14 @@ impl Peer {
         assert_eq!(error.expect("well formed"), ErrorCode::None);
         Some(got)
     }
+}
+
+/// A batch of one record, sent without a producer id.
+pub(crate) fn one_record(value: u64) -> Vec<u8> {
+    let mut builder = BatchBuilder::default();
+    builder.begin(0);
+    builder.push(0, None, Some(&value.to_be_bytes()), &[]);
+    builder.finish(Compression::None).to_vec()
 }
 
 /// What a consumer makes of its part of an answer.

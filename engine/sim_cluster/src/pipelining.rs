@@ -1,8 +1,8 @@
 //! Clients that do not wait: many requests on their way on one connection, and answers that nobody reads.
 
-use crate::peer::{PATIENCE, Peer};
+use crate::peer::{PATIENCE, Peer, one_record};
 use crate::shared::{IN, PLAIN, Shared, TOPICS, is_for_now, name_of, tick};
-use model::{BatchBuilder, Compression, ErrorCode};
+use model::ErrorCode;
 use sim::history::{Operation, Outcome as Ended, Send, Step};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -67,10 +67,7 @@ async fn send_next(
     let mut batches = Vec::new();
     for partition in 0..TOPICS[2].1 {
         let value = shared.next_value();
-        let mut builder = BatchBuilder::default();
-        builder.begin(0);
-        builder.push(0, None, Some(&value.to_be_bytes()), &[]);
-        batches.push((partition, builder.finish(Compression::None).to_vec()));
+        batches.push((partition, one_record(value)));
         values.push((partition, value));
     }
     shared.count(|outcome| outcome.sent += values.len() as u64);

@@ -1,7 +1,7 @@
 //! Producers: idempotent ones, transactional ones in both of Kafka's protocols, and workers that make outputs from inputs
 //! and commit how far they are in the same transaction.
 
-use crate::peer::Peer;
+use crate::peer::{Peer, one_record};
 use crate::readers::seen;
 use crate::shared::{IN, OUT, PLAIN, Phase, Shared, TOPICS, WORKERS, is_for_now, name_of, tick};
 use model::{BatchBuilder, Compression, ErrorCode, Producer, ProducerId};
@@ -13,9 +13,8 @@ use std::time::Duration;
 use wire::messages::{
     AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest,
     AddPartitionsToTxnResponse, AddPartitionsToTxnTopic, EndTxnRequest, EndTxnResponse,
-    InitProducerIdRequest, InitProducerIdResponse, OffsetFetchRequest, OffsetFetchResponse,
-    OffsetFetchTopic, TxnOffsetCommitPartition, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
-    TxnOffsetCommitTopic,
+    InitProducerIdRequest, InitProducerIdResponse, TxnOffsetCommitPartition,
+    TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitTopic,
 };
 
 const TIMEOUT_MS: i32 = 120;
@@ -360,21 +359,7 @@ impl Client {
 
     /// How far the group is in an input partition.
     async fn committed(&mut self, input: i32) -> Goes<i64> {
-        let topic = OffsetFetchTopic { name: IN.to_owned(), partition_indexes: vec![input] };
-        let asked = OffsetFetchRequest {
-            group_id: WORKERS.to_owned(),
-            topics: Some(vec![topic]),
-            require_stable: true,
-            ..Default::default()
-        };
-        let ask = async |client: &mut Self| {
-            let answer: OffsetFetchResponse = client.peer.ask(&asked, 7).await?;
-            if answer.error_code != 0 {
-                return Some((ErrorCode::from_code(answer.error_code), 0));
-            }
-            let found = &answer.topics[0].partitions[0];
-            Some((ErrorCode::from_code(found.error_code), found.committed_offset.max(0)))
-        };
+        let ask = async |client: &mut Self| client.peer.committed(WORKERS, IN, input).await;
         self.until("asks where its group is", ask).await
     }
 
@@ -421,10 +406,7 @@ pub(crate) async fn send_plainly(shared: Rc<Shared>, process: u64, acks: i16) {
     while shared.is_troubled() {
         let value = shared.next_value();
         let partition = shared.below(TOPICS[2].1 as u64) as i32;
-        let mut builder = BatchBuilder::default();
-        builder.begin(0);
-        builder.push(0, None, Some(&value.to_be_bytes()), &[]);
-        let batch = builder.finish(Compression::None).to_vec();
+        let batch = one_record(value);
         shared.does(process, "sends plainly");
         let answer = peer.produce(9, None, acks, (PLAIN, partition), &batch).await;
         let acknowledged = answer.filter(|(error, _)| *error == ErrorCode::None);

@@ -1,8 +1,8 @@
 //! Somebody who makes and deletes topics: what was made is there, with its records; what was deleted never comes back.
 
-use crate::peer::Peer;
+use crate::peer::{Peer, one_record};
 use crate::shared::{Phase, Shared, TOPICS, is_for_now};
-use model::{BatchBuilder, Compression, ErrorCode};
+use model::ErrorCode;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::messages::{
@@ -120,10 +120,7 @@ async fn delete(peer: &mut Peer, name: &str) -> Option<()> {
 }
 
 async fn send_one(peer: &mut Peer, topics: &mut BTreeMap<String, Fate>, name: &str, records: u64) {
-    let mut builder = BatchBuilder::default();
-    builder.begin(0);
-    builder.push(0, None, Some(&records.to_be_bytes()), &[]);
-    let batch = builder.finish(Compression::None).to_vec();
+    let batch = one_record(records);
     if let Some((error, base)) = peer.produce(9, None, -1, (name, 0), &batch).await {
         if error != ErrorCode::None {
             assert!(is_for_now(error), "{name}: {error:?}");

@@ -1,10 +1,10 @@
 //! Whoever waits for records is told as soon as there are some, on whichever shards they and their partitions are.
 
-use crate::peer::Peer;
+use crate::peer::{Peer, one_record};
 use crate::readers::seen;
 use crate::sessions::ends_of;
 use crate::shared::{PLAIN, Shared, TOPICS, name_of, tick};
-use model::{BatchBuilder, Compression, ErrorCode};
+use model::ErrorCode;
 use runtime::clock;
 use sim::history::{Operation, Outcome as Ended, Send, Step};
 use std::rc::Rc;
@@ -52,10 +52,7 @@ pub(crate) async fn are_told(shared: Rc<Shared>) {
 
 async fn send_one(shared: Rc<Shared>, partition: i32, value: u64) {
     shared.rest(60).await;
-    let mut builder = BatchBuilder::default();
-    builder.begin(0);
-    builder.push(0, None, Some(&value.to_be_bytes()), &[]);
-    let batch = builder.finish(Compression::None).to_vec();
+    let batch = one_record(value);
     let answer = Peer::new(&shared).produce(9, None, -1, (PLAIN, partition), &batch).await;
     let (error, base) = answer.expect("an answer while nothing goes wrong");
     assert_eq!(error, ErrorCode::None);
