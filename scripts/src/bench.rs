@@ -46,7 +46,7 @@ pub(crate) fn run(scenario: &str, rounds: usize) -> Done {
             "--release",
             "--quiet",
             "-p",
-            "broker",
+            "weir",
             "-p",
             "loadgen",
             "-p",

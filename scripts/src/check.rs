@@ -43,14 +43,14 @@ pub(crate) fn sim(rig: &str, seed: Option<u64>, runs: u64) -> Done {
 pub(crate) fn attack() -> Done {
     let tests = ["attacks", "slices", "overload", "bad_input"];
     let tests = tests.iter().flat_map(|test| ["--test", test]);
-    let cargo = ["test", "--release", "--quiet", "-p", "broker"].into_iter().chain(tests);
+    let cargo = ["test", "--release", "--quiet", "-p", "weir"].into_iter().chain(tests);
     steps::run("cargo", &cargo.chain(["--", "--nocapture", "--test-threads=1"]).collect::<Vec<_>>())
 }
 
 /// A long run of one of the broker's rigs.
 pub(crate) fn rig(file: &str, test: &str, name: &str, budget: u64, seed: u64) -> Done {
     let (budget, seed) = (format!("{name}={budget}"), format!("WEIR_SEED={seed}"));
-    let cargo = ["cargo", "test", "--release", "--quiet", "-p", "broker", "--test", file];
+    let cargo = ["cargo", "test", "--release", "--quiet", "-p", "weir", "--test", file];
     let args = [&[budget.as_str(), &seed], &cargo[..], &["--", test, "--nocapture"]];
     steps::run("env", &args.concat())
 }

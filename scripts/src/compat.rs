@@ -27,7 +27,7 @@ pub(crate) fn run() -> Done {
     if !has_kcat {
         skipped.push("kcat: not installed, and apt-get could not".to_owned());
     }
-    steps::run("cargo", &["build", "--quiet", "-p", "broker"])?;
+    steps::run("cargo", &["build", "--quiet", "-p", "weir"])?;
     let data = home.join(format!("data-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&data);
     let result = rounds(&data, &clients, has_kcat);
@@ -149,7 +149,7 @@ impl Client {
     }
 
     fn command(&self, script: &str, mode: &str, address: &str) -> Command {
-        let scripts = top().join("engine/broker/tests/compat");
+        let scripts = top().join("engine/weir/tests/compat");
         let modules: PathBuf = top().join("target/compat/node/node_modules");
         let prefix: String = self.name.chars().filter(char::is_ascii_alphanumeric).collect();
         // A client that waits for ever is a failure, not a hang.

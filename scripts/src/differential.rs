@@ -1,5 +1,5 @@
 //! The same requests to Weir and to Apache Kafka, and their answers compared: the test is in
-//! engine/broker/tests/differential.rs, and what may differ in compat/differences.toml beside it.
+//! engine/weir/tests/differential.rs, and what may differ in compat/differences.toml beside it.
 
 use crate::kafka;
 use crate::steps::{self, Done};
@@ -21,7 +21,7 @@ pub(crate) fn run(seed: u64, runs: u64, only: &str) -> Done {
             format!("WEIR_RUNS={runs}"),
             format!("WEIR_ONLY={only}"),
         ];
-        let cargo = ["cargo", "test", "--quiet", "-p", "broker", "--test", "differential", "--"];
+        let cargo = ["cargo", "test", "--quiet", "-p", "weir", "--test", "differential", "--"];
         let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
         steps::run("env", &[&variables[..], &cargo, &["--ignored", "--nocapture"]].concat())
     })

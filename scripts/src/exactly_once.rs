@@ -14,14 +14,14 @@ pub(crate) fn run(seconds: u64, seed: u64) -> Done {
             return Ok(());
         }
     };
-    let build = ["build", "--quiet", "-p", "broker", "-p", "sim", "--bins"];
+    let build = ["build", "--quiet", "-p", "weir", "-p", "sim", "--bins"];
     steps::run("cargo", &build)?;
     let home = top().join("target/compat").join(format!("exactly-once-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&home);
     let text = |path: std::path::PathBuf| path.display().to_string();
     let (weir, checker) =
         (text(top().join("target/debug/weir")), top().join("target/debug/history"));
-    let script = text(top().join("engine/broker/tests/compat/exactly_once.py"));
+    let script = text(top().join("engine/weir/tests/compat/exactly_once.py"));
     let (data, history) = (text(home.clone()), text(home.with_extension("jsonl")));
     let (seconds, seed) = (seconds.to_string(), seed.to_string());
     steps::run(&python, &[&script, &weir, &data, &history, &seconds, &seed])?;

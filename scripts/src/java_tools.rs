@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-const CASES: &str = "engine/broker/tests/compat/java_tools.tsv";
+const CASES: &str = "engine/weir/tests/compat/java_tools.tsv";
 /// A command that takes longer hangs.
 const SECONDS_MAX: &str = "40";
 /// A consumer that goes on beside what comes after it, and its kill -9.

@@ -18,7 +18,7 @@ const LATENCY_SECONDS: u64 = 8;
 pub(crate) fn run(rounds: usize) -> Result<String, String> {
     steps::run(
         "cargo",
-        &["build", "--release", "--quiet", "-p", "broker", "-p", "loadgen", "--bins"],
+        &["build", "--release", "--quiet", "-p", "weir", "-p", "loadgen", "--bins"],
     )?;
     let source = librdkafka_source()?;
     let tool = source.join("examples/rdkafka_performance");

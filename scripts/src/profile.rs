@@ -61,7 +61,7 @@ pub(crate) fn run(name: &str, seconds: u64) -> Done {
     let target = top().join("target/profile");
     steps::run("cargo", &["build", "--release", "--quiet", "-p", "loadgen"])?;
     let build = Command::new("cargo")
-        .args(["build", "--release", "--quiet", "-p", "broker", "--target-dir"])
+        .args(["build", "--release", "--quiet", "-p", "weir", "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "-C force-frame-pointers=yes")
         .current_dir(top())

@@ -37,7 +37,7 @@ struct Sample {
 
 /// Runs it; what it said, the verdict as the last line.
 pub(crate) fn run(minutes: u64) -> Result<String, String> {
-    steps::run("cargo", &["build", "--release", "--quiet", "-p", "broker", "-p", "loadgen"])?;
+    steps::run("cargo", &["build", "--release", "--quiet", "-p", "weir", "-p", "loadgen"])?;
     let length = Duration::from_secs(60 * minutes);
     let (mut samples, mut visits, mut topics) = (Vec::new(), 0, 0);
     let weir = top().join("target/release/weir");

@@ -1,6 +1,6 @@
 //! Judges that others wrote: test suites of Kafka clients, fetched from their registries at run time
 //! and run against a broker with a clean directory. What is expected to pass, and why the rest is left
-//! out, is in engine/broker/tests/compat/suites.toml; the list only grows.
+//! out, is in engine/weir/tests/compat/suites.toml; the list only grows.
 
 use crate::compat::Broker;
 use crate::python::install_python;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const LIST: &str = "engine/broker/tests/compat/suites.toml";
+const LIST: &str = "engine/weir/tests/compat/suites.toml";
 
 /// The suites, by name.
 pub(crate) const SUITES: [&str; 9] = [
@@ -97,7 +97,7 @@ pub(crate) fn run(suite: &str, only: &str) -> Done {
     let expected = Expected::read(suite)?;
     let home = top().join("target/compat").join(suite);
     std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
-    steps::run("cargo", &["build", "--quiet", "--release", "-p", "broker"])?;
+    steps::run("cargo", &["build", "--quiet", "--release", "-p", "weir"])?;
     let data = home.join("data");
     let _ = std::fs::remove_dir_all(&data);
     let results = match suite {

@@ -14,13 +14,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine/partition", &["model"]),
     ("engine/coordinator", &["model", "wire"]),
     ("engine/client", &["model", "runtime", "wire"]),
-    (
-        "engine/broker",
-        &["model", "runtime", "wire", "storage", "partition", "coordinator", "client"],
-    ),
+    ("engine/broker", &["model", "runtime", "wire", "storage", "partition", "coordinator"]),
+    ("engine/weir", &["model", "runtime", "wire", "storage", "client", "broker"]),
     ("engine/sim", &["model", "runtime", "storage", "partition", "coordinator", "wire"]),
     ("engine/sim_cluster", &["model", "runtime", "wire", "client", "broker", "sim"]),
-    ("loadgen", &["model", "runtime", "wire", "client", "broker"]),
+    ("loadgen", &["model", "runtime", "wire", "client", "weir"]),
     ("benches", &["model", "runtime", "wire", "client", "storage", "partition", "broker"]),
     ("scripts", &[]),
 ];

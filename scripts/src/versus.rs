@@ -177,7 +177,7 @@ pub(crate) fn run(other: Other, rounds: usize) -> Result<String, String> {
     let sides = Sides { other, installed: other.installed()? };
     steps::run(
         "cargo",
-        &["build", "--release", "--quiet", "-p", "broker", "-p", "loadgen", "--bins"],
+        &["build", "--release", "--quiet", "-p", "weir", "-p", "loadgen", "--bins"],
     )?;
     let tool = librdkafka_source()?.join("examples/rdkafka_performance");
     if !tool.exists() {

@@ -1,5 +1,6 @@
 //! Every setting of the broker, declared once: flags, TOML keys, `--help` and DescribeConfigs.
 
+pub use crate::network::listeners::PLAINTEXT;
 use crate::network::listeners::{self, ListenerSetting};
 use coordinator::{CoordinatorConfig, TransactionConfig};
 use model::{BrokerId, limits};

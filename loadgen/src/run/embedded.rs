@@ -23,7 +23,7 @@ pub(crate) fn serve_if_asked() -> Option<ExitCode> {
     }
     runtime::process::die_with_parent();
     let own = ["weir", "serve"].map(OsString::from);
-    Some(broker::cli::main(own.into_iter().chain(args)))
+    Some(weir::cli::main(own.into_iter().chain(args)))
 }
 
 /// A running embedded broker; dropping it stops it and removes its data.

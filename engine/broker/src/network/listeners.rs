@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The one protocol that is served.
-pub(crate) const PLAINTEXT: &str = "PLAINTEXT";
+pub const PLAINTEXT: &str = "PLAINTEXT";
 /// Names that Kafka maps to themselves unless told otherwise; also the protocols there are.
 const PROTOCOLS: [&str; 4] = [PLAINTEXT, "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 

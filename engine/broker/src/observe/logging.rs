@@ -78,7 +78,7 @@ fn write_for_ever(lines: &Receiver<Entry>) {
 }
 
 /// Waits until everything said so far is written, or until nobody seems to read it.
-pub(crate) fn flush() {
+pub fn flush() {
     let Some(log) = LOG.get() else { return };
     let until = clock::now() + FLUSH_MAX;
     while clock::now() < until {
@@ -103,7 +103,7 @@ fn formatted(level: &str, text: &str) -> String {
 }
 
 /// Writes one line: time, level, text.
-pub(crate) fn line(level: &str, text: &str) {
+pub fn line(level: &str, text: &str) {
     let text = formatted(level, text);
     if runtime::world::say(&text) {
         return;

@@ -2,7 +2,7 @@
 //!
 //! In: counts. Out: lines, pages. Never: decisions.
 
-pub(crate) mod logging;
+pub mod logging;
 pub(crate) mod metrics_server;
 pub(crate) mod request_counts;
 pub(crate) mod stages;

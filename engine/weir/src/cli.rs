@@ -1,8 +1,9 @@
 //! The command line of `weir`.
 
-use crate::config::{Config, SETTINGS, pairs_of_toml};
-use crate::observe::logging;
-use crate::{admin, properties, server, tools};
+use crate::{admin, properties, tools};
+use broker::config::{Config, SETTINGS, pairs_of_toml};
+use broker::observe::logging;
+use broker::server;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::Shell;
 use std::ffi::OsString;

@@ -1,8 +1,7 @@
 //! Settings from a `server.properties` of Apache Kafka: what Weir has, in Weir's words; what it cannot do is refused, and
 //! what means nothing here is named.
 
-use crate::config::SETTINGS;
-use crate::network::listeners::PLAINTEXT;
+use broker::config::{PLAINTEXT, SETTINGS};
 use std::collections::BTreeMap;
 
 /// What a file sets.

@@ -1,5 +1,5 @@
 //! The program `weir`.
 
 fn main() -> std::process::ExitCode {
-    broker::cli::main(std::env::args_os())
+    weir::cli::main(std::env::args_os())
 }
