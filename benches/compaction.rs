@@ -5,7 +5,8 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use model::record_batch::BatchBuilder;
 use model::{
-    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    Compression, LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, TopicId,
+    TopicPartition,
 };
 use runtime::fs::TemporaryDir;
 use runtime::{Io, Runtime};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use storage::{CompactionPlan, Log, LogDir, LogSettings, TailCache};
+use storage::{CompactionPlan, Log, LogDir, TailCache};
 
 const LOG_BYTES: u64 = 64 << 20;
 const KEYS: u64 = 20_000;

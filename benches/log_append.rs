@@ -4,7 +4,9 @@
 
 use benches::batch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use model::{LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition};
+use model::{
+    LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+};
 use runtime::fs::TemporaryDir;
 use runtime::notify::Notify;
 use runtime::{Io, Runtime};
@@ -14,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::{Journal, Log, LogDir, LogSettings, Replay, TailCache};
+use storage::{Journal, Log, LogDir, Replay, TailCache};
 
 /// Partitions that sync a little, all at once.
 const PARTITIONS: usize = 1024;

@@ -2,9 +2,9 @@
 
 use benches::{FETCH_LIMITS, fetched};
 use criterion::{Criterion, criterion_group, criterion_main};
-use model::{ErrorCode, Offset, TopicId};
+use model::{ErrorCode, Offset, TopicId, TopicRef};
 use std::hint::black_box;
-use wire::fetch::{self, FetchAsk, FetchHead, FetchRequest, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchHead, FetchRequest};
 use wire::primitives::Reader;
 use wire::produce::{self, ProduceRequest, ProduceResult};
 

@@ -4,13 +4,13 @@
 #![allow(clippy::disallowed_methods)]
 
 use benches::{Client, FETCH_LIMITS, batch, create_topic, frame};
-use model::TopicId;
+use model::{TopicId, TopicRef};
 use runtime::fs::TemporaryDir;
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::produce;
 
 #[global_allocator]

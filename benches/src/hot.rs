@@ -3,10 +3,12 @@
 
 use benches::{FETCH_LIMITS, batch, fetched};
 use model::record_batch::BatchBuilder;
-use model::{Compression, ErrorCode, Offset, Producer, ProducerId, RecordBatch, TopicId, crc32c};
+use model::{
+    Compression, ErrorCode, Offset, Producer, ProducerId, RecordBatch, TopicId, TopicRef, crc32c,
+};
 use partition::Producers;
 use std::hint::black_box;
-use wire::fetch::{self, FetchAsk, FetchHead, FetchRequest, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchHead, FetchRequest};
 use wire::primitives::Reader;
 use wire::produce::{self, ProduceRequest, ProduceResult};
 

@@ -5,13 +5,13 @@
 
 use benches::{Client, FETCH_LIMITS, batch, create_topic, frame};
 use clap::{Parser, Subcommand};
-use model::TopicId;
+use model::{TopicId, TopicRef};
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::produce;
 
 /// Bytes of a batch, about: 127 records of 1 KiB.

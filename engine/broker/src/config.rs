@@ -493,11 +493,11 @@ impl Config {
             ));
         }
         let mut read = Vec::new();
-        for setting in crate::metadata::topic_settings::TOPIC_SETTINGS {
+        for setting in metadata::topic_settings::TOPIC_SETTINGS {
             if let Some(name) = setting.from_broker
                 && let Some(value) = set.get(name)
             {
-                let value = crate::metadata::topic_settings::read(setting.name, value)
+                let value = metadata::topic_settings::read(setting.name, value)
                     .map_err(|why| format!("{name}: {why}"))?;
                 read.push((name, value));
             }

@@ -4,7 +4,6 @@ use crate::api::dispatch::start as start_request;
 use crate::api::mail;
 use crate::config::Config;
 use crate::coordinators::registry::{self, FOLLOWERS};
-use crate::metadata::image::MetadataImage;
 use crate::network::connection;
 use crate::network::listeners::{Endpoint, ListenerSetting};
 use crate::network::memory::HeldAnswer;
@@ -18,6 +17,7 @@ use crate::partitions::compaction;
 use crate::shard::node::{Node, ServedListener};
 use crate::shard::producer_ids::ProducerIdAuthority;
 use crate::shard::shard::{Message, Shard};
+use metadata::image::MetadataImage;
 use runtime::mailbox::{MeshSeat, mesh};
 use runtime::process::{self, StopSignals};
 use runtime::socket::{Listener, Socket};
@@ -101,7 +101,7 @@ pub async fn serve(
 ) -> Result<(), String> {
     let mut started = start(config, &means).await?;
     let mut seats = mesh::<Message>(means.shards);
-    let image = started.node.first_image(&started.catalog);
+    let image = started.node.first_image(&started.catalog.topics);
     let mut threads = Vec::new();
     for shard in (1..means.shards).rev() {
         let seat = seats.pop().expect("one seat a shard");

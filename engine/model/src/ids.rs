@@ -2,7 +2,7 @@
 
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -127,8 +127,73 @@ impl TopicPartition {
     }
 }
 
-/// A topic name that obeys Kafka's rules, cheap to clone within a shard.
-pub type TopicName = Rc<str>;
+/// A topic's name, which obeys Kafka's rules; copies share it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName(Arc<str>);
+
+impl TopicName {
+    /// `None` if Kafka would have no topic of this name.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        topic_name_is_valid(name).then(|| Self(name.into()))
+    }
+}
+
+/// The id of a consumer group, as its members say it: any text.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(Arc<str>);
+
+impl GroupId {
+    /// The group of this id.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+macro_rules! reads_as_text {
+    ($($name:ident)*) => {$(
+        impl std::ops::Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                *self.0 == *other
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                *self.0 == **other
+            }
+        }
+    )*};
+}
+
+reads_as_text!(TopicName GroupId);
 
 /// Whether `name` is 1 to 249 of `[a-zA-Z0-9._-]` and neither "." nor "..".
 #[must_use]

@@ -18,6 +18,7 @@ pub mod record;
 pub mod record_batch;
 pub mod record_walk;
 pub mod rest;
+pub mod topic;
 pub mod varint;
 
 pub use batch_error::BatchError;
@@ -25,10 +26,13 @@ pub use batch_filter::{BatchFilter, Filtered};
 pub use batch_rewrite::BatchRewriter;
 pub use compression::Compression;
 pub use error_code::ErrorCode;
-pub use ids::{BrokerId, PartitionIndex, Producer, ProducerId, TopicId, TopicPartition};
+pub use ids::{
+    BrokerId, GroupId, PartitionIndex, Producer, ProducerId, TopicId, TopicName, TopicPartition,
+};
 pub use marker::Marker;
 pub use offset::{LeaderEpoch, Offset};
 pub use record::Record;
 pub use record_batch::{BatchBuilder, RecordBatch};
 pub use record_walk::{RecordsFound, walk_records, walk_records_resting};
 pub use rest::{at_once, try_at_once};
+pub use topic::{LogSettings, Retention, Topic, TopicRef};

@@ -7,8 +7,8 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    BrokerId, Compression, LeaderEpoch, Marker, Offset, PartitionIndex, Producer, ProducerId,
-    RecordBatch, TopicId, TopicPartition,
+    BrokerId, Compression, LeaderEpoch, LogSettings, Marker, Offset, PartitionIndex, Producer,
+    ProducerId, RecordBatch, TopicId, TopicPartition,
 };
 use partition::Producers;
 use runtime::random::Random;
@@ -21,8 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use storage::directory::data_dir::DataDir;
 use storage::{
-    AbortedSpan, CompactionPlan, Journal, Log, LogDir, LogSettings, Read, StorageError, TailCache,
-    replay,
+    AbortedSpan, CompactionPlan, Journal, Log, LogDir, Read, StorageError, TailCache, replay,
 };
 
 const DATA: &str = "/data";

@@ -5,7 +5,10 @@
 //! stops between any two steps. The oracle knows what was promised: records, where logs begin, which topics there are.
 //! Nothing promised is ever gone or made anew; what cannot be served is refused and comes back.
 
-use model::{BrokerId, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition};
+use model::{
+    BrokerId, LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, TopicId, TopicName,
+    TopicPartition,
+};
 use runtime::notify::Notify;
 use runtime::random::Random;
 use runtime::simulated::{Disk, Fault, SavedFile, Simulation, Verb};
@@ -16,19 +19,18 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::directory::catalog::CatalogTopic;
 use storage::directory::data_dir::DataDir;
 use storage::directory::data_dirs::find;
 use storage::directory::log_manager::{
     LogManagerConfig, SharedDir, begin_journals, remove_stale_journals,
 };
 use storage::directory::topic_changes::{CatalogStore, NotChanged, TopicChange, TopicStep};
-use storage::{Health, KnownJournals, Log, LogManager, LogSettings, StorageError, TailCache};
+use storage::{Health, KnownJournals, Log, LogManager, StorageError, TailCache};
 
 mod oracle;
 
 pub use oracle::Outcome;
-use oracle::{Batch, Expected, Fate, Oracle, Topic, batch, read_all};
+use oracle::{Batch, Expected, Fate, KnownTopic, Oracle, batch, read_all};
 
 const LIVES: u64 = 7;
 const DIRS: [&str; 2] = ["/a", "/b"];
@@ -339,7 +341,7 @@ impl Life {
             managers.push(LogManager::new(&shared, &recovery.replays, &cache, &config));
         }
         for (shard, manager) in managers.iter().enumerate() {
-            let ids = catalog.topics.iter().flat_map(CatalogTopic::ids);
+            let ids = catalog.topics.iter().flat_map(model::Topic::ids);
             let own = ids.filter(|id| owner(*id, self.shards) == shard).map(|id| (id, settings));
             let opened = manager.open(own.collect(), &recovery).await;
             logs.borrow_mut().extend(opened.into_iter().map(|opened| (opened.id, opened.log)));
@@ -379,10 +381,10 @@ impl Life {
     }
 
     /// The topics are those that were promised.
-    fn check_topics(&self, topics: &[CatalogTopic]) {
+    fn check_topics(&self, topics: &[model::Topic]) {
         let mut oracle = self.machine.oracle.borrow_mut();
         let Oracle { topics: known, partitions } = &mut *oracle;
-        let found: BTreeMap<TopicId, &CatalogTopic> = topics.iter().map(|t| (t.id, t)).collect();
+        let found: BTreeMap<TopicId, &model::Topic> = topics.iter().map(|t| (t.id, t)).collect();
         let is_whole = self.dirs().len() == DIRS.len() && !self.is_troubled;
         for (id, topic) in known.iter_mut() {
             let knows = self.dirs().iter().any(|dir| topic.known_in.contains(dir));
@@ -681,7 +683,7 @@ impl Life {
             }
             let known: Vec<(TopicId, i32)> = {
                 let oracle = self.machine.oracle.borrow();
-                let usable = |t: &Topic| {
+                let usable = |t: &KnownTopic| {
                     t.fate == Fate::Alive && self.dirs().iter().any(|dir| t.known_in.contains(dir))
                 };
                 let usable = oracle.topics.iter().filter(|(_, t)| usable(t));
@@ -761,7 +763,7 @@ impl Life {
         node: &Node,
         id: TopicId,
         result: &Result<(), NotChanged<()>>,
-        then: impl FnOnce(&mut Topic),
+        then: impl FnOnce(&mut KnownTopic),
     ) {
         let online = node.managers[0].homes().iter().filter(|home| !home.health().is_offline());
         let online: BTreeSet<PathBuf> = online.map(|home| home.path().to_owned()).collect();
@@ -788,13 +790,15 @@ impl Life {
         let id = TopicId::from_random(bytes);
         self.machine.names.set(self.machine.names.get() + 1);
         let name = format!("topic-{}", self.machine.names.get());
+        let name = TopicName::new(&name).expect("a valid name");
         let known_in = self.dirs().iter().cloned().collect();
-        let topic = Topic { fate: Fate::Unknown, partitions, partitions_max: partitions, known_in };
+        let topic =
+            KnownTopic { fate: Fate::Unknown, partitions, partitions_max: partitions, known_in };
         self.machine.oracle.borrow_mut().topics.insert(id, topic);
         let settings = BTreeMap::new();
         let result = self
             .change(node, |catalog| {
-                catalog.topics.push(CatalogTopic { id, name, partitions, settings });
+                catalog.topics.push(model::Topic { id, name, partitions, settings });
             })
             .await;
         self.on_changed(node, id, &result, |topic| topic.fate = Fate::Alive);

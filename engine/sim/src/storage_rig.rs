@@ -7,7 +7,7 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    BrokerId, Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId,
+    BrokerId, Compression, LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, TopicId,
     TopicPartition,
 };
 use runtime::notify::Notify;
@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::directory::data_dir::DataDir;
-use storage::{Journal, Log, LogDir, LogSettings, Read, Replay, StorageError, TailCache, replay};
+use storage::{Journal, Log, LogDir, Read, Replay, StorageError, TailCache, replay};
 
 const DATA: &str = "/data";
 const LIVES: u64 = 6;

@@ -2,14 +2,14 @@
 
 use crate::shared::{ADDRESS, Shared};
 use client::{receive_frame, within};
-use model::{BatchBuilder, Compression, ErrorCode, RecordBatch};
+use model::{BatchBuilder, Compression, ErrorCode, RecordBatch, TopicRef};
 use runtime::buffer::SharedBytes;
 use runtime::receive_buffer::{ReceiveBuffer, ReceivePool};
 use runtime::socket::Socket;
 use std::rc::Rc;
 use std::time::Duration;
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::header::{begin_request, finish_frame, read_response_header};
 use wire::messages::{Message, OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopic};
 use wire::produce;

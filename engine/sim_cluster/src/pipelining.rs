@@ -2,12 +2,12 @@
 
 use crate::peer::{PATIENCE, Peer, one_record};
 use crate::shared::{IN, PLAIN, Shared, TOPICS, is_for_now, name_of, tick};
-use model::ErrorCode;
+use model::{ErrorCode, TopicRef};
 use sim::history::{Operation, Outcome as Ended, Send, Step};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::header::read_response_header;
 use wire::messages::{Message, MetadataRequest, MetadataResponse};
 use wire::produce;

@@ -18,7 +18,7 @@ pub use journal::journal::Journal;
 pub use journal::known::{JournalStart, KnownJournal, KnownJournals};
 pub use journal::replay::{PartitionNotes, Replay, replay, replay_known};
 pub use log::compact::{AbortedSpan, CompactionDone, CompactionPlan, Dirt};
-pub use log::log::{Flushed, Log, LogSettings, Read, TimestampOffset};
+pub use log::log::{Flushed, Log, Read, TimestampOffset};
 pub use log::open::Recovered;
-pub use log::retain::Retention;
+
 pub use log::tail_cache::TailCache;

@@ -2,8 +2,8 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    BrokerId, Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId,
-    TopicPartition,
+    BrokerId, Compression, LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, Topic,
+    TopicId, TopicName, TopicPartition,
 };
 use runtime::simulated::{Disk, Fault, Simulation, Verb};
 use runtime::{Io, Runtime, fs};
@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::directory::catalog::{Catalog, CatalogTopic};
+use storage::directory::catalog::Catalog;
 use storage::directory::data_dirs::{Place, find};
 use storage::directory::log_manager::{LogManagerConfig, SharedDir, begin_journals};
-use storage::{LogManager, LogSettings, TailCache};
+use storage::{LogManager, TailCache};
 
 fn on_twin<T>(disk: &Disk, body: impl Future<Output = T>) -> T {
     let machine = Runtime::new(Io::Simulated(Simulation::new(disk.clone(), 1))).unwrap();
@@ -40,9 +40,9 @@ fn what_no_catalog_knows_is_kept_and_told_and_what_holds_records_is_known_again(
     on_twin(&disk, async {
         let paths = [PathBuf::from("/a"), PathBuf::from("/b")];
         drop(find(&paths, BrokerId(1)).await.unwrap());
-        let topic = CatalogTopic {
+        let topic = Topic {
             id: TopicId([1; 16]),
-            name: "t".to_owned(),
+            name: TopicName::new("t").unwrap(),
             partitions: 1,
             settings: BTreeMap::new(),
         };
@@ -109,9 +109,9 @@ fn a_start_that_cannot_sync_keeps_the_journal(seed: u64) {
     let life = async |fails: bool| {
         let mut found = find(&[PathBuf::from("/a")], BrokerId(1)).await.unwrap();
         if found.catalog.topics.is_empty() {
-            let (name, settings) = ("t".to_owned(), BTreeMap::new());
+            let (name, settings) = (TopicName::new("t").unwrap(), BTreeMap::new());
             let (id, partitions) = (TopicId([1; 16]), 1);
-            found.catalog.topics.push(CatalogTopic { id, name, partitions, settings });
+            found.catalog.topics.push(Topic { id, name, partitions, settings });
             found.catalog.generation += 1;
             assert!(found.catalog.store(&[Path::new("/a")]).await.unwrap().is_empty());
             make("/a", id_of_t(), false).await;

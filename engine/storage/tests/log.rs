@@ -1,7 +1,8 @@
 //! A log through its door, in the simulated twin: lookups, damage, budgets, the journal's price.
 use model::record_batch::{BatchBuilder, stored_prefix};
 use model::{
-    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    Compression, LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, Retention, TopicId,
+    TopicPartition,
 };
 use runtime::budget::Budget;
 use runtime::file::{File, OpenOptions};
@@ -15,10 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::tools::inspect::inspect;
-use storage::{
-    CompactionPlan, Journal, Log, LogDir, LogSettings, Read, Retention, StorageError, TailCache,
-    replay,
-};
+use storage::{CompactionPlan, Journal, Log, LogDir, Read, StorageError, TailCache, replay};
 
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 400_000, segment_ms: i64::MAX };
 

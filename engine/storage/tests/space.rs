@@ -2,7 +2,8 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    Compression, LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, TopicId,
+    TopicPartition,
 };
 use runtime::random::Random;
 use runtime::simulated::{Disk, Fault, Simulation, Verb};
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Journal, Log, LogDir, LogSettings, PartitionNotes, Read, Replay, TailCache, replay};
+use storage::{Journal, Log, LogDir, PartitionNotes, Read, Replay, TailCache, replay};
 
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 400_000, segment_ms: i64::MAX };
 const ENOSPC: i32 = 28;

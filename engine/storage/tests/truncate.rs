@@ -2,7 +2,8 @@
 
 use model::record_batch::BatchBuilder;
 use model::{
-    Compression, LeaderEpoch, Offset, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    Compression, LeaderEpoch, LogSettings, Offset, PartitionIndex, RecordBatch, TopicId,
+    TopicPartition,
 };
 use runtime::simulated::{Disk, Simulation};
 use runtime::{Io, Runtime, fs, timer};
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{CompactionPlan, Log, LogDir, LogSettings, Read, Replay, StorageError, TailCache};
+use storage::{CompactionPlan, Log, LogDir, Read, Replay, StorageError, TailCache};
 
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 20_000, segment_ms: i64::MAX };
 /// Records of a batch.

@@ -1,6 +1,6 @@
 //! `weir inspect` and `weir repair`: data directories of stopped brokers.
 
-use model::TopicPartition;
+use model::{TopicId, TopicName, TopicPartition};
 use runtime::{Io, Runtime};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use storage::StorageError;
 use storage::directory::catalog::Catalog;
 use storage::directory::data_dir::DataDir;
-use storage::tools::repair::{GivenUp, examine, mend};
+use storage::tools::repair::{Examined, GivenUp, examine, mend};
 
 const DAMAGED: u8 = 3;
 
@@ -93,14 +93,14 @@ pub(crate) fn repair(dirs: &[PathBuf], only: &[String], give_up: Option<GivenUp>
     }
 }
 
-async fn names_of(dirs: &[&Path]) -> Result<BTreeMap<model::TopicId, String>, StorageError> {
+async fn names_of(dirs: &[&Path]) -> Result<BTreeMap<TopicId, TopicName>, StorageError> {
     let catalog = Catalog::load(dirs).await?;
     Ok(catalog.topics.into_iter().map(|topic| (topic.id, topic.name)).collect())
 }
 
 async fn repair_dir(
     dir: &Path,
-    names: &BTreeMap<model::TopicId, String>,
+    names: &BTreeMap<TopicId, TopicName>,
     only: &[String],
     give_up: Option<GivenUp>,
     seen: &mut Vec<String>,
@@ -160,18 +160,27 @@ async fn repair_dir(
         for kept in mend(dir, &chosen, &found).await? {
             say!("  what was there is in {}", kept.display());
         }
-        for finding in &examined.findings {
-            if chosen.contains_key(&finding.partition) {
-                say!("{}: cut at offset {}", name_of(finding.partition), finding.keeps_below);
-            }
-        }
-        for found in &examined.unreadable {
-            if chosen.get(&found.partition) == Some(&GivenUp::Unreadable) {
-                say!("{}: {} batches are empty now", name_of(found.partition), found.batches);
-            }
-        }
+        tell_changed(&examined, &chosen, name_of);
     } else if left && give_up.is_none() {
         say!("nothing was changed; restore the files from a backup, or cut with --cut");
     }
     Ok(left)
+}
+
+/// What was done to those that were chosen.
+fn tell_changed(
+    examined: &Examined,
+    chosen: &BTreeMap<TopicPartition, GivenUp>,
+    name_of: impl Fn(TopicPartition) -> String,
+) {
+    for finding in &examined.findings {
+        if chosen.contains_key(&finding.partition) {
+            say!("{}: cut at offset {}", name_of(finding.partition), finding.keeps_below);
+        }
+    }
+    for found in &examined.unreadable {
+        if chosen.get(&found.partition) == Some(&GivenUp::Unreadable) {
+            say!("{}: {} batches are empty now", name_of(found.partition), found.batches);
+        }
+    }
 }

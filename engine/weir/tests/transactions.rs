@@ -8,10 +8,10 @@ mod common;
 
 use common::{Broker, Client, body};
 use model::record_batch::BatchBuilder;
-use model::{Compression, ErrorCode, Producer, ProducerId, RecordBatch};
+use model::{Compression, ErrorCode, Producer, ProducerId, RecordBatch, TopicRef};
 use std::time::{Duration, Instant};
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::messages::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, AddPartitionsToTxnTopic,
     ApiVersionsRequest, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,

@@ -6,7 +6,7 @@
 use crate::WireError;
 use crate::primitives::{Reader, put_count, put_no_tags, put_string};
 use model::varint::put_unsigned;
-use model::{ErrorCode, TopicId};
+use model::{ErrorCode, TopicId, TopicRef};
 
 /// A fetch request whose partitions are read as they are iterated.
 #[derive(Clone, Copy)]
@@ -28,15 +28,6 @@ pub struct FetchRequest<'a> {
     topics: Reader<'a>,
     forgotten: Reader<'a>,
     version: i16,
-}
-
-/// How a request names a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TopicRef<'a> {
-    /// By name, up to v12.
-    Name(&'a str),
-    /// By id, from v13.
-    Id(TopicId),
 }
 
 /// One partition asked for.

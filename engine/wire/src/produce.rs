@@ -5,9 +5,8 @@
 //! nothing on the wire (KIP-890), v13 topic ids (KIP-516).
 
 use crate::WireError;
-use crate::fetch::TopicRef;
 use crate::primitives::{Reader, put_count, put_no_tags, put_string};
-use model::{ErrorCode, Offset};
+use model::{ErrorCode, Offset, TopicRef};
 use std::sync::Arc;
 
 /// A produce request whose partitions are read as they are iterated.

@@ -10,7 +10,7 @@ use crate::work::member::Member;
 use crate::work::progress::{INTERVAL, Interval, Kind, PartitionPlace, Progress, Window};
 use crate::work::verifier::{Seen, Verdict};
 use client::{Connection, describe, end_offsets};
-use model::{ErrorCode, RecordBatch};
+use model::{ErrorCode, RecordBatch, TopicRef};
 use runtime::buffer::{ChunkPool, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::header::{finish_frame, read_response_header};
 
 /// Up to here loadgen fetches by topic name.

@@ -1,9 +1,9 @@
 //! Consumer groups on their shard: the state of `__consumer_offsets`, and joins and syncs that wait.
 
 use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
-use crate::metadata::topic_settings::OFFSETS_TOPIC;
 use crate::shard::shard::Shard;
 use coordinator::{Answer, Effects, GroupCoordinator, Now, Ticket, read_record};
+use metadata::topic_settings::OFFSETS_TOPIC;
 use model::{ErrorCode, LeaderEpoch, Marker, ProducerId, TopicPartition};
 use runtime::{random, timer};
 use std::cell::{Cell, RefCell};
@@ -119,7 +119,7 @@ impl Machine for GroupCoordinator {
         if log.is_loaded() {
             let _ = log.step(shard, |shard, coordinator, _| {
                 let image = shard.image();
-                coordinator.on_topics(|topic| image.by_name.contains_key(topic));
+                coordinator.on_topics(|topic| image.topic(topic).is_some());
             });
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::coordinators::groups::{self, GroupLog};
 use crate::coordinators::transactions::{self, TransactionLog};
-use crate::metadata::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::shard::shard::{FollowerKind, Shard};
+use metadata::topic_settings::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use runtime::spawn;
 use std::rc::Rc;
 

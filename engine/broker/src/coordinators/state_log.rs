@@ -11,9 +11,10 @@ use crate::partitions::log_walk::walk;
 use crate::partitions::partition_slot::{PartitionSlot, Writer};
 use crate::shard::shard::{Follower, Shard};
 use coordinator::{LogRecord, Now};
+use metadata::changes::NewTopic;
 use model::{
     BatchBuilder, Compression, ErrorCode, LeaderEpoch, Marker, Offset, Producer, ProducerId,
-    RecordBatch, TopicPartition,
+    RecordBatch, TopicName, TopicPartition,
 };
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
@@ -130,15 +131,15 @@ pub(crate) async fn home_of<M: Machine>(
     shard: &Rc<Shard>,
     name: &str,
 ) -> Result<TopicPartition, ErrorCode> {
-    if !shard.image().by_name.contains_key(M::TOPIC) {
+    if shard.image().topic(M::TOPIC).is_none() {
         // A start reads what compaction has not got to yet: no more than a few such files.
         let settings = [
             ("cleanup.policy", "compact"),
             ("compression.type", "producer"),
             ("segment.bytes", "16777216"),
         ];
-        let topic = topics::NewTopic {
-            name: M::TOPIC.to_owned(),
+        let topic = NewTopic {
+            name: TopicName::new(M::TOPIC).expect("a valid name"),
             partitions: M::partitions(shard),
             settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         };
@@ -146,7 +147,7 @@ pub(crate) async fn home_of<M: Machine>(
         topics::create(shard, vec![topic]).await;
     }
     let image = shard.image();
-    let topic = image.by_name.get(M::TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let topic = image.topic(M::TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
     let index = partition_of_name(name, topic.count());
     topic.partition(index).ok_or(ErrorCode::CoordinatorNotAvailable)
 }

@@ -3,12 +3,12 @@
 
 use crate::coordinators::groups::GroupLog;
 use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
-use crate::metadata::topic_settings::TRANSACTIONS_TOPIC;
 use crate::observe::logging::warning;
 use crate::partitions::partition_slot::Writer;
 use crate::shard::proofs::Proofs;
 use crate::shard::shard::Shard;
 use coordinator::{ClientVersion, Ending, Now, TransactionCoordinator, TransactionEffects};
+use metadata::topic_settings::TRANSACTIONS_TOPIC;
 use model::{ErrorCode, LeaderEpoch, Marker, Producer, ProducerId, TopicPartition};
 use partition::Proof;
 use runtime::notify::Notify;
@@ -152,7 +152,7 @@ async fn mark_all(
     // before all others: only what it does not know is gone.
     let image = shard.call(0, |first| async move { first.image() }).await;
     let named = |(topic, index): &(String, i32)| {
-        image.by_name.get(topic).and_then(|topic| topic.partition(*index))
+        image.topic(topic).and_then(|topic| topic.partition(*index))
     };
     let known: Vec<_> = partitions.iter().filter_map(|p| Some((named(p)?, p.clone()))).collect();
     let ids: Vec<TopicPartition> = known.iter().map(|(id, _)| *id).collect();
@@ -289,7 +289,7 @@ pub(crate) async fn prove(
     // The coordinator knows topics by their names.
     let image = shard.image();
     let named = |(w, _): &(Target, Proof)| {
-        let topic = image.by_id.get(&w.id.topic_id).map(|topic| topic.name.clone());
+        let topic = image.by_id.get(&w.id.topic_id).map(|topic| topic.name.to_string());
         (w.producer, (topic.unwrap_or_default(), w.id.partition.0))
     };
     let asked: Vec<(Producer, (String, i32))> = unknown.iter().map(named).collect();

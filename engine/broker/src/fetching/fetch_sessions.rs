@@ -6,14 +6,14 @@
 //! comes back to another shard begins a new one.
 
 use model::limits::TOPIC_NAME_BYTES_MAX;
-use model::{ErrorCode, TopicId};
+use model::{ErrorCode, TopicId, TopicRef};
 use runtime::clock::{self, Nanos};
 use runtime::random;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wire::fetch::{FetchPartition, FetchRequest, FetchResult, TopicRef, put_full_request};
+use wire::fetch::{FetchPartition, FetchRequest, FetchResult, put_full_request};
 
 /// A session that was used within this time is not thrown out for a new one (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).

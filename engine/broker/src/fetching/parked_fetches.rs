@@ -2,9 +2,9 @@
 //! read again at once and the share is sent: asking the client's shard to ask once more would wake each
 //! thread once more, and waking is what a hop costs (`benches/mailbox.rs`).
 
-use crate::metadata::image::MetadataImage;
 use crate::network::request::Request;
 use crate::shard::requests::Token;
+use metadata::image::MetadataImage;
 use runtime::clock::Nanos;
 use runtime::notify::Notify;
 use std::cell::{Cell, RefCell};

@@ -2,9 +2,9 @@
 //! say how this broker is, whatever anybody sets.
 
 use crate::config::{SETTINGS, Setting};
-use crate::metadata::topic_settings::{SOURCE_DEFAULT, SOURCE_STATIC_BROKER};
 use crate::network::listeners::Endpoint;
 use crate::shard::node::{Node, ServedListener};
+use metadata::in_force::Source;
 use wire::messages::{DescribeConfigsEntry, DescribeConfigsSynonym};
 
 const BOOLEAN: i8 = 1;
@@ -91,12 +91,12 @@ pub(crate) fn all(node: &Node, documentation: bool, synonyms: bool) -> Vec<Descr
             value: Some(value.to_owned()),
             source,
         };
-        let set = is_set.then(|| synonym(&value, SOURCE_STATIC_BROKER));
-        let default = synonym(setting.default, SOURCE_DEFAULT);
+        let set = is_set.then(|| synonym(&value, Source::Broker.code()));
+        let default = synonym(setting.default, Source::Default.code());
         DescribeConfigsEntry {
             name: setting.name.to_owned(),
             read_only: true,
-            config_source: if is_set { SOURCE_STATIC_BROKER } else { SOURCE_DEFAULT },
+            config_source: if is_set { Source::Broker.code() } else { Source::Default.code() },
             synonyms: match synonyms {
                 true => set.into_iter().chain([default]).collect(),
                 false => Vec::new(),
@@ -111,7 +111,7 @@ pub(crate) fn all(node: &Node, documentation: bool, synonyms: bool) -> Vec<Descr
         name: (*name).to_owned(),
         value: value.map(str::to_owned),
         read_only: true,
-        config_source: SOURCE_DEFAULT,
+        config_source: Source::Default.code(),
         config_type: *config_type,
         documentation: documentation.then(|| "How this broker is: it cannot be set".to_owned()),
         ..Default::default()

@@ -1,11 +1,12 @@
 //! Changing a topic's settings, for both APIs that can.
 
 use crate::metadata::named::repeated;
-use crate::metadata::topic_settings;
-use crate::metadata::topics::{self, Refusal};
+use crate::metadata::topics;
 use crate::shard::shard::Shard;
+use metadata::changes::{self, Refusal};
+use metadata::in_force::SettingValues;
 use model::{ErrorCode, ids};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use wire::messages::AlterConfigsResourceResponse;
@@ -31,7 +32,7 @@ pub(crate) async fn change_each<F>(
     change: impl Fn(usize) -> F,
 ) -> Vec<AlterConfigsResourceResponse>
 where
-    F: FnOnce(&mut BTreeMap<String, String>) -> Result<(), Refusal> + Send + 'static,
+    F: FnOnce(&mut SettingValues) -> Result<(), Refusal> + Send + 'static,
 {
     let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
     let repeated = repeated(resources);
@@ -95,28 +96,20 @@ async fn change_topic(
     shard: &Rc<Shard>,
     name: &str,
     validate_only: bool,
-    change: impl FnOnce(&mut BTreeMap<String, String>) -> Result<(), Refusal> + Send + 'static,
+    change: impl FnOnce(&mut SettingValues) -> Result<(), Refusal> + Send + 'static,
 ) -> Result<(), Refusal> {
     let image = shard.image();
-    let Some(topic) = image.by_name.get(name) else {
+    let Some(topic) = image.topic(name) else {
         let refusal = no_topic(name);
         if refusal.0 == ErrorCode::UnknownTopicOrPartition {
             // What is asked is looked at before, as by Kafka.
-            change(&mut BTreeMap::new())?;
+            change(&mut SettingValues::new())?;
         }
         return Err(refusal);
     };
     let (is_internal, node) = (topic.is_internal(), Arc::clone(&shard.node));
-    let change = move |set: &mut BTreeMap<String, String>| {
-        let before = set.get("cleanup.policy").cloned();
-        change(set)?;
-        topic_settings::check_together(set, &node.config.set)
-            .map_err(|why| (ErrorCode::InvalidConfig, why))?;
-        if is_internal && set.get("cleanup.policy") != before.as_ref() {
-            let why = "an internal topic's cleanup.policy stays as it is";
-            return Err((ErrorCode::InvalidConfig, why.to_owned()));
-        }
-        Ok(())
+    let change = move |set: &mut SettingValues| {
+        changes::change_settings(set, &node.config.set, is_internal, change)
     };
     if validate_only {
         return change(&mut topic.settings.clone());

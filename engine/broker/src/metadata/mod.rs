@@ -4,7 +4,7 @@
 
 pub(crate) mod broker_settings;
 pub(crate) mod config_changes;
-pub(crate) mod image;
+
 pub(crate) mod named;
-pub(crate) mod topic_settings;
+
 pub(crate) mod topics;

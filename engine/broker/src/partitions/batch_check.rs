@@ -1,6 +1,6 @@
 //! Whether a produced batch may be stored, and what is changed of it before: its header, its records, its topic's rules.
 
-use crate::metadata::image::TopicImage;
+use metadata::image::TopicImage;
 use model::batch_rewrite::BatchChanges;
 use model::record::Records;
 use model::{

@@ -1,10 +1,10 @@
 //! Compaction of a shard's partitions, one at a time, the dirtiest first, for ever.
 
-use crate::metadata::image::TopicImage;
-use crate::metadata::topic_settings::CompactionRules;
 use crate::observe::logging::{info, warning};
 use crate::partitions::partition_slot::PartitionSlot;
 use crate::shard::shard::Shard;
+use metadata::image::TopicImage;
+use metadata::in_force::CompactionRules;
 use runtime::{clock, timer};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -17,15 +17,13 @@ use storage::{AbortedSpan, CompactionPlan, Dirt};
 /// they nor whatever else runs on the core wait for it.
 const RESTS: Duration = Duration::from_micros(300);
 
-impl CompactionRules {
-    /// How much a log wants it: the dirty part of it; `None` while it need not be.
-    fn urgency(&self, dirt: Dirt, now_ms: i64) -> Option<f64> {
-        let ratio = dirt.dirty_bytes as f64 / (dirt.dirty_bytes + dirt.clean_bytes).max(1) as f64;
-        let is_late =
-            dirt.dirty_since_ms.is_some_and(|at| now_ms.saturating_sub(at) > self.lag_ms_max);
-        let is_due = dirt.dirty_bytes > 0 && (is_late || ratio >= self.dirty_ratio_min);
-        is_due.then_some(if is_late { 1.0 + ratio } else { ratio })
-    }
+/// How much a log wants to be compacted: the dirty part of it; `None` while it need not be.
+fn urgency(rules: &CompactionRules, dirt: Dirt, now_ms: i64) -> Option<f64> {
+    let ratio = dirt.dirty_bytes as f64 / (dirt.dirty_bytes + dirt.clean_bytes).max(1) as f64;
+    let is_late =
+        dirt.dirty_since_ms.is_some_and(|at| now_ms.saturating_sub(at) > rules.lag_ms_max);
+    let is_due = dirt.dirty_bytes > 0 && (is_late || ratio >= rules.dirty_ratio_min);
+    is_due.then_some(if is_late { 1.0 + ratio } else { ratio })
 }
 
 /// Looks for logs to compact, for ever.
@@ -56,7 +54,7 @@ async fn dirtiest(
         let dirt = slot.log.dirt(slot.last_stable_offset(), now_ms, rules.lag_ms_min).await;
         match dirt {
             Ok(dirt) => {
-                let urgency = rules.urgency(dirt, now_ms);
+                let urgency = urgency(&rules, dirt, now_ms);
                 if let Some(urgency) = urgency
                     && found.as_ref().is_none_or(|(most, ..)| urgency > *most)
                 {
@@ -154,11 +152,11 @@ mod tests {
             dirty_bytes,
             dirty_since_ms: (dirty_bytes > 0).then_some(5_000),
         };
-        assert_eq!(rules.urgency(dirt(100, 99), 5_500), None);
-        assert_eq!(rules.urgency(dirt(100, 100), 5_500), Some(0.5));
-        assert_eq!(rules.urgency(dirt(0, 1), 5_500), Some(1.0));
-        assert_eq!(rules.urgency(dirt(100, 0), 9_000), None);
-        assert!(rules.urgency(dirt(900, 100), 6_001).is_some_and(|urgency| urgency > 1.0));
-        assert_eq!(rules.urgency(dirt(900, 100), 6_000), None);
+        assert_eq!(urgency(&rules, dirt(100, 99), 5_500), None);
+        assert_eq!(urgency(&rules, dirt(100, 100), 5_500), Some(0.5));
+        assert_eq!(urgency(&rules, dirt(0, 1), 5_500), Some(1.0));
+        assert_eq!(urgency(&rules, dirt(100, 0), 9_000), None);
+        assert!(urgency(&rules, dirt(900, 100), 6_001).is_some_and(|urgency| urgency > 1.0));
+        assert_eq!(urgency(&rules, dirt(900, 100), 6_000), None);
     }
 }

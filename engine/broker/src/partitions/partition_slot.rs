@@ -4,12 +4,12 @@
 //! call. Flushes follow from the partition's own task, one at a time; appends made during a flush
 //! form the next group.
 
-use crate::metadata::image::Flushing;
 use crate::observe::logging::{error, warning};
 use crate::observe::stages::{Stage, StageTimes};
 use crate::partitions::producer_state::ProducerState;
 use crate::shard::requests::Token;
-use model::{BatchBuilder, ErrorCode, Marker, Offset, RecordBatch, TopicPartition};
+use metadata::in_force::Flushing;
+use model::{BatchBuilder, ErrorCode, Marker, Offset, RecordBatch, Retention, TopicPartition};
 use partition::{Admission, Answer, Demand, Leader, Level, Proof};
 use runtime::clock::{self, Nanos};
 use runtime::notify::Notify;
@@ -18,8 +18,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
+use storage::Log;
 use storage::directory::reserve::with_reserve;
-use storage::{Log, Retention};
 use wire::produce::ProduceResult;
 
 const COMPACTION_RESTS: Duration = Duration::from_secs(60);

@@ -1,7 +1,6 @@
 //! Facts that all shards share, fixed at the start.
 
 use crate::config::Config;
-use crate::metadata::image::{MetadataImage, OneNode};
 use crate::network::listeners::Endpoint;
 use crate::network::open_files::OpenFiles;
 use crate::network::peers::Peers;
@@ -9,9 +8,9 @@ use crate::network::request::Request;
 use crate::observe::request_counts::RequestCounts;
 use crate::observe::stages::StageTimes;
 use crate::shard::producer_ids::ProducerIdAuthority;
-use model::BrokerId;
+use metadata::image::{MetadataImage, OneNode};
+use model::{BrokerId, Topic};
 use std::sync::Arc;
-use storage::directory::catalog::Catalog;
 use storage::directory::log_manager::SharedDir;
 
 /// A listener that is served.
@@ -54,8 +53,8 @@ impl Node {
     }
 
     /// What all shards see of these topics, of which nothing is known yet.
-    pub(crate) fn first_image(&self, catalog: &Catalog) -> Arc<MetadataImage> {
-        MetadataImage::new(catalog, &self.config.set, self.alone(), &MetadataImage::default())
+    pub(crate) fn first_image(&self, topics: &[Topic]) -> Arc<MetadataImage> {
+        MetadataImage::new(topics, &self.config.set, self.alone(), &MetadataImage::default())
     }
 
     /// What whoever sent this is told to connect to.

@@ -4,7 +4,6 @@
 use crate::fetching::fetch_sessions::FetchSessions;
 use crate::fetching::parked_fetches::ParkedFetches;
 use crate::fetching::share::FetchShare;
-use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::network::memory::{AnswerMemory, RequestMemory};
 use crate::network::request::Request;
 use crate::observe::logging::remedy;
@@ -19,6 +18,7 @@ use crate::shard::producer_ids::ProducerIds;
 use crate::shard::proofs::Proofs;
 use crate::shard::requests::{Requests, Token};
 use crate::shard::turns::{SlowProduces, Turns};
+use metadata::image::{MetadataImage, TopicImage};
 use model::limits::DECOMPRESSED_BYTES_MAX;
 use model::{BatchRewriter, ErrorCode, ProducerId, TopicPartition};
 use partition::Leader;
@@ -353,7 +353,7 @@ impl Shard {
     fn tell_refused(&self) {
         let image = self.image();
         for Refusal { id, error } in self.logs.refusals() {
-            let name = image.by_id.get(&id.topic_id).map_or("?", |topic| &topic.name);
+            let name = image.by_id.get(&id.topic_id).map_or("?", |topic| &*topic.name);
             crate::observe::logging::error!(
                 "partition {} of {name} ({id}) is not served: {error}{}",
                 id.partition,
@@ -414,7 +414,7 @@ impl Shard {
             .map_or(placed.leader_epoch, |latest| placed.leader_epoch.max(after(latest)));
         let leader = Leader::new(epoch, log.log_start(), log.log_end());
         let slot = PartitionSlot::new(id, leader, log, producers, topic.flushing);
-        if let Some(kind) = self.follower_kinds.iter().find(|kind| kind.topic == topic.name) {
+        if let Some(kind) = self.follower_kinds.iter().find(|kind| topic.name == kind.topic) {
             let follower = (kind.begin)(self, Rc::clone(&slot));
             self.followers.borrow_mut().insert(id, follower);
         }

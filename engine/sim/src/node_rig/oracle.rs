@@ -89,7 +89,7 @@ pub(super) enum Fate {
 }
 
 #[derive(Clone)]
-pub(super) struct Topic {
+pub(super) struct KnownTopic {
     pub(super) fate: Fate,
     pub(super) partitions: i32,
     /// More were asked for when the machine stopped.
@@ -100,7 +100,7 @@ pub(super) struct Topic {
 
 #[derive(Default)]
 pub(super) struct Oracle {
-    pub(super) topics: BTreeMap<TopicId, Topic>,
+    pub(super) topics: BTreeMap<TopicId, KnownTopic>,
     pub(super) partitions: BTreeMap<TopicPartition, Expected>,
 }
 

@@ -1,7 +1,7 @@
 //! The topics of a directory: ids, names, partition counts and settings.
 
 use crate::StorageError;
-use model::{TopicId, crc32c};
+use model::{Topic, TopicId, TopicName, crc32c};
 use runtime::fs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,19 +13,6 @@ const VERSION_MIN: u32 = 2;
 /// Copies in each directory.
 const COPIES: usize = 2;
 
-/// One topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CatalogTopic {
-    /// Its id, never reused.
-    pub id: TopicId,
-    /// Its name.
-    pub name: String,
-    /// How many partitions it has.
-    pub partitions: i32,
-    /// Settings that differ from the broker's, by Kafka's names.
-    pub settings: BTreeMap<String, String>,
-}
-
 /// All topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
@@ -34,7 +21,7 @@ pub struct Catalog {
     /// Every data directory that may hold partitions, by its id.
     pub directories: Vec<TopicId>,
     /// By creation.
-    pub topics: Vec<CatalogTopic>,
+    pub topics: Vec<Topic>,
     /// Topics that were deleted, and that a directory may still hold: only what is named here is removed at a start.
     pub deleted: Vec<TopicId>,
 }
@@ -47,7 +34,7 @@ pub struct LoadedCatalog {
     /// Copies that fail their checksum.
     pub damaged: Vec<PathBuf>,
     /// Topics that got another name, because another topic has theirs: the old name and the new one.
-    pub renamed: Vec<(String, String)>,
+    pub renamed: Vec<(TopicName, TopicName)>,
     /// Directories whose copies say something else, in whole or in part.
     pub is_behind: bool,
 }
@@ -124,7 +111,7 @@ impl Catalog {
         catalog.directories.dedup();
         let mut at: BTreeMap<TopicId, usize> =
             catalog.topics.iter().enumerate().map(|(at, topic)| (topic.id, at)).collect();
-        let mut names: BTreeSet<String> =
+        let mut names: BTreeSet<TopicName> =
             catalog.topics.iter().map(|topic| topic.name.clone()).collect();
         for topic in older.into_iter().flat_map(|other| other.topics) {
             if let Some(at) = at.get(&topic.id) {
@@ -138,6 +125,9 @@ impl Catalog {
             let mut topic = topic;
             if names.contains(&topic.name) {
                 let name = format!("{:.200}.{}", topic.name, &topic.id.to_string()[..8]);
+                let Some(name) = TopicName::new(&name) else {
+                    unreachable!("a valid name stays one: {name}")
+                };
                 renamed.push((topic.name.clone(), name.clone()));
                 topic.name = name;
             }
@@ -252,13 +242,13 @@ impl Catalog {
         let mut topics = Vec::new();
         for _ in 0..number(&mut rest)? {
             let id = TopicId(take(&mut rest, 16)?.try_into().ok()?);
-            let name = text(&mut rest)?;
+            let name = TopicName::new(&text(&mut rest)?)?;
             let partitions = i32::try_from(number(&mut rest)?).ok()?;
             let mut settings = BTreeMap::new();
             for _ in 0..number(&mut rest)? {
                 settings.insert(text(&mut rest)?, text(&mut rest)?);
             }
-            topics.push(CatalogTopic { id, name, partitions, settings });
+            topics.push(Topic { id, name, partitions, settings });
         }
         let mut deleted = Vec::new();
         for _ in 0..if version < 3 { 0 } else { number(&mut rest)? } {
@@ -274,9 +264,9 @@ mod tests {
 
     #[test]
     fn a_catalog_round_trips_and_damage_is_noticed() {
-        let topic = |n: u8| CatalogTopic {
+        let topic = |n: u8| Topic {
             id: TopicId::from_random([n; 16]),
-            name: format!("topic-{n}"),
+            name: TopicName::new(&format!("topic-{n}")).unwrap(),
             partitions: i32::from(n),
             settings: BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]),
         };
@@ -296,13 +286,13 @@ mod tests {
     }
     #[test]
     fn copies_that_know_different_topics_count_together() {
-        let topic = |n: u8, name: &str, partitions| CatalogTopic {
+        let topic = |n: u8, name: &str, partitions| Topic {
             id: TopicId([n; 16]),
-            name: name.to_owned(),
+            name: TopicName::new(name).unwrap(),
             partitions,
             settings: BTreeMap::new(),
         };
-        let catalog = |generation, topics: &[CatalogTopic], deleted: &[u8]| Catalog {
+        let catalog = |generation, topics: &[Topic], deleted: &[u8]| Catalog {
             generation,
             directories: vec![TopicId([generation as u8; 16])],
             topics: topics.to_vec(),

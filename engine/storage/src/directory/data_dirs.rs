@@ -5,14 +5,14 @@
 //! knows is kept.
 
 use crate::StorageError;
-use crate::directory::catalog::{Catalog, CatalogTopic, LoadedCatalog};
+use crate::directory::catalog::{Catalog, LoadedCatalog};
 use crate::directory::data_dir::DataDir;
 use crate::directory::log_dir::remove_partition;
 use crate::directory::reserve::{Reserve, with_reserve};
 use crate::directory::topic_changes::CatalogStore;
 use crate::journal::replay::{Replay, replay_known};
 use model::limits::PARTITIONS_PER_TOPIC_MAX;
-use model::{BrokerId, PartitionIndex, TopicPartition};
+use model::{BrokerId, TopicPartition};
 use runtime::timer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -90,15 +90,6 @@ impl Found {
         let ids: BTreeSet<_> =
             self.dirs.iter().map(|found| found.dir.superblock().directory_id).collect();
         self.failed.is_empty() && self.catalog.directories.iter().all(|id| ids.contains(id))
-    }
-}
-
-impl CatalogTopic {
-    /// Its partitions.
-    pub fn ids(&self) -> impl Iterator<Item = TopicPartition> + use<> {
-        let topic_id = self.id;
-        let of = move |index| TopicPartition { topic_id, partition: PartitionIndex(index) };
-        (0..self.partitions).map(of)
     }
 }
 

@@ -303,9 +303,9 @@ pub async fn sweep_deleted(data_dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Log, LogSettings};
+    use crate::Log;
     use model::record_batch::BatchBuilder;
-    use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId};
+    use model::{Compression, LeaderEpoch, LogSettings, PartitionIndex, RecordBatch, TopicId};
     use runtime::simulated::{Disk, Simulation};
     use runtime::{Io, Runtime};
 

@@ -4,10 +4,10 @@
 //! was deleted is known as deleted until no directory holds anything of it.
 
 use crate::StorageError;
-use crate::directory::catalog::{Catalog, CatalogTopic};
+use crate::directory::catalog::Catalog;
 use crate::directory::log_dir::LogDir;
 use crate::directory::reserve::with_reserve;
-use model::TopicPartition;
+use model::{Topic, TopicPartition};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -89,8 +89,8 @@ impl CatalogStore {
         catalog.deleted.extend(gone);
         catalog.deleted.sort_unstable();
         catalog.deleted.dedup();
-        let known: BTreeSet<_> = before.topics.iter().flat_map(CatalogTopic::ids).collect();
-        let all = catalog.topics.iter().flat_map(CatalogTopic::ids);
+        let known: BTreeSet<_> = before.topics.iter().flat_map(Topic::ids).collect();
+        let all = catalog.topics.iter().flat_map(Topic::ids);
         let new: BTreeSet<_> = all.filter(|id| !known.contains(id)).collect();
         let change = Arc::new(TopicChange { catalog, new });
         let is_stored = Cell::new(false);

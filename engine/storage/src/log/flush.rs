@@ -601,9 +601,11 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LogDir, LogSettings, Replay, TailCache};
+    use crate::{LogDir, Replay, TailCache};
     use model::record_batch::BatchBuilder;
-    use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId, TopicPartition};
+    use model::{
+        Compression, LeaderEpoch, LogSettings, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    };
     use runtime::simulated::{Disk, Simulation};
     use runtime::{Io, Runtime};
     use std::path::Path;

@@ -14,7 +14,7 @@ use crate::log::leader_epochs::LeaderEpochs;
 use crate::log::segment::{LogSegment, Slab};
 use model::limits::DISK_BLOCK_BYTES;
 use model::record_batch::stored_prefix;
-use model::{LeaderEpoch, Offset, RecordBatch, TopicPartition};
+use model::{LeaderEpoch, LogSettings, Offset, RecordBatch, TopicPartition};
 use runtime::buffer::{ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::file::{File, OpenOptions};
@@ -25,22 +25,6 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-
-/// How a log is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogSettings {
-    /// A segment is closed before it grows beyond this (`segment.bytes`).
-    pub segment_bytes: u32,
-    /// A segment is closed once its first record was appended so long ago (`segment.ms`).
-    pub segment_ms: i64,
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self { segment_bytes: model::limits::SEGMENT_BYTES_MAX, segment_ms: i64::MAX }
-    }
-}
-
 /// How far the disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flushed {

@@ -9,7 +9,7 @@ use crate::journal::journal::Journaled;
 use crate::log::log::{Log, Reached};
 use crate::log::read::Reading;
 use crate::log::segment::LogSegment;
-use model::{Offset, crc32c};
+use model::{Offset, Retention, crc32c};
 use runtime::fs;
 
 /// Beside the segments: where the log begins, if the journal does not say so.
@@ -29,17 +29,6 @@ pub(crate) fn decode_start(bytes: &[u8]) -> Option<Offset> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let start = i64::from_be_bytes(body.strip_prefix(START_MAGIC)?.try_into().ok()?);
     (u32::from_be_bytes(*crc) == crc32c::checksum(body) && start >= 0).then_some(Offset(start))
-}
-
-/// How much of a log is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Segments whose newest record is older, and that were not written since, go (`retention.ms`);
-    /// `None`: no limit.
-    pub age_ms: Option<i64>,
-    /// While the log without its oldest segment has as many bytes, that one goes
-    /// (`retention.bytes`); `None`: no limit.
-    pub bytes: Option<u64>,
 }
 
 impl Log {

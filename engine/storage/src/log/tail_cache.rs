@@ -151,9 +151,11 @@ impl TailCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Log, LogDir, LogSettings};
+    use crate::{Log, LogDir};
     use model::record_batch::BatchBuilder;
-    use model::{Compression, LeaderEpoch, PartitionIndex, RecordBatch, TopicId, TopicPartition};
+    use model::{
+        Compression, LeaderEpoch, LogSettings, PartitionIndex, RecordBatch, TopicId, TopicPartition,
+    };
     use runtime::simulated::{Disk, Simulation};
     use runtime::{Io, Runtime, fs};
     use std::path::Path;

@@ -2,7 +2,7 @@
 #![allow(dead_code, clippy::disallowed_methods)]
 
 use model::record_batch::BatchBuilder;
-use model::{Compression, ErrorCode, RecordBatch, crc32c};
+use model::{Compression, ErrorCode, RecordBatch, TopicRef, crc32c};
 use runtime::fs::TemporaryDir;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use wire::ApiKey;
-use wire::fetch::{self, FetchAsk, FetchLimits, TopicRef};
+use wire::fetch::{self, FetchAsk, FetchLimits};
 use wire::header::{begin_request, finish_frame, read_response_header};
 use wire::messages::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, Message};
 use wire::primitives::Reader;

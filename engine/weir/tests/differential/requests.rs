@@ -489,7 +489,7 @@ impl Generator {
         let ask = move |side: &mut Side| {
             let frame = side.client.frame(ApiKey::Produce, version, |out| {
                 let batches = batches.iter().map(|(partition, batch)| (*partition, &batch[..]));
-                let name = wire::fetch::TopicRef::Name(&topic);
+                let name = model::TopicRef::Name(&topic);
                 produce::put_request(out, version, acks, 10_000, name, batches);
             });
             side.client.send(&frame);
@@ -531,7 +531,7 @@ impl Generator {
             let batch = builder.finish(Compression::None).to_vec();
             let frame = side.client.frame(ApiKey::Produce, version, |out| {
                 let mut plain = Vec::new();
-                let name = wire::fetch::TopicRef::Name(&topic);
+                let name = model::TopicRef::Name(&topic);
                 let batches = std::iter::once((partition, &batch[..]));
                 produce::put_request(&mut plain, version, -1, 10_000, name, batches);
                 // A flexible request begins with its transactional id, null: here it is one.

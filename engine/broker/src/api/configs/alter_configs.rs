@@ -3,11 +3,11 @@
 
 use crate::metadata::config_changes::change_each;
 use crate::metadata::named::repeated;
-use crate::metadata::topic_settings;
-use crate::metadata::topics::Refusal;
 use crate::network::answer::{Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
+use metadata::changes::Refusal;
+use metadata::topic_settings;
 use model::ErrorCode;
 use std::collections::BTreeMap;
 use std::rc::Rc;

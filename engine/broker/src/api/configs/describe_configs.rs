@@ -6,10 +6,11 @@ use crate::metadata::config_changes::{
     RESOURCE_TOPIC,
 };
 use crate::metadata::named::each_once;
-use crate::metadata::topic_settings::{TOPIC_SETTINGS, value_of, values_of};
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
+use metadata::in_force::{InForce, Value};
+use metadata::topic_settings::{TOPIC_SETTINGS, TopicSetting};
 use model::{ErrorCode, ids};
 use std::collections::BTreeMap;
 use wire::WireError;
@@ -95,23 +96,25 @@ fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
         return Err((error, error.meaning()));
     }
     let image = shard.image();
-    let Some(topic) = image.by_name.get(name) else {
+    let Some(topic) = image.topic(name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic"));
     };
-    let entry = |setting: &crate::metadata::topic_settings::TopicSetting| {
-        let values = values_of(setting, &topic.settings, &shard.node.config.set);
-        let synonym = |(name, value, source): &(&str, String, i8)| DescribeConfigsSynonym {
-            name: (*name).to_owned(),
-            value: Some(value.clone()),
-            source: *source,
+    let in_force = InForce { on_topic: &topic.settings, on_broker: &shard.node.config.set };
+    let entry = |setting: &TopicSetting| {
+        let synonym = |value: Value| DescribeConfigsSynonym {
+            name: value.name.to_owned(),
+            value: Some(value.value),
+            source: value.source.code(),
         };
-        let synonyms =
-            if shown.synonyms { values.iter().map(synonym).collect() } else { Vec::new() };
-        let (value, config_source) = value_of(setting, &topic.settings, &shard.node.config.set);
+        let synonyms = match shown.synonyms {
+            true => in_force.values_of(setting).into_iter().map(synonym).collect(),
+            false => Vec::new(),
+        };
+        let value = in_force.value_of(setting);
         DescribeConfigsEntry {
             name: setting.name.to_owned(),
-            value: Some(value),
-            config_source,
+            value: Some(value.value),
+            config_source: value.source.code(),
             synonyms,
             config_type: setting.kind.code(),
             documentation: shown.documentation.then(|| setting.about.to_owned()),

@@ -4,13 +4,13 @@
 use crate::config::Config;
 use crate::metadata::config_changes::change_each;
 use crate::metadata::named::repeated;
-use crate::metadata::topic_settings::{self, Kind, value_of};
-use crate::metadata::topics::Refusal;
 use crate::network::answer::{Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
+use metadata::changes::Refusal;
+use metadata::in_force::{InForce, SettingValues};
+use metadata::topic_settings::{self, Kind};
 use model::ErrorCode;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use wire::WireError;
@@ -29,7 +29,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         asked.resources.iter().map(|r| (r.resource_type, r.resource_name.clone())).collect();
     let change = |place: usize| {
         let (changes, node) = (asked.resources[place].configs.clone(), Arc::clone(&shard.node));
-        move |set: &mut BTreeMap<String, String>| apply_all(&changes, set, &node.config)
+        move |set: &mut SettingValues| apply_all(&changes, set, &node.config)
     };
     let nothing_set =
         |place: usize| asked.resources[place].configs.iter().all(|c| c.config_operation == DELETE);
@@ -61,7 +61,7 @@ fn is_well_formed(changes: &[IncrementalConfig]) -> Result<(), Refusal> {
 
 fn apply_all(
     changes: &[IncrementalConfig],
-    set: &mut BTreeMap<String, String>,
+    set: &mut SettingValues,
     config: &Config,
 ) -> Result<(), Refusal> {
     changes.iter().try_for_each(|change| apply(change, set, config))
@@ -69,7 +69,7 @@ fn apply_all(
 
 fn apply(
     change: &IncrementalConfig,
-    set: &mut BTreeMap<String, String>,
+    set: &mut SettingValues,
     config: &Config,
 ) -> Result<(), Refusal> {
     let invalid = |why: String| (ErrorCode::InvalidConfig, why);
@@ -83,7 +83,8 @@ fn apply(
     let value = match change.config_operation {
         SET => change.value.clone().unwrap_or_default(),
         operation @ (APPEND | SUBTRACT) => {
-            let before = value_of(setting, set, &config.set).0;
+            let in_force = InForce { on_topic: set, on_broker: &config.set };
+            let before = in_force.value_of(setting).value;
             let asked = change.value.clone().unwrap_or_default();
             let asked: Vec<&str> = asked.split(',').map(str::trim).collect();
             let mut words: Vec<&str> = before.split(',').map(str::trim).collect();

@@ -36,7 +36,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     if wanted(RESOURCE_TOPIC) {
         let image = shard.image();
         config_resources.extend(image.by_name.keys().map(|name| ConfigResource {
-            resource_name: name.clone(),
+            resource_name: name.to_string(),
             resource_type: RESOURCE_TOPIC,
         }));
     }

@@ -22,7 +22,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     for topic in each_once_the_last(asked.topics) {
         let mut partitions = Vec::new();
         for asked in topic.partitions {
-            let named = image.by_name.get(&topic.name);
+            let named = image.topic(&topic.name);
             let known = named.and_then(|t| t.partition(asked.partition_index));
             let deleted = match known {
                 Some(_) if named.is_some_and(|topic| topic.is_internal()) => {

@@ -7,13 +7,13 @@
 use crate::api::data::list_offsets::READ_COMMITTED;
 use crate::fetching::fetch_sessions::Part;
 use crate::fetching::share::{Entry, FetchShare};
-use crate::metadata::image::MetadataImage;
 use crate::network::answer::Outcome;
 use crate::network::request::Request;
 use crate::observe::logging::remedy;
 use crate::observe::stages::Stage;
 use crate::shard::requests::{OpenRequest, Stale, Token};
 use crate::shard::shard::{Message, Shard};
+use metadata::image::MetadataImage;
 use model::{ErrorCode, Offset, TopicPartition};
 use runtime::{clock, timer};
 use std::rc::Rc;

@@ -63,8 +63,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 partitions.push(ListOffsetsPartitionResponse { partition_index, ..refused });
                 continue;
             }
-            let known =
-                image.by_name.get(&topic.name).and_then(|t| t.partition(asked.partition_index));
+            let known = image.topic(&topic.name).and_then(|t| t.partition(asked.partition_index));
             let index = asked.partition_index;
             let mut answer = match known {
                 Some(id) => {

@@ -19,7 +19,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     for topic in asked.topics {
         let mut partitions = Vec::new();
         for asked in topic.partitions {
-            let known = image.by_name.get(&topic.topic).and_then(|t| t.partition(asked.partition));
+            let known = image.topic(&topic.topic).and_then(|t| t.partition(asked.partition));
             let index = asked.partition;
             let mut answer = match known {
                 Some(id) => {

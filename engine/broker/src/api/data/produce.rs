@@ -4,7 +4,6 @@
 //! shards that own the rest; each answers partition by partition.
 
 use crate::coordinators::transactions::{Target, prove};
-use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::network::answer::Outcome;
 use crate::network::request::Request;
 use crate::observe::stages::Stage;
@@ -14,6 +13,7 @@ use crate::shard::proofs::Proofs;
 use crate::shard::requests::Token;
 use crate::shard::shard::{Message, Shard};
 use coordinator::ClientVersion;
+use metadata::image::{MetadataImage, TopicImage};
 use model::limits::DECOMPRESSED_BYTES_MAX;
 use model::{BatchRewriter, ErrorCode, RecordBatch, TopicPartition, try_at_once};
 use partition::{Acks, Demand};

@@ -5,6 +5,7 @@ use crate::metadata::topics;
 use crate::network::answer::{Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
+use metadata::changes::Refusal;
 use model::ErrorCode;
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
 use std::collections::BTreeSet;
@@ -43,9 +44,9 @@ async fn grow(
     asked: &CreatePartitionsTopic,
     all_added: &mut i64,
     validate_only: bool,
-) -> Result<(), topics::Refusal> {
+) -> Result<(), Refusal> {
     let image = shard.image();
-    let Some(topic) = image.by_name.get(&asked.name) else {
+    let Some(topic) = image.topic(&asked.name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic".to_owned()));
     };
     if asked.count <= topic.count() || asked.count > PARTITIONS_PER_TOPIC_MAX {

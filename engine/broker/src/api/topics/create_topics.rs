@@ -1,13 +1,15 @@
 //! CreateTopics 2-7: v4 defaults by -1 (KIP-464), v5 returns settings (KIP-525), v7 topic ids.
 
 use crate::metadata::named::repeated;
-use crate::metadata::topic_settings::{self, TOPIC_SETTINGS, value_of};
-use crate::metadata::topics::{self, Created, NewTopic};
+use crate::metadata::topics;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
+use metadata::changes::{self, Created, NewTopic, Refusal};
+use metadata::in_force::{InForce, SettingValues};
+use metadata::topic_settings::{self, TOPIC_SETTINGS};
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
-use model::{ErrorCode, ids};
+use model::{ErrorCode, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::WireError;
@@ -42,7 +44,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         ));
     }
     let mut created = if asked.validate_only {
-        topics::would_create(shard, &new)
+        changes::would_create(&shard.image(), &new)
     } else if new.is_empty() {
         Vec::new()
     } else {
@@ -65,24 +67,20 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
 const CONFIGS_BYTES: usize = 4096;
 
 /// Checks a topic, in Kafka's order; `partitions` counts those of the request.
-fn check(
-    shard: &Shard,
-    topic: &CreatableTopic,
-    partitions: &mut i64,
-) -> Result<NewTopic, topics::Refusal> {
-    if !ids::topic_name_is_valid(&topic.name) {
+fn check(shard: &Shard, topic: &CreatableTopic, partitions: &mut i64) -> Result<NewTopic, Refusal> {
+    let Some(name) = TopicName::new(&topic.name) else {
         let why = "a topic name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'";
         return Err((ErrorCode::InvalidTopicException, why.to_owned()));
-    }
+    };
     // Before anything else is looked at: who only wants to have the topic goes on.
-    if shard.image().by_name.contains_key(&topic.name) {
-        return Err(topics::exists(&topic.name));
+    if shard.image().topic(&topic.name).is_some() {
+        return Err(changes::exists(&topic.name));
     }
     if topic_settings::is_internal(&topic.name) {
         let why = format!("{} is the broker's own: it is made when it is used first", topic.name);
         return Err((ErrorCode::InvalidTopicException, why));
     }
-    topics::check_collision(shard, &topic.name)?;
+    changes::check_collision(&shard.image(), &topic.name)?;
     let settings = check_settings(shard, topic)?;
     let count = check_partitions(shard, topic)?;
     *partitions += i64::from(count);
@@ -90,10 +88,10 @@ fn check(
         let why = format!("at most {PARTITIONS_PER_REQUEST_MAX} partitions are made in a request");
         return Err((ErrorCode::PolicyViolation, why));
     }
-    Ok(NewTopic { name: topic.name.clone(), partitions: count, settings })
+    Ok(NewTopic { name, partitions: count, settings })
 }
 
-fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, topics::Refusal> {
+fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, Refusal> {
     let node = shard.node.id().0;
     let factor = topic.replication_factor;
     if !topic.assignments.is_empty() {
@@ -131,11 +129,8 @@ fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, topics
     Ok(partitions)
 }
 
-fn check_settings(
-    shard: &Shard,
-    topic: &CreatableTopic,
-) -> Result<BTreeMap<String, String>, topics::Refusal> {
-    let mut settings = BTreeMap::new();
+fn check_settings(shard: &Shard, topic: &CreatableTopic) -> Result<SettingValues, Refusal> {
+    let mut settings = SettingValues::new();
     // Of what is named twice the last counts.
     let last: BTreeMap<&String, &Option<String>> =
         topic.configs.iter().map(|config| (&config.name, &config.value)).collect();
@@ -146,7 +141,8 @@ fn check_settings(
         let value = topic_settings::read(name, value).map_err(invalid)?;
         settings.insert(name.clone(), value);
     }
-    topic_settings::check_together(&settings, &shard.node.config.set).map_err(invalid)?;
+    let in_force = InForce { on_topic: &settings, on_broker: &shard.node.config.set };
+    in_force.check_together().map_err(invalid)?;
     Ok(settings)
 }
 
@@ -158,7 +154,7 @@ fn replication_fits(shard: &Shard, factor: i16) -> bool {
 fn describe(
     shard: &Shard,
     asked: &CreatableTopic,
-    created: Result<Created, topics::Refusal>,
+    created: Result<Created, Refusal>,
 ) -> CreatableTopicResult {
     let mut result = CreatableTopicResult { name: asked.name.clone(), ..Default::default() };
     match created {
@@ -171,7 +167,7 @@ fn describe(
             result.topic_id = created.id;
             result.num_partitions = created.partitions;
             result.replication_factor = 1;
-            let set: BTreeMap<_, _> = asked
+            let set: SettingValues = asked
                 .configs
                 .iter()
                 .map(|c| {
@@ -179,12 +175,13 @@ fn describe(
                     (c.name.clone(), topic_settings::read(&c.name, value).unwrap_or_default())
                 })
                 .collect();
+            let in_force = InForce { on_topic: &set, on_broker: &shard.node.config.set };
             let entry = |setting| {
-                let (value, config_source) = value_of(setting, &set, &shard.node.config.set);
+                let value = in_force.value_of(setting);
                 CreatableTopicConfigResult {
                     name: setting.name.to_owned(),
-                    value: Some(value),
-                    config_source,
+                    value: Some(value.value),
+                    config_source: value.source.code(),
                     ..Default::default()
                 }
             };

@@ -1,11 +1,12 @@
 //! DeleteTopics 1-6: v5 messages, v6 by id.
 
-use crate::metadata::image::TopicImage;
 use crate::metadata::named::repeated;
-use crate::metadata::topics::{self, Refusal};
+use crate::metadata::topics;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
+use metadata::changes::Refusal;
+use metadata::image::TopicImage;
 use model::{ErrorCode, TopicId};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -28,7 +29,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             (None, TopicId::ZERO) => invalid("a topic has neither a name nor an id"),
             (Some(name), _) => {
                 let unknown = ErrorCode::UnknownTopicOrPartition;
-                image.by_name.get(name).ok_or((unknown, unknown.meaning().to_owned()))
+                image.topic(name).ok_or((unknown, unknown.meaning().to_owned()))
             }
             (None, id) => {
                 let unknown = ErrorCode::UnknownTopicId;
@@ -59,7 +60,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             Ok(topic) => {
                 // Of one that is named twice it is told how it was named.
                 if !is_twice {
-                    (result.name, result.topic_id) = (Some(topic.name.clone()), topic.id);
+                    (result.name, result.topic_id) = (Some(topic.name.to_string()), topic.id);
                 }
                 if is_twice {
                     invalid("the request names this topic twice")

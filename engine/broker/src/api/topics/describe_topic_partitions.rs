@@ -20,7 +20,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     let image = shard.image();
     let mut names: BTreeSet<&str> = asked.topics.iter().map(|topic| topic.name.as_str()).collect();
     if names.is_empty() {
-        names = image.by_name.keys().map(String::as_str).collect();
+        names = image.by_name.keys().map(|name| &**name).collect();
     }
     if asked.cursor.as_ref().is_some_and(|cursor| cursor.partition_index < 0) {
         let refused = |name: &str| TopicPartitionsTopicResponse {
@@ -45,7 +45,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         }
         let mut shown =
             TopicPartitionsTopicResponse { name: Some(name.to_owned()), ..Default::default() };
-        let Some(topic) = image.by_name.get(name) else {
+        let Some(topic) = image.topic(name) else {
             shown.error_code = if ids::topic_name_is_valid(name) {
                 ErrorCode::UnknownTopicOrPartition.code()
             } else {

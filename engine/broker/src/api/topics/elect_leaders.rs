@@ -27,7 +27,10 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
             let mut all = Vec::new();
             for topic in image.by_name.values() {
                 size.add(10 + topic.name.len()).await?;
-                all.push(ElectLeadersTopic { topic: topic.name.clone(), partitions: Vec::new() });
+                all.push(ElectLeadersTopic {
+                    topic: topic.name.to_string(),
+                    partitions: Vec::new(),
+                });
             }
             all
         }

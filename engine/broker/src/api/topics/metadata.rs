@@ -2,16 +2,17 @@
 //! ids, v12 lookup by id, v13 top-level error.
 
 use crate::api::authorized::{self, if_asked};
-use crate::metadata::image::{PartitionImage, TopicImage};
 use crate::metadata::named::each_once;
-use crate::metadata::topic_settings::is_internal;
 use crate::metadata::topics;
 use crate::network::answer::{AnswerSize, Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
+use metadata::changes::NewTopic;
+use metadata::image::{PartitionImage, TopicImage};
+use metadata::in_force::SettingValues;
+use metadata::topic_settings::is_internal;
 use model::limits::PARTITIONS_PER_REQUEST_MAX;
-use model::{ErrorCode, TopicId, ids};
-use std::collections::BTreeMap;
+use model::{ErrorCode, TopicId, TopicName, ids};
 use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
@@ -61,26 +62,25 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let create = asked.allow_auto_topic_creation && node.config.auto_create_topics;
             let is_missing = |name: &&String| {
                 // Internal topics are made by what uses them.
-                create
-                    && !image.by_name.contains_key(*name)
-                    && ids::topic_name_is_valid(name)
-                    && !is_internal(name)
+                create && image.topic(name).is_none() && !is_internal(name)
             };
-            let new = |name: &String| topics::NewTopic {
-                name: name.clone(),
-                partitions: node.config.num_partitions,
-                settings: BTreeMap::new(),
+            let new = |name: &String| {
+                Some(NewTopic {
+                    name: TopicName::new(name)?,
+                    partitions: node.config.num_partitions,
+                    settings: SettingValues::new(),
+                })
             };
             // Who asks for more asks again.
             let most = PARTITIONS_PER_REQUEST_MAX / i64::from(node.config.num_partitions);
-            let missing = names.iter().flatten().filter(is_missing).map(new);
+            let missing = names.iter().flatten().filter(is_missing).filter_map(new);
             let missing: Vec<_> = missing.take((most as usize).max(1)).collect();
             if !missing.is_empty() {
                 topics::create(shard, missing).await;
                 image = shard.image();
             }
             for name in names {
-                let topic = name.as_ref().and_then(|name| image.by_name.get(name));
+                let topic = name.as_ref().and_then(|name| image.topic(name));
                 let error = match (&name, topic) {
                     (_, Some(topic)) => {
                         found.push(describe(topic, &mut size).await?);
@@ -147,7 +147,7 @@ async fn describe(topic: &TopicImage, size: &mut AnswerSize) -> Result<MetadataT
         offline_replicas: Vec::new(),
     };
     Ok(MetadataTopic {
-        name: Some(topic.name.clone()),
+        name: Some(topic.name.to_string()),
         topic_id: topic.id,
         is_internal: topic.is_internal(),
         partitions: topic.partitions.iter().enumerate().map(partition).collect(),

@@ -3,11 +3,11 @@
 
 use crate::coordinators::groups::home_of_group;
 use crate::coordinators::transactions::{fenced_since, step_at};
-use crate::metadata::topic_settings::OFFSETS_TOPIC;
 use crate::network::answer::{Outcome, read, respond};
 use crate::network::request::Request;
 use crate::shard::shard::Shard;
 use coordinator::ClientVersion;
+use metadata::topic_settings::OFFSETS_TOPIC;
 use model::{ErrorCode, Producer, ProducerId};
 use std::rc::Rc;
 use wire::WireError;

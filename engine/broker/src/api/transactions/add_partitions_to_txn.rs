@@ -18,7 +18,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let asked = read::<AddPartitionsToTxnRequest>(request)?;
     let image = shard.image();
     let is_there = |topic: &str, index: i32| {
-        image.has(topic, index) && !crate::metadata::topic_settings::is_internal(topic)
+        image.has(topic, index) && !metadata::topic_settings::is_internal(topic)
     };
     let mut named: BTreeSet<(&str, i32)> = BTreeSet::new();
     for topic in &asked.topics {
@@ -43,7 +43,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let error = match is_there(topic, index) {
             true => error,
             // Clients do not write to internal topics.
-            false if crate::metadata::topic_settings::is_internal(topic) => {
+            false if metadata::topic_settings::is_internal(topic) => {
                 ErrorCode::TopicAuthorizationFailed
             }
             false => ErrorCode::UnknownTopicOrPartition,

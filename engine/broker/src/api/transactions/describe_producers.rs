@@ -22,7 +22,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     for (name, indexes) in partitions_once(topics_asked.collect()) {
         let mut partitions = Vec::new();
         for index in indexes {
-            let known = image.by_name.get(&name).and_then(|topic| topic.partition(index));
+            let known = image.topic(&name).and_then(|topic| topic.partition(index));
             let found = match known {
                 Some(id) => shard.call(shard.owner_of(id), move |owner| look(owner, id)).await,
                 None if !ids::topic_name_is_valid(&name) => Err(ErrorCode::InvalidTopicException),

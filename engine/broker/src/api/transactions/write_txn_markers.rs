@@ -24,7 +24,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         };
         let mut topics = Vec::new();
         for topic in asked.topics {
-            let known = |index: &i32| image.by_name.get(&topic.name)?.partition(*index);
+            let known = |index: &i32| image.topic(&topic.name)?.partition(*index);
             let found: Vec<_> = topic.partition_indexes.iter().filter_map(known).collect();
             let mut results = mark(shard, marker, found, Writer::Operator).await.into_iter();
             let one = |index: &i32| {

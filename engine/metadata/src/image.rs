@@ -1,41 +1,47 @@
 //! What every shard knows of the cluster: topics by name and id. Replaced as a whole.
 
-use crate::metadata::topic_settings::{self, CompactionRules, WriteRules};
-use model::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
-use partition::{Durability, Replication};
+use crate::in_force::{CompactionRules, Flushing, InForce, SettingValues, WriteRules};
+use crate::topic_settings::is_internal;
+use model::{
+    BrokerId, ErrorCode, LeaderEpoch, LogSettings, PartitionIndex, Retention, Topic, TopicId,
+    TopicName, TopicPartition, TopicRef,
+};
+use partition::Replication;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use storage::directory::catalog::{Catalog, CatalogTopic};
-use storage::{LogSettings, Retention};
-use wire::fetch::TopicRef;
 
 /// Who has a partition, and who leads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PartitionImage {
-    pub(crate) leader: BrokerId,
-    pub(crate) leader_epoch: LeaderEpoch,
-    pub(crate) replicas: Arc<[BrokerId]>,
+pub struct PartitionImage {
+    /// Who leads it.
+    pub leader: BrokerId,
+    /// Since which epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Who is to have it.
+    pub replicas: Arc<[BrokerId]>,
     /// Of the replicas: those that have all that is committed.
-    pub(crate) in_sync: Arc<[BrokerId]>,
+    pub in_sync: Arc<[BrokerId]>,
 }
 
 impl PartitionImage {
     /// Its replicas as messages name them.
-    pub(crate) fn replica_ids(&self) -> Vec<i32> {
+    pub fn replica_ids(&self) -> Vec<i32> {
         self.replicas.iter().map(|broker| broker.0).collect()
     }
 
     /// Those in sync, as messages name them.
-    pub(crate) fn in_sync_ids(&self) -> Vec<i32> {
+    pub fn in_sync_ids(&self) -> Vec<i32> {
         self.in_sync.iter().map(|broker| broker.0).collect()
     }
 }
 
 /// Where partitions are put: on one node all of them on itself, led by it in the epoch of its start.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OneNode {
-    pub(crate) id: BrokerId,
-    pub(crate) epoch: LeaderEpoch,
+pub struct OneNode {
+    /// The node.
+    pub id: BrokerId,
+    /// The epoch of its start.
+    pub epoch: LeaderEpoch,
 }
 
 impl OneNode {
@@ -53,47 +59,44 @@ impl OneNode {
 
 /// A topic as all shards see it.
 #[derive(Debug)]
-pub(crate) struct TopicImage {
-    pub(crate) id: TopicId,
-    pub(crate) name: String,
-    pub(crate) partitions: Box<[PartitionImage]>,
-    pub(crate) settings: BTreeMap<String, String>,
+pub struct TopicImage {
+    /// Its id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// By index.
+    pub partitions: Box<[PartitionImage]>,
+    /// What is set on it.
+    pub settings: SettingValues,
     /// What is asked of batches.
-    pub(crate) rules: WriteRules,
-    /// How its logs are cut into files, and how much of them is kept.
-    pub(crate) log: LogSettings,
-    pub(crate) retention: Retention,
+    pub rules: WriteRules,
+    /// How its logs are cut into files.
+    pub log: LogSettings,
+    /// How much of them is kept.
+    pub retention: Retention,
     /// How they are compacted, if they are.
-    pub(crate) compaction: Option<CompactionRules>,
+    pub compaction: Option<CompactionRules>,
     /// Nothing of them is deleted but what a newer record of its key replaces.
-    pub(crate) only_compacts: bool,
+    pub only_compacts: bool,
     /// `min.insync.replicas`.
-    pub(crate) in_sync_min: usize,
+    pub in_sync_min: usize,
     /// `weir.durability`, `flush.messages` and `flush.ms` in force.
-    pub(crate) flushing: Flushing,
-}
-
-/// When a partition's records are made safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Flushing {
-    pub(crate) durability: Durability,
-    pub(crate) messages: i64,
-    pub(crate) ms: i64,
+    pub flushing: Flushing,
 }
 
 impl TopicImage {
     /// How many partitions it has.
-    pub(crate) fn count(&self) -> i32 {
+    pub fn count(&self) -> i32 {
         self.partitions.len() as i32
     }
 
     /// Who has a partition, if there is such a one.
-    pub(crate) fn placed(&self, index: i32) -> Option<&PartitionImage> {
+    pub fn placed(&self, index: i32) -> Option<&PartitionImage> {
         self.partitions.get(usize::try_from(index).ok()?)
     }
 
     /// Who has a partition, for what its producers ask.
-    pub(crate) fn replication(&self, placed: &PartitionImage) -> Replication {
+    pub fn replication(&self, placed: &PartitionImage) -> Replication {
         Replication {
             replicas: placed.replicas.len(),
             in_sync: placed.in_sync.len(),
@@ -102,11 +105,13 @@ impl TopicImage {
     }
 
     /// Whether it holds the broker's own records.
-    pub(crate) fn is_internal(&self) -> bool {
-        topic_settings::is_internal(&self.name)
+    pub fn is_internal(&self) -> bool {
+        is_internal(&self.name)
     }
 
-    pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
+    /// The partition of this index, if there is one.
+    #[must_use]
+    pub fn partition(&self, index: i32) -> Option<TopicPartition> {
         self.placed(index)?;
         Some(TopicPartition { topic_id: self.id, partition: PartitionIndex(index) })
     }
@@ -114,14 +119,22 @@ impl TopicImage {
 
 /// All topics. Shared by reference between shards; never changed, only replaced.
 #[derive(Debug, Default)]
-pub(crate) struct MetadataImage {
-    pub(crate) by_name: BTreeMap<String, Arc<TopicImage>>,
-    pub(crate) by_id: BTreeMap<TopicId, Arc<TopicImage>>,
+pub struct MetadataImage {
+    /// By name.
+    pub by_name: BTreeMap<TopicName, Arc<TopicImage>>,
+    /// By id.
+    pub by_id: BTreeMap<TopicId, Arc<TopicImage>>,
 }
 
 impl MetadataImage {
+    /// The topic of this name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.by_name.get(name)
+    }
+
     /// Whether there is such a partition.
-    pub(crate) fn has(&self, topic: &str, partition: i32) -> bool {
+    pub fn has(&self, topic: &str, partition: i32) -> bool {
         self.by_name.get(topic).is_some_and(|topic| topic.partition(partition).is_some())
     }
 
@@ -129,7 +142,7 @@ impl MetadataImage {
     ///
     /// # Errors
     /// There is no such topic or partition; the code depends on how the topic was named.
-    pub(crate) fn resolve(
+    pub fn resolve(
         &self,
         topic: TopicRef<'_>,
         partition: i32,
@@ -143,16 +156,16 @@ impl MetadataImage {
         Ok((topic, id))
     }
 
-    /// What a catalogue says; `on_broker` are the settings that were set on the broker. A topic that is as it was in the
+    /// What these topics are; `on_broker` are the settings that were set on the broker. A topic that is as it was in the
     /// image before is that very one: a change costs what it changes, however many partitions there are.
-    pub(crate) fn new(
-        catalog: &Catalog,
-        on_broker: &BTreeMap<String, String>,
+    pub fn new(
+        topics: &[Topic],
+        on_broker: &SettingValues,
         node: OneNode,
         before: &Self,
     ) -> Arc<Self> {
         let mut image = Self::default();
-        for CatalogTopic { id, name, partitions, settings } in &catalog.topics {
+        for Topic { id, name, partitions, settings } in topics {
             let is_same = |known: &&Arc<TopicImage>| {
                 known.name == *name && known.count() == *partitions && known.settings == *settings
             };
@@ -161,23 +174,20 @@ impl MetadataImage {
                 image.by_id.insert(*id, Arc::clone(same));
                 continue;
             }
-            let number = |name| topic_settings::number_of(name, settings, on_broker);
+            let in_force = InForce { on_topic: settings, on_broker };
+            let in_sync_min = in_force.number("min.insync.replicas");
             let topic = Arc::new(TopicImage {
                 id: *id,
                 name: name.clone(),
                 partitions: node.partitions(*partitions),
                 settings: settings.clone(),
-                rules: topic_settings::write_rules_of(settings, on_broker),
-                log: topic_settings::log_settings_of(settings, on_broker),
-                retention: topic_settings::retention_of(settings, on_broker),
-                compaction: topic_settings::compaction_of(settings, on_broker),
-                only_compacts: topic_settings::only_compacts(settings, on_broker),
-                in_sync_min: usize::try_from(number("min.insync.replicas")).unwrap_or(1),
-                flushing: Flushing {
-                    durability: topic_settings::durability_of(settings, on_broker),
-                    messages: number("flush.messages"),
-                    ms: number("flush.ms"),
-                },
+                rules: in_force.write_rules(),
+                log: in_force.log_settings(),
+                retention: in_force.retention(),
+                compaction: in_force.compaction(),
+                only_compacts: in_force.only_compacts(),
+                in_sync_min: usize::try_from(in_sync_min).unwrap_or(1),
+                flushing: in_force.flushing(),
             });
             image.by_name.insert(name.clone(), Arc::clone(&topic));
             image.by_id.insert(*id, topic);
@@ -190,11 +200,11 @@ impl MetadataImage {
 mod tests {
     use super::*;
 
-    fn topic(number: u8, partitions: i32, settings: &[(&str, &str)]) -> CatalogTopic {
+    fn topic(number: u8, partitions: i32, settings: &[(&str, &str)]) -> Topic {
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        CatalogTopic {
+        Topic {
             id: TopicId([number; 16]),
-            name: format!("t-{number}"),
+            name: TopicName::new(&format!("t-{number}")).unwrap(),
             partitions,
             settings: settings.collect(),
         }
@@ -203,16 +213,15 @@ mod tests {
     #[test]
     fn only_topics_that_changed_are_made_anew() {
         let node = OneNode { id: BrokerId(7), epoch: LeaderEpoch(3) };
-        let topics = (0..4).map(|number| topic(number, 2, &[])).collect();
-        let mut catalog = Catalog { topics, ..Catalog::default() };
-        let new = |catalog: &Catalog, before: &MetadataImage| {
-            MetadataImage::new(catalog, &BTreeMap::new(), node, before)
+        let mut topics: Vec<Topic> = (0..4).map(|number| topic(number, 2, &[])).collect();
+        let new = |topics: &[Topic], before: &MetadataImage| {
+            MetadataImage::new(topics, &BTreeMap::new(), node, before)
         };
-        let before = new(&catalog, &MetadataImage::default());
-        catalog.topics[1] = topic(1, 5, &[]);
-        catalog.topics[2] = topic(2, 2, &[("retention.ms", "1")]);
-        catalog.topics[3].name = "renamed".to_owned();
-        let after = new(&catalog, &before);
+        let before = new(&topics, &MetadataImage::default());
+        topics[1] = topic(1, 5, &[]);
+        topics[2] = topic(2, 2, &[("retention.ms", "1")]);
+        topics[3].name = TopicName::new("renamed").unwrap();
+        let after = new(&topics, &before);
         let is_same = |number: u8| {
             let id = TopicId([number; 16]);
             Arc::ptr_eq(&before.by_id[&id], &after.by_id[&id])

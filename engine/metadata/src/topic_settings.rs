@@ -1,26 +1,24 @@
 //! The settings of a topic, declared once: what CreateTopics accepts AlterConfigs changes and
 //! DescribeConfigs shows. A change takes effect with the next image.
 
-use model::Compression;
 use model::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SETTING_BYTES_MAX};
-use partition::Durability;
-use std::collections::BTreeMap;
-use storage::{LogSettings, Retention};
 
 /// One topic setting.
-pub(crate) struct TopicSetting {
+pub struct TopicSetting {
     /// Kafka's name.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// The broker setting it comes from unless set, if there is one.
-    pub(crate) from_broker: Option<&'static str>,
+    pub from_broker: Option<&'static str>,
     /// Its value where neither says otherwise.
-    pub(crate) default: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) about: &'static str,
+    pub default: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// What it does, as DescribeConfigs tells it.
+    pub about: &'static str,
 }
 
 /// What values a setting takes.
-pub(crate) enum Kind {
+pub enum Kind {
     /// A whole number in this range.
     Number(i64, i64),
     /// A number from 0 to 1.
@@ -41,7 +39,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The protocol's number of it (DescribeConfigs v3).
-    pub(crate) fn code(&self) -> i8 {
+    #[must_use]
+    pub fn code(&self) -> i8 {
         match self {
             Self::Flag | Self::Off => 1,
             Self::Word(_) | Self::Version => 2,
@@ -113,7 +112,8 @@ const NEVER: &str = "9223372036854775807";
 
 macro_rules! topic_settings {
     ($($name:literal, $from:expr, $default:expr, $kind:expr, $about:literal;)*) => {
-        pub(crate) const TOPIC_SETTINGS: &[TopicSetting] = &[$(TopicSetting {
+        /// Every setting of a topic, in the order of their names.
+        pub const TOPIC_SETTINGS: &[TopicSetting] = &[$(TopicSetting {
             name: $name,
             from_broker: $from,
             default: $default,
@@ -196,28 +196,20 @@ topic_settings! {
          be decompressed anyway, or all";
 }
 
-/// Reads a durability level.
-pub(crate) fn level(name: &str, value: &str) -> Result<Durability, String> {
-    match value {
-        "acks" => Ok(Durability::Acks),
-        "memory" => Ok(Durability::Memory),
-        "os" => Ok(Durability::Os),
-        "disk" => Ok(Durability::Disk),
-        other => Err(format!("{name}={other:?}: acks, memory, os or disk is expected")),
-    }
-}
-
 /// The setting with this name.
 ///
 /// # Errors
 /// There is none.
-pub(crate) fn setting(name: &str) -> Result<&'static TopicSetting, String> {
+pub fn setting(name: &str) -> Result<&'static TopicSetting, String> {
     let found = TOPIC_SETTINGS.iter().find(|setting| setting.name == name);
     found.ok_or_else(|| format!("unknown topic setting {name}"))
 }
 
 /// Checks one setting of a topic; its value as it is to be kept.
-pub(crate) fn read(name: &str, value: &str) -> Result<String, String> {
+///
+/// # Errors
+/// There is no such setting, or it has no such value; one line.
+pub fn read(name: &str, value: &str) -> Result<String, String> {
     let value_is = setting(name)?;
     if value.len() > SETTING_BYTES_MAX {
         let bytes = value.len();
@@ -226,40 +218,21 @@ pub(crate) fn read(name: &str, value: &str) -> Result<String, String> {
     value_is.kind.read(value).map_err(|why| format!("{name}={value}: {why}"))
 }
 
-/// Checks settings that have to do with each other; `on_broker` are those that were set on the broker.
-pub(crate) fn check_together(
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> Result<(), String> {
-    let [least, most] = ["min.compaction.lag.ms", "max.compaction.lag.ms"]
-        .map(|name| number_of(name, set, on_broker));
-    if least > most {
-        return Err(format!(
-            "min.compaction.lag.ms={least} is more than max.compaction.lag.ms={most}"
-        ));
-    }
-    Ok(())
-}
-
 /// The names of internal topics: the broker's own records, which clients may only read.
-pub(crate) fn is_internal(topic: &str) -> bool {
+#[must_use]
+pub fn is_internal(topic: &str) -> bool {
     topic == OFFSETS_TOPIC || topic == TRANSACTIONS_TOPIC
 }
 
 /// Where consumer groups and their offsets are kept.
-pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Where transactional ids and their transactions are kept.
-pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
-
-/// Where a value comes from (the protocol's number).
-pub(crate) const SOURCE_TOPIC: i8 = 1;
-pub(crate) const SOURCE_STATIC_BROKER: i8 = 4;
-pub(crate) const SOURCE_DEFAULT: i8 = 5;
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
 /// Kafka's name for a topic setting's default on the broker, where its brokers tell one: not for those that it
 /// computes from several.
-fn default_name(topic_setting: &'static str) -> Option<&'static str> {
+pub(crate) fn default_name(topic_setting: &'static str) -> Option<&'static str> {
     Some(match topic_setting {
         "cleanup.policy" => "log.cleanup.policy",
         "delete.retention.ms" => "log.cleaner.delete.retention.ms",
@@ -284,179 +257,4 @@ fn default_name(topic_setting: &'static str) -> Option<&'static str> {
         name if name.starts_with("remote.") => return None,
         name => name,
     })
-}
-
-/// The values there are for a setting, the one in force first: name, value, source. The last resort is not among them
-/// where it has no name.
-pub(crate) fn values_of(
-    setting: &TopicSetting,
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> Vec<(&'static str, String, i8)> {
-    let mut values = Vec::new();
-    if let Some(value) = set.get(setting.name) {
-        values.push((setting.name, value.clone(), SOURCE_TOPIC));
-    }
-    if let Some(name) = setting.from_broker
-        && let Some(value) = on_broker.get(name)
-    {
-        values.push((name, value.clone(), SOURCE_STATIC_BROKER));
-    }
-    if let Some(name) = default_name(setting.name) {
-        values.push((name, setting.default.to_owned(), SOURCE_DEFAULT));
-    }
-    values
-}
-
-/// The value in force, and where it comes from.
-pub(crate) fn value_of(
-    setting: &TopicSetting,
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> (String, i8) {
-    let from_topic = || Some((set.get(setting.name)?.clone(), SOURCE_TOPIC));
-    let from_broker = || Some((on_broker.get(setting.from_broker?)?.clone(), SOURCE_STATIC_BROKER));
-    from_topic()
-        .or_else(from_broker)
-        .unwrap_or_else(|| (setting.default.to_owned(), SOURCE_DEFAULT))
-}
-
-fn text_of(
-    name: &str,
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> String {
-    value_of(setting(name).expect("a declared setting"), set, on_broker).0
-}
-
-/// What a topic's settings mean for those who write to it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WriteRules {
-    /// `max.message.bytes`.
-    pub(crate) batch_bytes_max: usize,
-    /// `compression.type`, unless it is producer.
-    pub(crate) codec: Option<Compression>,
-    /// `message.timestamp.type` is LogAppendTime.
-    pub(crate) stamps: bool,
-    /// `cleanup.policy` has compact: every record needs a key.
-    pub(crate) needs_keys: bool,
-    /// Compressed batches are decompressed too, to look at their records: for their keys, or because
-    /// `weir.record.validation` is all.
-    pub(crate) unpacks: bool,
-    /// `message.timestamp.before.max.ms` and `after.max.ms`.
-    pub(crate) behind_ms_max: i64,
-    pub(crate) ahead_ms_max: i64,
-}
-
-/// The rules in force for writers.
-pub(crate) fn write_rules_of(
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> WriteRules {
-    let number = |name| number_of(name, set, on_broker);
-    WriteRules {
-        batch_bytes_max: number("max.message.bytes") as usize,
-        codec: match text_of("compression.type", set, on_broker).as_str() {
-            "uncompressed" => Some(Compression::None),
-            "gzip" => Some(Compression::Gzip),
-            "snappy" => Some(Compression::Snappy),
-            "lz4" => Some(Compression::Lz4),
-            "zstd" => Some(Compression::Zstd),
-            _ => None,
-        },
-        stamps: text_of("message.timestamp.type", set, on_broker) == "LogAppendTime",
-        needs_keys: has_policy("compact", set, on_broker),
-        unpacks: has_policy("compact", set, on_broker)
-            || text_of("weir.record.validation", set, on_broker) == "all",
-        behind_ms_max: number("message.timestamp.before.max.ms"),
-        ahead_ms_max: number("message.timestamp.after.max.ms"),
-    }
-}
-
-/// Whether `cleanup.policy` is compact alone.
-pub(crate) fn only_compacts(
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> bool {
-    has_policy("compact", set, on_broker) && !has_policy("delete", set, on_broker)
-}
-
-fn has_policy(
-    policy: &str,
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> bool {
-    text_of("cleanup.policy", set, on_broker).split(',').any(|word| word.trim() == policy)
-}
-
-/// The durability in force.
-pub(crate) fn durability_of(
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> Durability {
-    level("weir.durability", &text_of("weir.durability", set, on_broker)).expect("checked when set")
-}
-
-/// How its logs are kept.
-pub(crate) fn log_settings_of(
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> LogSettings {
-    let number = |name| number_of(name, set, on_broker);
-    // Only closed files are compacted.
-    let compacts = has_policy("compact", set, on_broker);
-    let lag_ms = if compacts { number("max.compaction.lag.ms") } else { MAX };
-    LogSettings {
-        segment_bytes: number("segment.bytes") as u32,
-        segment_ms: number("segment.ms").min(lag_ms),
-    }
-}
-
-/// When and how a topic is compacted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CompactionRules {
-    /// `min.cleanable.dirty.ratio`.
-    pub(crate) dirty_ratio_min: f64,
-    /// `min.compaction.lag.ms` and `max.compaction.lag.ms`.
-    pub(crate) lag_ms_min: i64,
-    pub(crate) lag_ms_max: i64,
-    /// `delete.retention.ms`.
-    pub(crate) delete_retention_ms: i64,
-}
-
-/// When its logs are compacted, if ever.
-pub(crate) fn compaction_of(
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> Option<CompactionRules> {
-    let number = |name| number_of(name, set, on_broker);
-    let ratio = text_of("min.cleanable.dirty.ratio", set, on_broker);
-    has_policy("compact", set, on_broker).then(|| CompactionRules {
-        dirty_ratio_min: ratio.parse().expect("checked when set"),
-        lag_ms_min: number("min.compaction.lag.ms"),
-        lag_ms_max: number("max.compaction.lag.ms"),
-        delete_retention_ms: number("delete.retention.ms"),
-    })
-}
-
-/// How much of its logs is kept.
-pub(crate) fn retention_of(
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> Retention {
-    let deletes = has_policy("delete", set, on_broker);
-    let limit = |name| Some(number_of(name, set, on_broker)).filter(|limit| deletes && *limit >= 0);
-    Retention {
-        age_ms: limit("retention.ms"),
-        bytes: limit("retention.bytes").map(|bytes| bytes as u64),
-    }
-}
-
-/// A numeric setting in force.
-pub(crate) fn number_of(
-    name: &str,
-    set: &BTreeMap<String, String>,
-    on_broker: &BTreeMap<String, String>,
-) -> i64 {
-    text_of(name, set, on_broker).parse().expect("checked when set")
 }
