@@ -2,8 +2,13 @@
 
 pub use crate::network::listeners::PLAINTEXT;
 use crate::network::listeners::{self, ListenerSetting};
+use Kind::{Flag, Int, Long, OfTopics, Text};
 use coordinator::{CoordinatorConfig, TransactionConfig};
-use model::{BrokerId, limits};
+use metadata::topic_settings::{TOPIC_SETTINGS, TopicSetting};
+use model::BrokerId;
+use model::limits::{
+    PARTITIONS_PER_TOPIC_MAX, REQUEST_BYTES_MAX_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +17,7 @@ use std::time::Duration;
 /// Three files of at least four frames.
 const JOURNAL_BYTES_MIN: u64 = 24 * 1024 * 1024;
 const INT_MAX: i64 = i32::MAX as i64;
+const MAX: i64 = i64::MAX;
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
@@ -22,384 +28,210 @@ pub struct Setting {
     pub alias: Option<&'static str>,
     /// What it is unless set.
     pub default: &'static str,
-    /// The value's kind in `--help`.
-    pub kind: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
     /// What it does.
     pub about: &'static str,
 }
 
-/// The settings, in the order of `--help`.
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "log.dirs",
-        alias: Some("data-dir"),
-        default: "weir-data",
-        kind: "DIR[,DIR]",
-        about: "Directories that hold the data; made if absent; partitions are spread over them",
-    },
-    Setting {
-        name: "listeners",
-        alias: Some("listen"),
-        default: "127.0.0.1:9092",
-        kind: "[NAME://]HOST:PORT[,...]",
-        about: "Addresses to listen on, PLAINTEXT unless they have a name; no host: all addresses; port 0 picks a \
-                free one",
-    },
-    Setting {
-        name: "advertised.listeners",
-        alias: None,
-        default: "",
-        kind: "[NAME://]HOST:PORT[,...]",
-        about: "What the clients of each listener are told to connect to; those not named here: what they listen on",
-    },
-    Setting {
-        name: "listener.security.protocol.map",
-        alias: None,
-        default: "PLAINTEXT:PLAINTEXT",
-        kind: "NAME:PROTOCOL[,...]",
-        about: "What each listener with a name of its own is for: INTERNAL:PLAINTEXT,EXTERNAL:PLAINTEXT; no other \
-                protocol is served",
-    },
-    Setting {
-        name: "weir.metrics.listen",
-        alias: None,
-        default: "",
-        kind: "HOST:PORT",
-        about: "Address that answers GET /metrics, for Prometheus; empty: none",
-    },
-    Setting { name: "node.id", alias: None, default: "1", kind: "N", about: "This broker's id" },
-    Setting {
-        name: "num.partitions",
-        alias: None,
-        default: "1",
-        kind: "N",
-        about: "Partitions of a topic that is created without saying how many",
-    },
-    Setting {
-        name: "auto.create.topics.enable",
-        alias: None,
-        default: "true",
-        kind: "BOOL",
-        about: "Create a topic when a client asks for its metadata",
-    },
-    Setting {
-        name: "message.max.bytes",
-        alias: None,
-        default: "1048588",
-        kind: "BYTES",
-        about: "Largest record batch, header included; topics may set max.message.bytes",
-    },
-    Setting {
-        name: "log.segment.bytes",
-        alias: None,
-        default: "1073741824",
-        kind: "BYTES",
-        about: "A log file is closed before it grows beyond this; topics may set segment.bytes",
-    },
-    Setting {
-        name: "log.roll.ms",
-        alias: None,
-        default: "604800000",
-        kind: "MS",
-        about: "A log file is closed once it is this old; topics may set segment.ms",
-    },
-    Setting {
-        name: "log.retention.ms",
-        alias: None,
-        default: "604800000",
-        kind: "MS",
-        about: "Records older than this are deleted, -1: never; topics may set retention.ms",
-    },
-    Setting {
-        name: "log.retention.bytes",
-        alias: None,
-        default: "-1",
-        kind: "BYTES",
-        about: "A partition larger than this loses its oldest log file, -1: never; topics may set \
-                retention.bytes",
-    },
-    Setting {
-        name: "log.retention.check.interval.ms",
-        alias: None,
-        default: "300000",
-        kind: "MS",
-        about: "How often to look for records to delete",
-    },
-    Setting {
-        name: "log.flush.interval.messages",
-        alias: None,
-        default: "9223372036854775807",
-        kind: "N",
-        about: "Records are synced once this many are not, whatever acks; topics may set \
-                flush.messages",
-    },
-    Setting {
-        name: "log.flush.interval.ms",
-        alias: None,
-        default: "9223372036854775807",
-        kind: "MS",
-        about: "Records are synced after this long at most, whatever acks; topics may set flush.ms",
-    },
-    Setting {
-        name: "weir.durability",
-        alias: None,
-        default: "acks",
-        kind: "LEVEL",
-        about: "What is answered when: acks (0 and 1: os, all: disk), or for all of them memory, os \
-                (survives kill -9) or disk (survives a power cut); topics may set weir.durability",
-    },
-    Setting {
-        name: "weir.journal.bytes",
-        alias: None,
-        default: "100663296",
-        kind: "BYTES",
-        about: "Space per shard and directory that makes small writes of many partitions durable \
-                at once; bounds what a start after a crash reads; 0: every partition syncs alone",
-    },
-    Setting {
-        name: "log.cleanup.policy",
-        alias: None,
-        default: "delete",
-        kind: "POLICY",
-        about: "What happens to old records: delete, compact or both; topics may set cleanup.policy",
-    },
-    Setting {
-        name: "log.cleaner.backoff.ms",
-        alias: None,
-        default: "15000",
-        kind: "MS",
-        about: "How often to look for logs to compact",
-    },
-    Setting {
-        name: "log.cleaner.dedupe.buffer.size",
-        alias: None,
-        default: "33554432",
-        kind: "BYTES",
-        about: "Memory per shard for the keys of the log that is being compacted, 32 bytes each; if \
-                they do not fit, it takes more passes",
-    },
-    Setting {
-        name: "compression.type",
-        alias: None,
-        default: "producer",
-        kind: "CODEC",
-        about: "Codec that batches are kept in: producer (as sent), uncompressed, gzip, snappy, lz4 \
-                or zstd; topics may set compression.type",
-    },
-    Setting {
-        name: "log.message.timestamp.type",
-        alias: None,
-        default: "CreateTime",
-        kind: "TYPE",
-        about: "CreateTime or LogAppendTime; topics may set message.timestamp.type",
-    },
-    Setting {
-        name: "min.insync.replicas",
-        alias: None,
-        default: "1",
-        kind: "N",
-        about: "Replicas that must be in sync for acks=all; topics may set min.insync.replicas",
-    },
-    Setting {
-        name: "offsets.topic.num.partitions",
-        alias: None,
-        default: "50",
-        kind: "N",
-        about: "Partitions of __consumer_offsets when it is made; groups are spread over them",
-    },
-    Setting {
-        name: "offsets.retention.minutes",
-        alias: None,
-        default: "10080",
-        kind: "MINUTES",
-        about: "Offsets of a group without members are forgotten after this long",
-    },
-    Setting {
-        name: "offsets.retention.check.interval.ms",
-        alias: None,
-        default: "600000",
-        kind: "MS",
-        about: "How often to look for offsets to forget",
-    },
-    Setting {
-        name: "offset.metadata.max.bytes",
-        alias: None,
-        default: "4096",
-        kind: "BYTES",
-        about: "Largest note that a consumer may keep with an offset",
-    },
-    Setting {
-        name: "group.initial.rebalance.delay.ms",
-        alias: None,
-        default: "3000",
-        kind: "MS",
-        about: "How long the first rebalance of an empty group waits for more members",
-    },
-    Setting {
-        name: "group.min.session.timeout.ms",
-        alias: None,
-        default: "6000",
-        kind: "MS",
-        about: "Shortest session that a group member may ask for",
-    },
-    Setting {
-        name: "group.max.session.timeout.ms",
-        alias: None,
-        default: "1800000",
-        kind: "MS",
-        about: "Longest session that a group member may ask for",
-    },
-    Setting {
-        name: "group.max.size",
-        alias: None,
-        default: "2147483647",
-        kind: "N",
-        about: "The most members that a group may have",
-    },
-    Setting {
-        name: "weir.groups.per.partition.max",
-        alias: None,
-        default: "10000",
-        kind: "N",
-        about: "The most groups in one partition of __consumer_offsets; further ones are refused",
-    },
-    Setting {
-        name: "transaction.state.log.num.partitions",
-        alias: None,
-        default: "50",
-        kind: "N",
-        about: "Partitions of __transaction_state when it is made; transactional ids are spread \
-                over them",
-    },
-    Setting {
-        name: "transaction.max.timeout.ms",
-        alias: None,
-        default: "900000",
-        kind: "MS",
-        about: "Longest transaction timeout that a producer may ask for",
-    },
-    Setting {
-        name: "transactional.id.expiration.ms",
-        alias: None,
-        default: "604800000",
-        kind: "MS",
-        about: "A transactional id that was not used for this long is forgotten",
-    },
-    Setting {
-        name: "weir.transactional.ids.per.partition.max",
-        alias: None,
-        default: "10000",
-        kind: "N",
-        about: "The most transactional ids in one partition of __transaction_state; further ones are refused",
-    },
-    Setting {
-        name: "producer.id.expiration.ms",
-        alias: None,
-        default: "86400000",
-        kind: "MS",
-        about: "The last batches of a producer that has not written for this long are forgotten",
-    },
-    Setting {
-        name: "max.incremental.fetch.session.cache.slots",
-        alias: None,
-        default: "1000",
-        kind: "N",
-        about: "Fetch sessions kept, over all shards; the oldest unused one makes room",
-    },
-    Setting {
-        name: "socket.request.max.bytes",
-        alias: None,
-        default: "104857600",
-        kind: "BYTES",
-        about: "A connection that announces a larger request is closed",
-    },
-    Setting {
-        name: "max.connections",
-        alias: None,
-        default: "2147483647",
-        kind: "N",
-        about: "Connections at a time, over all shards, and never more than half of the limit of open files; \
-                others wait until one is closed",
-    },
-    Setting {
-        name: "max.connections.per.ip",
-        alias: None,
-        default: "2147483647",
-        kind: "N",
-        about: "Connections at a time from one address; more are closed at once",
-    },
-    Setting {
-        name: "max.connection.creation.rate",
-        alias: None,
-        default: "2147483647",
-        kind: "N",
-        about: "New connections a second, over all shards; those of one second may come at once, others wait",
-    },
-    Setting {
-        name: "connections.max.idle.ms",
-        alias: None,
-        default: "600000",
-        kind: "MS",
-        about: "A connection on which nothing comes for this long, and nothing is being answered, is closed",
-    },
-    Setting {
-        name: "queued.max.request.bytes",
-        alias: None,
-        default: "134217728",
-        kind: "BYTES",
-        about: "Requests being worked off at a time, over all shards; as much again for those of more than 1 MiB \
-                while they are received, and for fetches that wait for records. Others wait in their \
-                connections, and a fetch half a second at most",
-    },
-    Setting {
-        name: "weir.queued.max.answer.bytes",
-        alias: None,
-        default: "134217728",
-        kind: "BYTES",
-        about: "Answers to fetches that clients have not taken yet, over all shards; as it is used up, fetches are \
-                answered with less at a time. As much again for all other answers: beyond it large ones wait, and \
-                connections that do not read theirs are closed",
-    },
-    Setting {
-        name: "weir.clamp.replication.factor",
-        alias: None,
-        default: "false",
-        kind: "BOOL",
-        about: "A topic asked for with more replicas than there are brokers gets as many as there \
-                are, instead of being refused: for programs written for a larger cluster",
-    },
-    Setting {
-        name: "weir.record.validation",
-        alias: None,
-        default: "uncompressed",
-        kind: "BATCHES",
-        about: "Which batches are looked at record by record before they are stored: uncompressed (and what must be \
-                decompressed anyway: compacted topics, another compression.type), or all, which costs the \
-                decompression; topics may set weir.record.validation",
-    },
-    Setting {
-        name: "weir.shards",
-        alias: Some("shards"),
-        default: "0",
-        kind: "N",
-        about: "Threads that serve, each with its core and ring; 0: one per core, and no more than the CPU quota of \
-                the container gives time for",
-    },
-    Setting {
-        name: "weir.tail.cache.bytes",
-        alias: None,
-        default: "67108864",
-        kind: "BYTES",
-        about: "Memory per shard that holds the newest records, taken at the start",
-    },
-    Setting {
-        name: "weir.direct.io",
-        alias: None,
-        default: "true",
-        kind: "BOOL",
-        about: "Write past the page cache (O_DIRECT) where the file system can",
-    },
-];
+/// What values a setting takes. The text is what `--help` calls them.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A whole number in this range, of 32 bits in Kafka.
+    Int(&'static str, i64, i64),
+    /// A whole number in this range, of 64 bits in Kafka.
+    Long(&'static str, i64, i64),
+    /// true or false.
+    Flag,
+    /// Text; what it must be is checked by whoever reads it.
+    Text(&'static str),
+    /// What the topic setting takes that comes from it unless set.
+    OfTopics(&'static str),
+}
+
+impl Kind {
+    /// What `--help` calls its values.
+    #[must_use]
+    pub fn value_name(self) -> &'static str {
+        match self {
+            Self::Flag => "BOOL",
+            Self::Int(name, ..)
+            | Self::Long(name, ..)
+            | Self::Text(name)
+            | Self::OfTopics(name) => name,
+        }
+    }
+}
+
+macro_rules! settings {
+    (@alias) => { None };
+    (@alias $alias:literal) => { Some($alias) };
+    ($($name:literal $(/ $alias:literal)? = $default:expr, $kind:expr, $about:literal;)*) => {
+        /// The settings, in the order of `--help`.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            name: $name,
+            alias: settings!(@alias $($alias)?),
+            default: $default,
+            kind: $kind,
+            about: $about,
+        },)*];
+    };
+}
+
+settings! {
+    "log.dirs" / "data-dir" = "weir-data", Text("DIR[,DIR]"),
+    "Directories that hold the data; made if absent; partitions are spread over them";
+    "listeners" / "listen" = "127.0.0.1:9092", Text("[NAME://]HOST:PORT[,...]"),
+    "Addresses to listen on, PLAINTEXT unless they have a name; no host: all addresses; port 0 picks a \
+     free one";
+    "advertised.listeners" = "", Text("[NAME://]HOST:PORT[,...]"),
+    "What the clients of each listener are told to connect to; those not named here: what they listen on";
+    "listener.security.protocol.map" = "PLAINTEXT:PLAINTEXT", Text("NAME:PROTOCOL[,...]"),
+    "What each listener with a name of its own is for: INTERNAL:PLAINTEXT,EXTERNAL:PLAINTEXT; no other \
+     protocol is served";
+    "weir.metrics.listen" = "", Text("HOST:PORT"),
+    "Address that answers GET /metrics, for Prometheus; empty: none";
+    "node.id" = "1", Int("N", 0, INT_MAX),
+    "This broker's id";
+    "num.partitions" = "1", Int("N", 1, PARTITIONS_PER_TOPIC_MAX as i64),
+    "Partitions of a topic that is created without saying how many";
+    "auto.create.topics.enable" = "true", Flag,
+    "Create a topic when a client asks for its metadata";
+    "message.max.bytes" = "1048588", Int("BYTES", 100, 64 << 20),
+    "Largest record batch, header included; topics may set max.message.bytes";
+    "log.segment.bytes" = "1073741824", Int("BYTES", SEGMENT_BYTES_MIN as i64, SEGMENT_BYTES_MAX as i64),
+    "A log file is closed before it grows beyond this; topics may set segment.bytes";
+    "log.roll.ms" = "604800000", OfTopics("MS"),
+    "A log file is closed once it is this old; topics may set segment.ms";
+    "log.retention.ms" = "604800000", OfTopics("MS"),
+    "Records older than this are deleted, -1: never; topics may set retention.ms";
+    "log.retention.bytes" = "-1", OfTopics("BYTES"),
+    "A partition larger than this loses its oldest log file, -1: never; topics may set retention.bytes";
+    "log.retention.check.interval.ms" = "300000", Long("MS", 1, MAX),
+    "How often to look for records to delete";
+    "log.flush.interval.messages" = "9223372036854775807", OfTopics("N"),
+    "Records are synced once this many are not, whatever acks; topics may set flush.messages";
+    "log.flush.interval.ms" = "9223372036854775807", OfTopics("MS"),
+    "Records are synced after this long at most, whatever acks; topics may set flush.ms";
+    "weir.durability" = "acks", OfTopics("LEVEL"),
+    "What is answered when: acks (0 and 1: os, all: disk), or for all of them memory, os (survives kill \
+     -9) or disk (survives a power cut); topics may set weir.durability";
+    "weir.journal.bytes" = "100663296", Long("BYTES", 0, 1 << 32),
+    "Space per shard and directory that makes small writes of many partitions durable at once; bounds \
+     what a start after a crash reads; 0: every partition syncs alone";
+    "log.cleanup.policy" = "delete", OfTopics("POLICY"),
+    "What happens to old records: delete, compact or both; topics may set cleanup.policy";
+    "log.cleaner.backoff.ms" = "15000", Long("MS", 1, MAX),
+    "How often to look for logs to compact";
+    "log.cleaner.dedupe.buffer.size" = "33554432", Long("BYTES", 4096, 1 << 40),
+    "Memory per shard for the keys of the log that is being compacted, 32 bytes each; if they do not fit, \
+     it takes more passes";
+    "compression.type" = "producer", OfTopics("CODEC"),
+    "Codec that batches are kept in: producer (as sent), uncompressed, gzip, snappy, lz4 or zstd; topics \
+     may set compression.type";
+    "log.message.timestamp.type" = "CreateTime", OfTopics("TYPE"),
+    "CreateTime or LogAppendTime; topics may set message.timestamp.type";
+    "min.insync.replicas" = "1", OfTopics("N"),
+    "Replicas that must be in sync for acks=all; topics may set min.insync.replicas";
+    "offsets.topic.num.partitions" = "50", Int("N", 1, 10_000),
+    "Partitions of __consumer_offsets when it is made; groups are spread over them";
+    "offsets.retention.minutes" = "10080", Int("MINUTES", 1, INT_MAX),
+    "Offsets of a group without members are forgotten after this long";
+    "offsets.retention.check.interval.ms" = "600000", Long("MS", 1, MAX),
+    "How often to look for offsets to forget";
+    "offset.metadata.max.bytes" = "4096", Int("BYTES", 0, 32_000),
+    "Largest note that a consumer may keep with an offset";
+    "group.initial.rebalance.delay.ms" = "3000", Int("MS", 0, INT_MAX),
+    "How long the first rebalance of an empty group waits for more members";
+    "group.min.session.timeout.ms" = "6000", Int("MS", 1, INT_MAX),
+    "Shortest session that a group member may ask for";
+    "group.max.session.timeout.ms" = "1800000", Int("MS", 1, INT_MAX),
+    "Longest session that a group member may ask for";
+    "group.max.size" = "2147483647", Int("N", 1, INT_MAX),
+    "The most members that a group may have";
+    "weir.groups.per.partition.max" = "10000", Int("N", 1, INT_MAX),
+    "The most groups in one partition of __consumer_offsets; further ones are refused";
+    "transaction.state.log.num.partitions" = "50", Int("N", 1, 10_000),
+    "Partitions of __transaction_state when it is made; transactional ids are spread over them";
+    "transaction.max.timeout.ms" = "900000", Int("MS", 1, INT_MAX),
+    "Longest transaction timeout that a producer may ask for";
+    "transactional.id.expiration.ms" = "604800000", Int("MS", 1, MAX),
+    "A transactional id that was not used for this long is forgotten";
+    "weir.transactional.ids.per.partition.max" = "10000", Int("N", 1, INT_MAX),
+    "The most transactional ids in one partition of __transaction_state; further ones are refused";
+    "producer.id.expiration.ms" = "86400000", Int("MS", 1, MAX),
+    "The last batches of a producer that has not written for this long are forgotten";
+    "max.incremental.fetch.session.cache.slots" = "1000", Int("N", 0, 1_000_000),
+    "Fetch sessions kept, over all shards; the oldest unused one makes room";
+    "socket.request.max.bytes" = "104857600", Int("BYTES", 1024, REQUEST_BYTES_MAX_DEFAULT as i64),
+    "A connection that announces a larger request is closed";
+    "max.connections" = "2147483647", Int("N", 1, INT_MAX),
+    "Connections at a time, over all shards, and never more than half of the limit of open files; others \
+     wait until one is closed";
+    "max.connections.per.ip" = "2147483647", Int("N", 1, INT_MAX),
+    "Connections at a time from one address; more are closed at once";
+    "max.connection.creation.rate" = "2147483647", Int("N", 1, INT_MAX),
+    "New connections a second, over all shards; those of one second may come at once, others wait";
+    "connections.max.idle.ms" = "600000", Long("MS", 1000, INT_MAX * 1000),
+    "A connection on which nothing comes for this long, and nothing is being answered, is closed";
+    "queued.max.request.bytes" = "134217728", Long("BYTES", 1 << 20, 1 << 40),
+    "Requests being worked off at a time, over all shards; as much again for those of more than 1 MiB \
+     while they are received, and for fetches that wait for records. Others wait in their connections, \
+     and a fetch half a second at most";
+    "weir.queued.max.answer.bytes" = "134217728", Long("BYTES", 1 << 20, 1 << 40),
+    "Answers to fetches that clients have not taken yet, over all shards; as it is used up, fetches are \
+     answered with less at a time. As much again for all other answers: beyond it large ones wait, and \
+     connections that do not read theirs are closed";
+    "weir.clamp.replication.factor" = "false", Flag,
+    "A topic asked for with more replicas than there are brokers gets as many as there are, instead of \
+     being refused: for programs written for a larger cluster";
+    "weir.record.validation" = "uncompressed", OfTopics("BATCHES"),
+    "Which batches are looked at record by record before they are stored: uncompressed (and what must be \
+     decompressed anyway: compacted topics, another compression.type), or all, which costs the \
+     decompression; topics may set weir.record.validation";
+    "weir.shards" / "shards" = "0", Int("N", 0, 256),
+    "Threads that serve, each with its core and ring; 0: one per core, and no more than the CPU quota of \
+     the container gives time for";
+    "weir.tail.cache.bytes" = "67108864", Long("BYTES", 1 << 20, 1 << 40),
+    "Memory per shard that holds the newest records, taken at the start";
+    "weir.direct.io" = "true", Flag,
+    "Write past the page cache (O_DIRECT) where the file system can";
+}
+
+impl Setting {
+    /// The setting of this name.
+    fn of(name: &str) -> &'static Self {
+        SETTINGS.iter().find(|setting| setting.name == name).expect("declared")
+    }
+
+    /// The topic setting that comes from this one.
+    pub(crate) fn of_topics(&self) -> Option<&'static TopicSetting> {
+        TOPIC_SETTINGS.iter().find(|topic| topic.from_broker == Some(self.name))
+    }
+
+    /// A value as it is kept and told.
+    fn read(&self, value: &str) -> Result<String, String> {
+        let name = self.name;
+        let read = match self.kind {
+            Int(_, low, high) | Long(_, low, high) => {
+                let parsed = value.parse::<i64>().ok().filter(|n| (low..=high).contains(n));
+                let what = || format!("is not a whole number from {low} to {high}");
+                parsed.map(|n| n.to_string()).ok_or_else(what)
+            }
+            Flag => {
+                let is = |word: &&str| value.eq_ignore_ascii_case(word);
+                let found = ["true", "false"].into_iter().find(is).map(str::to_owned);
+                found.ok_or_else(|| "is neither true nor false".to_owned())
+            }
+            Text(_) | OfTopics(_) => Ok(value.to_owned()),
+        };
+        let read = read.map_err(|what| format!("{name}={value:?} {what}"))?;
+        match self.of_topics() {
+            Some(topic) => topic.kind.read(&read).map_err(|why| format!("{name}={value:?}: {why}")),
+            None => Ok(read),
+        }
+    }
+}
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -455,28 +287,11 @@ impl Config {
             let Some(setting) = known else {
                 return Err(format!("unknown setting {name:?}{}", near(&name)));
             };
-            set.insert(setting.name.to_owned(), value);
+            set.insert(setting.name.to_owned(), setting.read(&value)?);
         }
-        let get = |name: &str| -> &str {
-            set.get(name).map_or_else(
-                || SETTINGS.iter().find(|s| s.name == name).expect("declared").default,
-                String::as_str,
-            )
-        };
-        let number = |name: &str, range: std::ops::RangeInclusive<i64>| -> Result<i64, String> {
-            let value = get(name);
-            let parsed = value.parse::<i64>().ok().filter(|n| range.contains(n));
-            parsed.ok_or_else(|| {
-                let (low, high) = (range.start(), range.end());
-                format!("{name}={value:?} is not a whole number from {low} to {high}")
-            })
-        };
-        let flag = |name: &str| match get(name) {
-            text if text.eq_ignore_ascii_case("true") => Ok(true),
-            text if text.eq_ignore_ascii_case("false") => Ok(false),
-            other => Err(format!("{name}={other:?} is neither true nor false")),
-        };
-        let segment = i64::from(limits::SEGMENT_BYTES_MIN)..=i64::from(limits::SEGMENT_BYTES_MAX);
+        let get = |name: &str| set.get(name).map_or(Setting::of(name).default, String::as_str);
+        let number = |name: &str| get(name).parse::<i64>().expect("read as a number");
+        let flag = |name: &str| get(name) == "true";
         let dirs = get("log.dirs");
         let data_dirs: Vec<PathBuf> =
             dirs.split(',').map(|dir| PathBuf::from(dir.trim())).collect();
@@ -486,31 +301,20 @@ impl Config {
                 "log.dirs={dirs:?} is not a list of different directories, as /disk1,/disk2 is"
             ));
         }
-        let journal_bytes = number("weir.journal.bytes", 0..=1 << 32)? as u64;
+        let journal_bytes = number("weir.journal.bytes") as u64;
         if journal_bytes > 0 && journal_bytes < JOURNAL_BYTES_MIN {
             return Err(format!(
                 "weir.journal.bytes={journal_bytes} is neither 0 nor at least {JOURNAL_BYTES_MIN}"
             ));
         }
-        let mut read = Vec::new();
-        for setting in metadata::topic_settings::TOPIC_SETTINGS {
-            if let Some(name) = setting.from_broker
-                && let Some(value) = set.get(name)
-            {
-                let value = metadata::topic_settings::read(setting.name, value)
-                    .map_err(|why| format!("{name}: {why}"))?;
-                read.push((name, value));
-            }
-        }
         let groups = CoordinatorConfig {
-            session_timeout_ms_min: number("group.min.session.timeout.ms", 1..=INT_MAX)? as i32,
-            session_timeout_ms_max: number("group.max.session.timeout.ms", 1..=INT_MAX)? as i32,
-            initial_rebalance_delay_ms: number("group.initial.rebalance.delay.ms", 0..=INT_MAX)?
-                as u64,
-            group_size_max: number("group.max.size", 1..=INT_MAX)? as usize,
-            groups_max: number("weir.groups.per.partition.max", 1..=INT_MAX)? as usize,
-            offset_metadata_bytes_max: number("offset.metadata.max.bytes", 0..=32_000)? as usize,
-            offsets_retention_ms: number("offsets.retention.minutes", 1..=INT_MAX)? * 60_000,
+            session_timeout_ms_min: number("group.min.session.timeout.ms") as i32,
+            session_timeout_ms_max: number("group.max.session.timeout.ms") as i32,
+            initial_rebalance_delay_ms: number("group.initial.rebalance.delay.ms") as u64,
+            group_size_max: number("group.max.size") as usize,
+            groups_max: number("weir.groups.per.partition.max") as usize,
+            offset_metadata_bytes_max: number("offset.metadata.max.bytes") as usize,
+            offsets_retention_ms: number("offsets.retention.minutes") * 60_000,
         };
         if groups.session_timeout_ms_min > groups.session_timeout_ms_max {
             return Err(format!(
@@ -522,7 +326,7 @@ impl Config {
         let config = Self {
             data_dirs,
             journal_bytes,
-            retention_check_ms: number("log.retention.check.interval.ms", 1..=i64::MAX)? as u64,
+            retention_check_ms: number("log.retention.check.interval.ms") as u64,
             listeners: listeners::read(
                 get("listeners"),
                 get("advertised.listeners"),
@@ -535,48 +339,35 @@ impl Config {
                     Some(listeners::resolve("weir.metrics.listen", &endpoint)?)
                 }
             },
-            node_id: BrokerId(number("node.id", 0..=i64::from(i32::MAX))? as i32),
-            num_partitions: number(
-                "num.partitions",
-                1..=i64::from(limits::PARTITIONS_PER_TOPIC_MAX),
-            )? as i32,
-            auto_create_topics: flag("auto.create.topics.enable")?,
-            message_max_bytes: number("message.max.bytes", 100..=64 * 1024 * 1024)? as u32,
-            segment_bytes: number("log.segment.bytes", segment)? as u32,
-            request_bytes_max: number(
-                "socket.request.max.bytes",
-                1024..=i64::from(limits::REQUEST_BYTES_MAX_DEFAULT),
-            )? as u32,
-            connections_max: number("max.connections", 1..=INT_MAX)? as usize,
-            connections_per_ip_max: number("max.connections.per.ip", 1..=INT_MAX)? as usize,
-            connections_per_s_max: number("max.connection.creation.rate", 1..=INT_MAX)? as usize,
-            connections_idle_max: Duration::from_millis(number(
-                "connections.max.idle.ms",
-                1000..=i64::from(i32::MAX) * 1000,
-            )? as u64),
-            queued_request_bytes_max: number("queued.max.request.bytes", 1 << 20..=1 << 40)?
-                as usize,
-            queued_answer_bytes_max: number("weir.queued.max.answer.bytes", 1 << 20..=1 << 40)?
-                as usize,
+            node_id: BrokerId(number("node.id") as i32),
+            num_partitions: number("num.partitions") as i32,
+            auto_create_topics: flag("auto.create.topics.enable"),
+            message_max_bytes: number("message.max.bytes") as u32,
+            segment_bytes: number("log.segment.bytes") as u32,
+            request_bytes_max: number("socket.request.max.bytes") as u32,
+            connections_max: number("max.connections") as usize,
+            connections_per_ip_max: number("max.connections.per.ip") as usize,
+            connections_per_s_max: number("max.connection.creation.rate") as usize,
+            connections_idle_max: Duration::from_millis(number("connections.max.idle.ms") as u64),
+            queued_request_bytes_max: number("queued.max.request.bytes") as usize,
+            queued_answer_bytes_max: number("weir.queued.max.answer.bytes") as usize,
             groups,
-            offsets_partitions: number("offsets.topic.num.partitions", 1..=10_000)? as i32,
-            offsets_check_ms: number("offsets.retention.check.interval.ms", 1..=i64::MAX)? as u64,
-            cleaner_backoff_ms: number("log.cleaner.backoff.ms", 1..=i64::MAX)? as u64,
-            cleaner_map_bytes: number("log.cleaner.dedupe.buffer.size", 4096..=1 << 40)? as usize,
-            clamps_replication: flag("weir.clamp.replication.factor")?,
+            offsets_partitions: number("offsets.topic.num.partitions") as i32,
+            offsets_check_ms: number("offsets.retention.check.interval.ms") as u64,
+            cleaner_backoff_ms: number("log.cleaner.backoff.ms") as u64,
+            cleaner_map_bytes: number("log.cleaner.dedupe.buffer.size") as usize,
+            clamps_replication: flag("weir.clamp.replication.factor"),
             transactions: TransactionConfig {
-                timeout_ms_max: number("transaction.max.timeout.ms", 1..=INT_MAX)? as i32,
-                id_expiration_ms: number("transactional.id.expiration.ms", 1..=i64::MAX)?,
-                ids_max: number("weir.transactional.ids.per.partition.max", 1..=INT_MAX)? as usize,
+                timeout_ms_max: number("transaction.max.timeout.ms") as i32,
+                id_expiration_ms: number("transactional.id.expiration.ms"),
+                ids_max: number("weir.transactional.ids.per.partition.max") as usize,
             },
-            transactions_partitions: number("transaction.state.log.num.partitions", 1..=10_000)?
-                as i32,
-            producer_id_expiration_ms: number("producer.id.expiration.ms", 1..=i64::MAX)?,
-            fetch_sessions_max: number("max.incremental.fetch.session.cache.slots", 0..=1_000_000)?
-                as usize,
-            shards: number("weir.shards", 0..=256)? as usize,
-            tail_cache_bytes: number("weir.tail.cache.bytes", 1 << 20..=1 << 40)? as usize,
-            direct_io: flag("weir.direct.io")?,
+            transactions_partitions: number("transaction.state.log.num.partitions") as i32,
+            producer_id_expiration_ms: number("producer.id.expiration.ms"),
+            fetch_sessions_max: number("max.incremental.fetch.session.cache.slots") as usize,
+            shards: number("weir.shards") as usize,
+            tail_cache_bytes: number("weir.tail.cache.bytes") as usize,
+            direct_io: flag("weir.direct.io"),
             set: BTreeMap::new(),
         };
         let at_metrics = |listener: &ListenerSetting| {
@@ -585,8 +376,6 @@ impl Config {
         if let Some(listener) = config.listeners.iter().find(|listener| at_metrics(listener)) {
             return Err(format!("weir.metrics.listen is where {} listens, too", listener.name));
         }
-        // As they are kept and told.
-        set.extend(read.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(Self { set, ..config })
     }
 

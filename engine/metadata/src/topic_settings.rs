@@ -52,7 +52,10 @@ impl Kind {
     }
 
     /// The value as it is kept and told; spaces around it, and around the words of a list, mean nothing.
-    fn read(&self, value: &str) -> Result<String, String> {
+    ///
+    /// # Errors
+    /// It is none of its values; one line says what is expected.
+    pub fn read(&self, value: &str) -> Result<String, String> {
         let value = value.trim();
         let one_of = |words: &[&str], word: &str| {
             if words.contains(&word) {

@@ -14,6 +14,22 @@ use std::process::ExitCode;
 use storage::tools::repair::GivenUp;
 
 fn command() -> Command {
+    let completion = Command::new("completion")
+        .about("Print a script that completes weir's commands in a shell")
+        .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell)));
+    let command = Command::new("weir")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A Kafka-compatible broker: one thread and one io_uring per core")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve_command())
+        .subcommand(inspect_command())
+        .subcommand(repair_command())
+        .subcommand(completion);
+    admin::augment(command)
+}
+
+fn serve_command() -> Command {
     let mut serve = Command::new("serve").about("Run a broker").arg(
         Arg::new("config")
             .long("config")
@@ -29,38 +45,39 @@ fn command() -> Command {
         } else {
             format!("{} [default: {}]", setting.about, setting.default)
         };
-        let mut arg = Arg::new(setting.name).long(setting.name).value_name(setting.kind).help(help);
+        let mut arg = Arg::new(setting.name)
+            .long(setting.name)
+            .value_name(setting.kind.value_name())
+            .help(help);
         if let Some(alias) = setting.alias {
             arg = arg.visible_alias(alias);
         }
         serve = serve.arg(arg);
     }
-    let command = Command::new("weir")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("A Kafka-compatible broker: one thread and one io_uring per core")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(serve)
-        .subcommand(
-            Command::new("inspect")
-                .about("Print files of a data directory in words, and find damage in them")
-                .arg(
-                    Arg::new("details")
-                        .long("details")
-                        .action(ArgAction::SetTrue)
-                        .help("Every batch, frame and entry"),
-                )
-                .arg(
-                    Arg::new("files")
-                        .value_name("FILE")
-                        .required(true)
-                        .num_args(1..)
-                        .value_parser(clap::value_parser!(PathBuf))
-                        .help("Segments (.log), indexes (.idx), journals, superblocks, catalogs, epochs"),
-                ),
+    serve
+}
+
+fn inspect_command() -> Command {
+    Command::new("inspect")
+        .about("Print files of a data directory in words, and find damage in them")
+        .arg(
+            Arg::new("details")
+                .long("details")
+                .action(ArgAction::SetTrue)
+                .help("Every batch, frame and entry"),
         )
-        .subcommand(
-            Command::new("repair")
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .required(true)
+                .num_args(1..)
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Segments (.log), indexes (.idx), journals, superblocks, catalogs, epochs"),
+        )
+}
+
+fn repair_command() -> Command {
+    Command::new("repair")
                 .about("Look for damage in data directories; cut off what is lost, if told to")
                 .long_about(
                     "Reads every batch and every journal of stopped brokers' data directories and tells what is \
@@ -95,14 +112,7 @@ fn command() -> Command {
                         .num_args(1..)
                         .value_parser(clap::value_parser!(PathBuf))
                         .help("Data directories (log.dirs)"),
-                ),
-        )
-        .subcommand(
-            Command::new("completion")
-                .about("Print a script that completes weir's commands in a shell")
-                .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell))),
-        );
-    admin::augment(command)
+                )
 }
 
 /// Runs the program with these arguments. Exit codes: 0 done or stopped as asked, 1 could not start

@@ -1,7 +1,7 @@
 //! The broker's settings as programs ask for them: Kafka's names, types and sources; beside our own settings those that
 //! say how this broker is, whatever anybody sets.
 
-use crate::config::{SETTINGS, Setting};
+use crate::config::{Kind, SETTINGS, Setting};
 use crate::network::listeners::Endpoint;
 use crate::shard::node::{Node, ServedListener};
 use metadata::in_force::Source;
@@ -14,21 +14,6 @@ const SHORT: i8 = 4;
 const LONG: i8 = 5;
 const DOUBLE: i8 = 6;
 const LIST: i8 = 7;
-
-/// Numbers that Kafka keeps in 32 bits although they are bytes or milliseconds.
-const INTS: [&str; 11] = [
-    "message.max.bytes",
-    "log.segment.bytes",
-    "offset.metadata.max.bytes",
-    "socket.request.max.bytes",
-    "group.initial.rebalance.delay.ms",
-    "group.min.session.timeout.ms",
-    "group.max.session.timeout.ms",
-    "transaction.max.timeout.ms",
-    "transactional.id.expiration.ms",
-    "producer.id.expiration.ms",
-    "offsets.retention.minutes",
-];
 
 /// What is asked for of every Kafka broker and cannot be set here: name, type, value.
 const FIXED: [(&str, i8, Option<&str>); 23] = [
@@ -59,14 +44,12 @@ const FIXED: [(&str, i8, Option<&str>); 23] = [
 
 /// The protocol's number of a setting's type (DescribeConfigs v3).
 fn type_of(setting: &Setting) -> i8 {
-    match setting.kind {
-        _ if INTS.contains(&setting.name) => INT,
-        "BOOL" => BOOLEAN,
-        "MS" | "BYTES" => LONG,
-        "POLICY" => LIST,
-        "N" if setting.name == "log.flush.interval.messages" => LONG,
-        "N" => INT,
-        _ => STRING,
+    match (setting.kind, setting.of_topics()) {
+        (_, Some(topic)) => topic.kind.code(),
+        (Kind::Int(..), _) => INT,
+        (Kind::Long(..), _) => LONG,
+        (Kind::Flag, _) => BOOLEAN,
+        (Kind::Text(_) | Kind::OfTopics(_), None) => STRING,
     }
 }
 
@@ -132,9 +115,6 @@ mod tests {
     fn no_setting_is_told_twice() {
         for (name, ..) in FIXED {
             assert!(SETTINGS.iter().all(|setting| setting.name != name), "{name}");
-        }
-        for name in INTS {
-            assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name}");
         }
     }
 

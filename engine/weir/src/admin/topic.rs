@@ -138,6 +138,9 @@ async fn list_topics(cluster: &mut Cluster, internal: bool, format: Format) -> R
     Ok(())
 }
 
+const PARTITION_COLUMNS: [&str; 9] =
+    ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "START", "END", "LAST-STABLE", "BYTES"];
+
 async fn describe(cluster: &mut Cluster, names: Vec<String>, format: Format) -> Result<(), String> {
     let all = names.is_empty();
     let metadata = cluster.metadata((!all).then_some(names)).await?;
@@ -163,17 +166,7 @@ async fn describe(cluster: &mut Cluster, names: Vec<String>, format: Format) -> 
     for topic in &mut topics {
         let name = name(topic);
         topic.partitions.sort_by_key(|partition| partition.partition_index);
-        let mut view = View::new(&[
-            "PARTITION",
-            "LEADER",
-            "EPOCH",
-            "REPLICAS",
-            "ISR",
-            "START",
-            "END",
-            "LAST-STABLE",
-            "BYTES",
-        ]);
+        let mut view = View::new(&PARTITION_COLUMNS);
         for partition in &topic.partitions {
             let key = (name.clone(), partition.partition_index);
             view.row(vec![
