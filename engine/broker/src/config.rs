@@ -289,24 +289,112 @@ impl Config {
             };
             set.insert(setting.name.to_owned(), setting.read(&value)?);
         }
-        let get = |name: &str| set.get(name).map_or(Setting::of(name).default, String::as_str);
-        let number = |name: &str| get(name).parse::<i64>().expect("read as a number");
-        let flag = |name: &str| get(name) == "true";
-        let dirs = get("log.dirs");
-        let data_dirs: Vec<PathBuf> =
-            dirs.split(',').map(|dir| PathBuf::from(dir.trim())).collect();
-        let repeats = |dir| data_dirs.iter().filter(|other| *other == dir).count() > 1;
-        if data_dirs.iter().any(|dir| dir.as_os_str().is_empty() || repeats(dir)) {
+        let values = Values(set);
+        let (get, number) = (|name| values.text(name), |name| values.number(name));
+        let config = Self {
+            data_dirs: values.data_dirs()?,
+            journal_bytes: values.journal_bytes()?,
+            retention_check_ms: number("log.retention.check.interval.ms") as u64,
+            listeners: listeners::read(
+                get("listeners"),
+                get("advertised.listeners"),
+                get("listener.security.protocol.map"),
+            )?,
+            metrics_listen: values.metrics_listen()?,
+            node_id: BrokerId(number("node.id") as i32),
+            num_partitions: number("num.partitions") as i32,
+            auto_create_topics: values.flag("auto.create.topics.enable"),
+            message_max_bytes: number("message.max.bytes") as u32,
+            segment_bytes: number("log.segment.bytes") as u32,
+            request_bytes_max: number("socket.request.max.bytes") as u32,
+            connections_max: number("max.connections") as usize,
+            connections_per_ip_max: number("max.connections.per.ip") as usize,
+            connections_per_s_max: number("max.connection.creation.rate") as usize,
+            connections_idle_max: Duration::from_millis(number("connections.max.idle.ms") as u64),
+            queued_request_bytes_max: number("queued.max.request.bytes") as usize,
+            queued_answer_bytes_max: number("weir.queued.max.answer.bytes") as usize,
+            groups: values.groups()?,
+            offsets_partitions: number("offsets.topic.num.partitions") as i32,
+            offsets_check_ms: number("offsets.retention.check.interval.ms") as u64,
+            cleaner_backoff_ms: number("log.cleaner.backoff.ms") as u64,
+            cleaner_map_bytes: number("log.cleaner.dedupe.buffer.size") as usize,
+            clamps_replication: values.flag("weir.clamp.replication.factor"),
+            transactions: values.transactions(),
+            transactions_partitions: number("transaction.state.log.num.partitions") as i32,
+            producer_id_expiration_ms: number("producer.id.expiration.ms"),
+            fetch_sessions_max: number("max.incremental.fetch.session.cache.slots") as usize,
+            shards: number("weir.shards") as usize,
+            tail_cache_bytes: number("weir.tail.cache.bytes") as usize,
+            direct_io: values.flag("weir.direct.io"),
+            set: BTreeMap::new(),
+        };
+        let at_metrics = |listener: &ListenerSetting| {
+            config.metrics_listen.is_some_and(|at| at == listener.address && at.port() != 0)
+        };
+        if let Some(listener) = config.listeners.iter().find(|listener| at_metrics(listener)) {
+            return Err(format!("weir.metrics.listen is where {} listens, too", listener.name));
+        }
+        Ok(Self { set: values.0, ..config })
+    }
+
+    /// A setting's value as text, and whether it was set rather than default.
+    #[must_use]
+    pub fn value_of(&self, setting: &Setting) -> (String, bool) {
+        match self.set.get(setting.name) {
+            Some(value) => (value.clone(), true),
+            None => (setting.default.to_owned(), false),
+        }
+    }
+}
+
+/// What was set, each value as its setting keeps it.
+struct Values(BTreeMap<String, String>);
+
+impl Values {
+    fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or(Setting::of(name).default, String::as_str)
+    }
+
+    fn number(&self, name: &str) -> i64 {
+        self.text(name).parse().expect("read as a number")
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.text(name) == "true"
+    }
+
+    fn data_dirs(&self) -> Result<Vec<PathBuf>, String> {
+        let dirs = self.text("log.dirs");
+        let found: Vec<PathBuf> = dirs.split(',').map(|dir| PathBuf::from(dir.trim())).collect();
+        let repeats = |dir| found.iter().filter(|other| *other == dir).count() > 1;
+        if found.iter().any(|dir| dir.as_os_str().is_empty() || repeats(dir)) {
             return Err(format!(
                 "log.dirs={dirs:?} is not a list of different directories, as /disk1,/disk2 is"
             ));
         }
-        let journal_bytes = number("weir.journal.bytes") as u64;
-        if journal_bytes > 0 && journal_bytes < JOURNAL_BYTES_MIN {
+        Ok(found)
+    }
+
+    fn journal_bytes(&self) -> Result<u64, String> {
+        let bytes = self.number("weir.journal.bytes") as u64;
+        if bytes > 0 && bytes < JOURNAL_BYTES_MIN {
             return Err(format!(
-                "weir.journal.bytes={journal_bytes} is neither 0 nor at least {JOURNAL_BYTES_MIN}"
+                "weir.journal.bytes={bytes} is neither 0 nor at least {JOURNAL_BYTES_MIN}"
             ));
         }
+        Ok(bytes)
+    }
+
+    fn metrics_listen(&self) -> Result<Option<SocketAddr>, String> {
+        let name = "weir.metrics.listen";
+        match self.text(name) {
+            "" => Ok(None),
+            text => listeners::resolve(name, &listeners::endpoint(name, text)?).map(Some),
+        }
+    }
+
+    fn groups(&self) -> Result<CoordinatorConfig, String> {
+        let number = |name| self.number(name);
         let groups = CoordinatorConfig {
             session_timeout_ms_min: number("group.min.session.timeout.ms") as i32,
             session_timeout_ms_max: number("group.max.session.timeout.ms") as i32,
@@ -318,73 +406,18 @@ impl Config {
         };
         if groups.session_timeout_ms_min > groups.session_timeout_ms_max {
             return Err(format!(
-                "group.min.session.timeout.ms={} is above group.max.session.timeout.ms={}: no \
-                 member could join",
+                "group.min.session.timeout.ms={} is above group.max.session.timeout.ms={}: no member could join",
                 groups.session_timeout_ms_min, groups.session_timeout_ms_max
             ));
         }
-        let config = Self {
-            data_dirs,
-            journal_bytes,
-            retention_check_ms: number("log.retention.check.interval.ms") as u64,
-            listeners: listeners::read(
-                get("listeners"),
-                get("advertised.listeners"),
-                get("listener.security.protocol.map"),
-            )?,
-            metrics_listen: match get("weir.metrics.listen") {
-                "" => None,
-                text => {
-                    let endpoint = listeners::endpoint("weir.metrics.listen", text)?;
-                    Some(listeners::resolve("weir.metrics.listen", &endpoint)?)
-                }
-            },
-            node_id: BrokerId(number("node.id") as i32),
-            num_partitions: number("num.partitions") as i32,
-            auto_create_topics: flag("auto.create.topics.enable"),
-            message_max_bytes: number("message.max.bytes") as u32,
-            segment_bytes: number("log.segment.bytes") as u32,
-            request_bytes_max: number("socket.request.max.bytes") as u32,
-            connections_max: number("max.connections") as usize,
-            connections_per_ip_max: number("max.connections.per.ip") as usize,
-            connections_per_s_max: number("max.connection.creation.rate") as usize,
-            connections_idle_max: Duration::from_millis(number("connections.max.idle.ms") as u64),
-            queued_request_bytes_max: number("queued.max.request.bytes") as usize,
-            queued_answer_bytes_max: number("weir.queued.max.answer.bytes") as usize,
-            groups,
-            offsets_partitions: number("offsets.topic.num.partitions") as i32,
-            offsets_check_ms: number("offsets.retention.check.interval.ms") as u64,
-            cleaner_backoff_ms: number("log.cleaner.backoff.ms") as u64,
-            cleaner_map_bytes: number("log.cleaner.dedupe.buffer.size") as usize,
-            clamps_replication: flag("weir.clamp.replication.factor"),
-            transactions: TransactionConfig {
-                timeout_ms_max: number("transaction.max.timeout.ms") as i32,
-                id_expiration_ms: number("transactional.id.expiration.ms"),
-                ids_max: number("weir.transactional.ids.per.partition.max") as usize,
-            },
-            transactions_partitions: number("transaction.state.log.num.partitions") as i32,
-            producer_id_expiration_ms: number("producer.id.expiration.ms"),
-            fetch_sessions_max: number("max.incremental.fetch.session.cache.slots") as usize,
-            shards: number("weir.shards") as usize,
-            tail_cache_bytes: number("weir.tail.cache.bytes") as usize,
-            direct_io: flag("weir.direct.io"),
-            set: BTreeMap::new(),
-        };
-        let at_metrics = |listener: &ListenerSetting| {
-            config.metrics_listen.is_some_and(|at| at == listener.address && at.port() != 0)
-        };
-        if let Some(listener) = config.listeners.iter().find(|listener| at_metrics(listener)) {
-            return Err(format!("weir.metrics.listen is where {} listens, too", listener.name));
-        }
-        Ok(Self { set, ..config })
+        Ok(groups)
     }
 
-    /// A setting's value as text, and whether it was set rather than default.
-    #[must_use]
-    pub fn value_of(&self, setting: &Setting) -> (String, bool) {
-        match self.set.get(setting.name) {
-            Some(value) => (value.clone(), true),
-            None => (setting.default.to_owned(), false),
+    fn transactions(&self) -> TransactionConfig {
+        TransactionConfig {
+            timeout_ms_max: self.number("transaction.max.timeout.ms") as i32,
+            id_expiration_ms: self.number("transactional.id.expiration.ms"),
+            ids_max: self.number("weir.transactional.ids.per.partition.max") as usize,
         }
     }
 }

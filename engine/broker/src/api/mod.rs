@@ -9,6 +9,7 @@ pub(crate) mod data;
 pub(crate) mod dispatch;
 pub(crate) mod groups;
 pub(crate) mod mail;
+pub(crate) mod rooms;
 pub(crate) mod security;
 pub(crate) mod topics;
 pub(crate) mod transactions;

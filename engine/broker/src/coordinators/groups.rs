@@ -1,6 +1,6 @@
 //! Consumer groups on their shard: the state of `__consumer_offsets`, and joins and syncs that wait.
 
-use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
+use crate::coordinators::state_log::{self, Here, Machine, Records, StateLog, Written};
 use crate::shard::shard::Shard;
 use coordinator::{Answer, Effects, GroupCoordinator, Now, Ticket, read_record};
 use metadata::topic_settings::OFFSETS_TOPIC;
@@ -94,7 +94,7 @@ impl Machine for GroupCoordinator {
         Self::next_deadline(self)
     }
 
-    fn on_time(&mut self, _: &Shard, now: Now) {
+    fn on_time(&mut self, _: Here<'_>, now: Now) {
         Self::on_time(self, now);
     }
 
@@ -117,8 +117,8 @@ impl Machine for GroupCoordinator {
     /// Forgets offsets of topics that are gone.
     fn on_topics(log: &Rc<GroupLog>, shard: &Rc<Shard>) {
         if log.is_loaded() {
-            let _ = log.step(shard, |shard, coordinator, _| {
-                let image = shard.image();
+            let _ = log.step(shard, |here, coordinator, _| {
+                let image = here.image();
                 coordinator.on_topics(|topic| image.topic(topic).is_some());
             });
         }
@@ -138,27 +138,6 @@ pub(crate) async fn home_of_group(
     group: &str,
 ) -> Result<TopicPartition, ErrorCode> {
     state_log::home_of::<GroupCoordinator>(shard, group).await
-}
-
-/// Runs `body` with the partition that a group lives in, on the shard that owns it.
-pub(crate) async fn at_coordinator<T: Send + 'static, F>(
-    shard: &Rc<Shard>,
-    group: &str,
-    body: impl FnOnce(Rc<Shard>, Rc<GroupLog>) -> F + Send + 'static,
-) -> Result<T, ErrorCode>
-where
-    F: Future<Output = Result<T, ErrorCode>> + 'static,
-{
-    state_log::at_home(shard, group, body).await
-}
-
-/// One step of a group's coordinator; returns once all it rests on is durable.
-pub(crate) async fn step_at<T: Send + 'static>(
-    shard: &Rc<Shard>,
-    group: &str,
-    step: impl FnOnce(&Shard, &mut GroupCoordinator, Now) -> T + Send + 'static,
-) -> Result<T, ErrorCode> {
-    state_log::step_at(shard, group, step).await
 }
 
 impl GroupLog {

@@ -12,6 +12,7 @@ use crate::partitions::partition_slot::{PartitionSlot, Writer};
 use crate::shard::shard::{Follower, Shard};
 use coordinator::{LogRecord, Now};
 use metadata::changes::NewTopic;
+use metadata::image::MetadataImage;
 use model::{
     BatchBuilder, Compression, ErrorCode, LeaderEpoch, Marker, Offset, Producer, ProducerId,
     RecordBatch, TopicName, TopicPartition,
@@ -21,6 +22,7 @@ use runtime::notify::Notify;
 use runtime::timer;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
 use wire::WireError;
@@ -66,7 +68,7 @@ pub(crate) trait Machine: Sized + 'static {
     /// How many it holds.
     fn count(&self) -> usize;
     fn next_deadline(&self) -> Option<u64>;
-    fn on_time(&mut self, shard: &Shard, now: Now);
+    fn on_time(&mut self, here: Here<'_>, now: Now);
     fn take_effects(&mut self) -> (Records, Self::Effects);
     /// Brings about what a step does besides its records.
     fn settle(log: &Rc<StateLog<Self>>, shard: &Rc<Shard>, effects: Self::Effects, at: Written);
@@ -76,6 +78,25 @@ pub(crate) trait Machine: Sized + 'static {
     fn on_topics(_: &Rc<StateLog<Self>>, _: &Rc<Shard>) {}
     /// The state was thrown away.
     fn on_unloaded(log: &StateLog<Self>);
+}
+
+/// What a step may ask of the shard that it runs on.
+#[derive(Clone, Copy)]
+pub(crate) struct Here<'a>(&'a Shard);
+
+impl Here<'_> {
+    /// Which topics there are.
+    pub(crate) fn image(self) -> Arc<MetadataImage> {
+        self.0.image()
+    }
+
+    /// A producer id that nobody has yet.
+    ///
+    /// # Errors
+    /// There are none left.
+    pub(crate) fn take_producer_id(self) -> Result<ProducerId, ErrorCode> {
+        self.0.take_producer_id()
+    }
 }
 
 /// Whether the coordinator knows what its log says.
@@ -175,7 +196,7 @@ where
 pub(crate) async fn step_at<M: Machine, T: Send + 'static>(
     shard: &Rc<Shard>,
     name: &str,
-    step: impl FnOnce(&Shard, &mut M, Now) -> T + Send + 'static,
+    step: impl FnOnce(Here<'_>, &mut M, Now) -> T + Send + 'static,
 ) -> Result<T, ErrorCode> {
     at_home(
         shard,
@@ -188,7 +209,7 @@ pub(crate) async fn step_at<M: Machine, T: Send + 'static>(
 /// Runs `step` on every partition, on all shards.
 pub(crate) async fn step_at_all<M: Machine, T: Send + 'static>(
     shard: &Rc<Shard>,
-    step: impl Fn(&Shard, &mut M, Now) -> T + Send + Clone + 'static,
+    step: impl Fn(Here<'_>, &mut M, Now) -> T + Send + Clone + 'static,
 ) -> Vec<Result<T, ErrorCode>> {
     let mut all = Vec::new();
     for to in 0..shard.mailbox.shards() {
@@ -246,7 +267,7 @@ impl<M: Machine> StateLog<M> {
     pub(crate) async fn run<T>(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
-        step: impl FnOnce(&Shard, &mut M, Now) -> T,
+        step: impl FnOnce(Here<'_>, &mut M, Now) -> T,
     ) -> Result<T, ErrorCode> {
         self.until_loaded(shard).await?;
         let (value, written) = self.step(shard, step)?;
@@ -263,11 +284,11 @@ impl<M: Machine> StateLog<M> {
     pub(crate) fn step<T>(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
-        step: impl FnOnce(&Shard, &mut M, Now) -> T,
+        step: impl FnOnce(Here<'_>, &mut M, Now) -> T,
     ) -> Result<(T, Written), ErrorCode> {
         let (value, (records, effects), deadline) = {
             let mut machine = self.machine.borrow_mut();
-            let value = step(shard, &mut machine, now());
+            let value = step(Here(shard), &mut machine, now());
             (value, machine.take_effects(), machine.next_deadline())
         };
         let end = match self.append(shard, &records) {
@@ -475,7 +496,7 @@ impl<M: Machine> StateLog<M> {
                 return;
             }
             if woken.is_none() && self.until_loaded(&shard).await.is_ok() {
-                let _ = self.step(&shard, |shard, machine, now| machine.on_time(shard, now));
+                let _ = self.step(&shard, |here, machine, now| machine.on_time(here, now));
             }
         }
     }

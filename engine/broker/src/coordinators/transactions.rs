@@ -2,7 +2,7 @@
 //! the coordinator's word on what a producer may write.
 
 use crate::coordinators::groups::GroupLog;
-use crate::coordinators::state_log::{self, Machine, Records, StateLog, Written};
+use crate::coordinators::state_log::{self, Here, Machine, Records, StateLog, Written};
 use crate::observe::logging::warning;
 use crate::partitions::partition_slot::Writer;
 use crate::shard::proofs::Proofs;
@@ -84,9 +84,9 @@ impl Machine for TransactionCoordinator {
         Self::next_deadline(self)
     }
 
-    fn on_time(&mut self, shard: &Shard, now: Now) {
+    fn on_time(&mut self, here: Here<'_>, now: Now) {
         // It is of use only where epochs have run out.
-        Self::on_time(self, now, || shard.take_producer_id().unwrap_or_default());
+        Self::on_time(self, now, || here.take_producer_id().unwrap_or_default());
     }
 
     fn take_effects(&mut self) -> (Records, Self::Effects) {
@@ -235,10 +235,10 @@ pub(crate) async fn until_told(log: &TransactionLog, id: &str) {
 }
 
 /// One step of a transactional id's coordinator; returns once all it rests on is durable.
-pub(crate) async fn step_at<T: Send + 'static>(
+async fn step_at<T: Send + 'static>(
     shard: &Rc<Shard>,
     id: &str,
-    step: impl FnOnce(&Shard, &mut TransactionCoordinator, Now) -> T + Send + 'static,
+    step: impl FnOnce(Here<'_>, &mut TransactionCoordinator, Now) -> T + Send + 'static,
 ) -> Result<T, ErrorCode> {
     state_log::step_at(shard, id, step).await
 }

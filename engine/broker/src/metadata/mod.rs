@@ -3,7 +3,6 @@
 //! In: changes. Out: images. Never: records.
 
 pub(crate) mod broker_settings;
-pub(crate) mod config_changes;
 
 pub(crate) mod named;
 

@@ -1,7 +1,7 @@
 //! What becomes of a request: its answer's size is noted before its memory is taken, and its bytes are made.
 
 use crate::network::memory::HeldAnswer;
-use crate::network::request::Request;
+use crate::network::request::{Request, ResponseTo};
 use crate::shard::shard::Shard;
 use model::limits::ANSWER_BYTES_MAX;
 use runtime::Slice;
@@ -77,20 +77,11 @@ pub(crate) fn read<M: Message>(request: &Request) -> Result<M, WireError> {
 }
 
 /// A control response as bytes to send.
-pub(crate) fn respond<M: Message>(shard: &Shard, request: &Request, message: &M) -> Outcome {
-    respond_version(shard, request, request.version, message)
-}
-
-/// As `respond`, in another version than the request's (for ApiVersions).
-pub(crate) fn respond_version<M: Message>(
-    shard: &Shard,
-    request: &Request,
-    version: i16,
-    message: &M,
-) -> Outcome {
+pub(crate) fn respond<M: Message>(shard: &Shard, to: ResponseTo, message: &M) -> Outcome {
+    let ResponseTo { version, correlation_id } = to;
     let mut is_too_large = false;
     let head = shard.encode_head(|out| {
-        header::begin_response(out, M::KEY, version, request.correlation_id);
+        header::begin_response(out, M::KEY, version, correlation_id);
         message.encode(out, version);
         is_too_large = out.len() > ANSWER_BYTES_MAX;
         if is_too_large {

@@ -99,7 +99,18 @@ pub(crate) async fn serve<F: Future<Output = Outcome>>(
     };
     let mut buffer = ReceiveBuffer::new(&mut shard.receive_pool.borrow_mut());
     let ended = {
-        let mut read = pin!(read(&shard, listener, &socket, &pipeline, &start, &mut buffer));
+        let mut reading = Reading {
+            shard: &shard,
+            listener,
+            socket: &socket,
+            peer: socket.peer_address(),
+            pipeline: &pipeline,
+            start: &start,
+            large: None,
+            silent_since: None,
+            slice: Slice::begin(),
+        };
+        let mut read = pin!(reading.all(&mut buffer));
         let mut respond = pin!(respond(&shard, &socket, &pipeline));
         // Neither side is cancelled by the other: when one ends the socket is shut down, which
         // completes what the other has in flight.
@@ -128,37 +139,70 @@ pub(crate) async fn serve<F: Future<Output = Outcome>>(
     socket.shutdown();
 }
 
-async fn read<F: Future<Output = Outcome>>(
-    shard: &Rc<Shard>,
+/// The side of a connection that reads.
+struct Reading<'a, F, S> {
+    shard: &'a Rc<Shard>,
     listener: u16,
-    socket: &Socket,
-    pipeline: &Pipeline<F>,
-    start: &impl Fn(Rc<Shard>, ApiKey, Request) -> F,
-    buffer: &mut ReceiveBuffer,
-) -> Result<(), String> {
-    let bytes_max = shard.node.config.request_bytes_max as usize;
-    let peer = socket.peer_address();
-    let mut large: Option<Large> = None;
-    let (idle_max, mut silent_since) = (shard.node.config.connections_idle_max, None);
-    let mut slice = Slice::begin();
-    'connection: loop {
-        let mut wanted = 0;
+    socket: &'a Socket,
+    peer: Option<SocketAddr>,
+    pipeline: &'a Pipeline<F>,
+    start: &'a S,
+    /// The request that is being received, if it does not fit a receive chunk.
+    large: Option<Large>,
+    silent_since: Option<Nanos>,
+    slice: Slice,
+}
+
+impl<F, S> Reading<'_, F, S>
+where
+    F: Future<Output = Outcome>,
+    S: Fn(Rc<Shard>, ApiKey, Request) -> F,
+{
+    async fn all(&mut self, buffer: &mut ReceiveBuffer) -> Result<(), String> {
+        while let Some(wanted) = self.begin_whole(buffer).await? {
+            if wanted > RECEIVE_CHUNK_BYTES && self.large.is_none() {
+                let held = self.shard.request_memory.take_to_receive(wanted).await;
+                self.large = Some(Large::begin(held, buffer.bytes().len()));
+            }
+            buffer.make_room(wanted, &mut self.shard.receive_pool.borrow_mut());
+            match self.receive(buffer, wanted).await? {
+                Ok(0) => break,
+                Ok(bytes) => self.on_bytes(bytes, wanted)?,
+                // Silent for a while: a chunk that once held a large request is not kept for the next one.
+                Err(error) if was_interrupted(&error) => {
+                    if self.on_silence(buffer, wanted).await? {
+                        // As in Kafka: who wants to go on connects again.
+                        break;
+                    }
+                }
+                // A peer that resets is gone like one that closes.
+                Err(_) => break,
+            }
+        }
+        self.pipeline.read_ended.set(true);
+        Ok(())
+    }
+
+    /// Begins the requests that are there whole. Returns how many bytes the next one takes, 0 if nothing of it is
+    /// there; `None`: the client has gone.
+    async fn begin_whole(&mut self, buffer: &mut ReceiveBuffer) -> Result<Option<usize>, String> {
+        let (shard, socket, pipeline) = (self.shard, self.socket, self.pipeline);
+        let bytes_max = shard.node.config.request_bytes_max as usize;
         while let Some(total) = frame_bytes(buffer.bytes(), bytes_max).map_err(said)? {
             if buffer.bytes().len() < total {
-                wanted = total;
-                break;
+                return Ok(Some(total));
             }
             let payload = buffer.take(total).slice(PREFIX_BYTES..total);
-            let (key, mut request) = parse(payload, peer, listener)?;
-            if !until_room(shard, socket, pipeline, key, large.is_some()).await? {
-                break 'connection;
+            let (key, mut request) = parse(payload, self.peer, self.listener)?;
+            if !until_room(shard, socket, pipeline, key, self.large.is_some()).await? {
+                return Ok(None);
             }
-            let held = match large.take() {
+            let held = match self.large.take() {
                 Some(large) => large.held,
                 None => {
                     let taking = shard.request_memory.take(key, total);
                     let Some(held) = while_connected(socket, taking).await else {
-                        break 'connection;
+                        return Ok(None);
                     };
                     held
                 }
@@ -174,80 +218,87 @@ async fn read<F: Future<Output = Outcome>>(
                 ApiKey::Produce | ApiKey::Fetch => None,
                 _ if total <= LARGE_CONTROL_BYTES => None,
                 _ => match while_connected(socket, shard.large_answers.take(1)).await {
-                    None => break 'connection,
+                    None => return Ok(None),
                     place => place,
                 },
             };
             if place.is_some() {
                 timer::next_turn().await;
             }
-            begin(pipeline, key, held, to_wait, start(Rc::clone(shard), key, request)).await;
+            begin(pipeline, key, held, to_wait, (self.start)(Rc::clone(shard), key, request)).await;
             drop(place);
             // Whoever sends many requests at once does not keep the shard from others.
-            slice.rest().await;
+            self.slice.rest().await;
         }
-        if wanted > RECEIVE_CHUNK_BYTES && large.is_none() {
-            let held = shard.request_memory.take_to_receive(wanted).await;
-            large = Some(Large::begin(held, buffer.bytes().len()));
-        }
-        buffer.make_room(wanted, &mut shard.receive_pool.borrow_mut());
-        let received = {
-            let mut receive = pin!(socket.receive(buffer, wanted));
-            loop {
-                let look_at = large.as_ref().map(|_| clock::now() + LARGE_LOOK);
-                if let Some(received) = timer::before(look_at, receive.as_mut()).await {
-                    break received;
-                }
-                let large = large.as_mut().expect("looked at because of it");
-                if let Some(why) = large.is_too_slow(shard) {
-                    socket.shutdown();
-                    let _ = receive.await;
-                    return Err(format!("{why} of a request of {wanted} bytes"));
-                }
+        Ok(Some(0))
+    }
+
+    /// Waits for bytes.
+    ///
+    /// # Errors
+    /// A large request comes too slowly.
+    async fn receive(
+        &mut self,
+        buffer: &mut ReceiveBuffer,
+        wanted: usize,
+    ) -> Result<std::io::Result<usize>, String> {
+        let mut receive = pin!(self.socket.receive(buffer, wanted));
+        loop {
+            let look_at = self.large.as_ref().map(|_| clock::now() + LARGE_LOOK);
+            if let Some(received) = timer::before(look_at, receive.as_mut()).await {
+                return Ok(received);
             }
-        };
-        match received {
-            Ok(0) => break,
-            Ok(bytes) => {
-                silent_since = None;
-                slice = Slice::begin();
-                if let Some(large) = &mut large {
-                    large.on_bytes(bytes);
-                    if let Some(why) = large.is_too_slow(shard) {
-                        return Err(format!("{why} of a request of {wanted} bytes"));
-                    }
-                }
+            if let Err(why) = self.check_pace(wanted) {
+                self.socket.shutdown();
+                let _ = receive.await;
+                return Err(why);
             }
-            // Silent for a while: a chunk that once held a large request is not kept for the next one.
-            Err(error) if was_interrupted(&error) => {
-                if let Some(why) = large.as_mut().and_then(|large| large.is_too_slow(shard)) {
-                    return Err(format!("{why} of a request of {wanted} bytes"));
-                }
-                let idle_until = *silent_since.get_or_insert(clock::now()) + idle_max;
-                let is_idle = if buffer.bytes().is_empty() {
-                    buffer.rest(&mut shard.receive_pool.borrow_mut());
-                    let readable = timer::before(Some(idle_until), socket.until_readable()).await;
-                    buffer.wake(&mut shard.receive_pool.borrow_mut());
-                    readable.is_none()
-                } else {
-                    clock::now() >= idle_until
-                };
-                let is_answering =
-                    !pipeline.waiting.borrow().is_empty() || pipeline.unsent_bytes() > 0;
-                // What was sent meanwhile counts as well.
-                if pipeline.has_sent.replace(false) || is_answering {
-                    silent_since = None;
-                } else if is_idle {
-                    // As in Kafka: who wants to go on connects again.
-                    break;
-                }
-            }
-            // A peer that resets is gone like one that closes.
-            Err(_) => break,
         }
     }
-    pipeline.read_ended.set(true);
-    Ok(())
+
+    fn on_bytes(&mut self, bytes: usize, wanted: usize) -> Result<(), String> {
+        self.silent_since = None;
+        self.slice = Slice::begin();
+        if let Some(large) = &mut self.large {
+            large.on_bytes(bytes);
+        }
+        self.check_pace(wanted)
+    }
+
+    /// Whether a large request comes as fast as is expected of it.
+    fn check_pace(&mut self, wanted: usize) -> Result<(), String> {
+        match self.large.as_mut().and_then(|large| large.is_too_slow(self.shard)) {
+            Some(why) => Err(format!("{why} of a request of {wanted} bytes")),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing came for a while. True: the connection is idle, and ends.
+    async fn on_silence(
+        &mut self,
+        buffer: &mut ReceiveBuffer,
+        wanted: usize,
+    ) -> Result<bool, String> {
+        self.check_pace(wanted)?;
+        let idle_max = self.shard.node.config.connections_idle_max;
+        let idle_until = *self.silent_since.get_or_insert(clock::now()) + idle_max;
+        let is_idle = if buffer.bytes().is_empty() {
+            buffer.rest(&mut self.shard.receive_pool.borrow_mut());
+            let readable = timer::before(Some(idle_until), self.socket.until_readable()).await;
+            buffer.wake(&mut self.shard.receive_pool.borrow_mut());
+            readable.is_none()
+        } else {
+            clock::now() >= idle_until
+        };
+        let is_answering =
+            !self.pipeline.waiting.borrow().is_empty() || self.pipeline.unsent_bytes() > 0;
+        // What was sent meanwhile counts as well.
+        if self.pipeline.has_sent.replace(false) || is_answering {
+            self.silent_since = None;
+            return Ok(false);
+        }
+        Ok(is_idle)
+    }
 }
 
 /// Waits until a request may begin. False: its client has gone meanwhile.

@@ -18,10 +18,18 @@ pub(crate) struct Request {
     pub(crate) may_wait: bool,
 }
 
+/// What a response needs of its request.
+#[derive(Clone, Copy)]
+pub(crate) struct ResponseTo {
+    /// The version to answer in.
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+}
+
 impl Request {
-    /// The same without its bytes: enough to answer it, once it was read.
-    pub(crate) fn let_go(self) -> Self {
-        Self { payload: SharedBytes::copy_of(&[]), body_at: 0, ..self }
+    /// What its response needs of it.
+    pub(crate) fn response_to(&self) -> ResponseTo {
+        ResponseTo { version: self.version, correlation_id: self.correlation_id }
     }
 
     pub(crate) fn body(&self) -> wire::primitives::Reader<'_> {

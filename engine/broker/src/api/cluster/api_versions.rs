@@ -3,9 +3,8 @@
 //! A version from the future is answered in version 0 with error 35 and the ranges, so that the
 //! client can step down.
 
-use crate::network::answer::{Outcome, read, respond, respond_version};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::api_key::{APIS, ApiKey};
@@ -16,7 +15,8 @@ pub(crate) fn features() -> Vec<Feature> {
     vec![Feature { name: "transaction.version".to_owned(), min_level: 0, level: 2 }]
 }
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+/// The response, and the version to encode it in: of versions that are not known the oldest.
+pub(crate) fn handle(request: &Request) -> Result<(i16, ApiVersionsResponse), WireError> {
     let ranges = APIS.iter().map(|api| ApiVersion {
         api_key: api.key as i16,
         min_version: api.advertised_min,
@@ -27,8 +27,8 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     let api = ApiKey::ApiVersions.api();
     if !(api.version_min..=api.version_max).contains(&request.version) {
         response.error_code = ErrorCode::UnsupportedVersion.code();
-        return Ok(respond_version(shard, request, 0, &response));
+        return Ok((0, response));
     }
     read::<ApiVersionsRequest>(request)?;
-    Ok(respond(shard, request, &response))
+    Ok((request.version, response))
 }

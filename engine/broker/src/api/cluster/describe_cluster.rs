@@ -1,16 +1,18 @@
 //! DescribeCluster 0-2 (KIP-700): v1 endpoint type, v2 fenced brokers.
 
 use crate::api::authorized::{self, if_asked};
-use crate::network::answer::{Outcome, read, respond};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
+use crate::shard::node::Node;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse};
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    node: &Node,
+    request: &Request,
+) -> Result<DescribeClusterResponse, WireError> {
     let asked = read::<DescribeClusterRequest>(request)?;
-    let node = &shard.node;
     if asked.endpoint_type != 1 {
         let response = DescribeClusterResponse {
             error_code: ErrorCode::MismatchedEndpointType.code(),
@@ -18,7 +20,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
             endpoint_type: asked.endpoint_type,
             ..Default::default()
         };
-        return Ok(respond(shard, request, &response));
+        return Ok(response);
     }
     let at = node.advertised_to(request);
     let broker = DescribeClusterBroker {
@@ -37,5 +39,5 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         ),
         ..Default::default()
     };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }

@@ -1,24 +1,24 @@
 //! DescribeLogDirs 1-4: v2 flexible, v3 top-level error, v4 size of the file system (KIP-827).
 
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::api::rooms::Partitions;
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use model::{ErrorCode, TopicPartition};
+use model::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    held: Partitions<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<DescribeLogDirsResponse, WireError> {
     let asked = read::<DescribeLogDirsRequest>(request)?;
-    let mut sizes: Vec<(usize, TopicPartition, u64)> = Vec::new();
-    for to in 0..shard.mailbox.shards() {
-        sizes.extend(shard.call(to, |owner| async move { owner.sizes() }).await);
-    }
-    let image = shard.image();
+    let sizes = held.sizes().await;
+    let image = held.image();
     let asked_of: Option<BTreeMap<String, BTreeSet<i32>>> = asked.topics.map(|topics| {
         let mut wanted: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         for topic in topics {
@@ -30,9 +30,8 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         None => true,
         Some(topics) => topics.get(topic).is_some_and(|partitions| partitions.contains(&index)),
     };
-    let mut size = AnswerSize::new(shard);
     let mut results = Vec::new();
-    for (number, dir) in shard.node.dirs.iter().enumerate() {
+    for (number, dir) in held.node().dirs.iter().enumerate() {
         let mut topics: BTreeMap<&str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
         for (_, id, bytes) in sizes.iter().filter(|(dir, ..)| *dir == number) {
             let Some(topic) = image.by_id.get(&id.topic_id) else { continue };
@@ -61,7 +60,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             usable_bytes: free,
         });
     }
-    Ok(respond(shard, request, &DescribeLogDirsResponse { results, ..Default::default() }))
+    Ok(DescribeLogDirsResponse { results, ..Default::default() })
 }
 
 fn absolute(path: &std::path::Path) -> String {

@@ -1,8 +1,8 @@
 //! DescribeQuorum 0-1 (KIP-595): v1 when each replica fetched last. Of one node, which decides alone.
 
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
+use crate::shard::node::Node;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{
@@ -13,9 +13,12 @@ use wire::messages::{
 /// The one partition that Kafka's nodes agree on; what it would hold is the catalog here.
 const METADATA: (&str, i32) = ("__cluster_metadata", 0);
 
-pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    node: &Node,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<DescribeQuorumResponse, WireError> {
     let asked = read::<DescribeQuorumRequest>(request)?;
-    let node = &shard.node;
     let is_metadata = |topic: &QuorumTopic| {
         topic.topic_name == METADATA.0
             && topic.partitions.iter().map(|asked| asked.partition_index).eq([METADATA.1])
@@ -36,7 +39,7 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
             ..Default::default()
         }
     };
-    let (mut topics, mut size) = (Vec::new(), AnswerSize::new(shard));
+    let mut topics = Vec::new();
     for topic in asked.topics {
         let mut partitions = Vec::new();
         size.add(20 + topic.topic_name.len()).await?;
@@ -46,5 +49,5 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
         }
         topics.push(DescribedQuorumTopic { topic_name: topic.topic_name, partitions });
     }
-    Ok(respond(shard, request, &DescribeQuorumResponse { topics, ..Default::default() }))
+    Ok(DescribeQuorumResponse { topics, ..Default::default() })
 }

@@ -2,9 +2,8 @@
 //! changed.
 
 use super::api_versions::features;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{
@@ -21,7 +20,10 @@ fn refusal(update: &FeatureUpdate) -> Option<String> {
     })
 }
 
-pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<UpdateFeaturesResponse, WireError> {
     let asked = read::<UpdateFeaturesRequest>(request)?;
     // One that is refused refuses all, as in Kafka.
     if let Some(why) = asked.feature_updates.iter().find_map(refusal) {
@@ -30,12 +32,12 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
             error_message: Some(why),
             ..Default::default()
         };
-        return Ok(respond(shard, request, &response));
+        return Ok(response);
     }
-    let (mut results, mut size) = (Vec::new(), AnswerSize::new(shard));
+    let mut results = Vec::new();
     for update in asked.feature_updates {
         size.add(20 + update.feature.len()).await?;
         results.push(UpdatedFeature { feature: update.feature, ..Default::default() });
     }
-    Ok(respond(shard, request, &UpdateFeaturesResponse { results, ..Default::default() }))
+    Ok(UpdateFeaturesResponse { results, ..Default::default() })
 }

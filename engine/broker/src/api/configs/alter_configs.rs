@@ -1,20 +1,22 @@
 //! AlterConfigs 0-2: v2 flexible. Replaces all of a topic's settings; what is not named goes back to
 //! its default.
 
-use crate::metadata::config_changes::change_each;
+use crate::api::configs::changes::change_each;
+use crate::api::rooms::Topics;
 use crate::metadata::named::repeated;
-use crate::network::answer::{Outcome, read, respond};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use metadata::changes::Refusal;
 use metadata::topic_settings;
 use model::ErrorCode;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{AlterConfigsRequest, AlterConfigsResponse, AlterableConfig};
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+) -> Result<AlterConfigsResponse, WireError> {
     let asked = read::<AlterConfigsRequest>(request)?;
     let resources: Vec<_> =
         asked.resources.iter().map(|r| (r.resource_type, r.resource_name.clone())).collect();
@@ -25,8 +27,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     let nothing_set = |place: usize| asked.resources[place].configs.is_empty();
     let well_formed = |place: usize| is_well_formed(&asked.resources[place].configs);
     let responses =
-        change_each(shard, &resources, asked.validate_only, nothing_set, well_formed, change).await;
-    Ok(respond(shard, request, &AlterConfigsResponse { responses, ..Default::default() }))
+        change_each(topics, &resources, asked.validate_only, nothing_set, well_formed, change)
+            .await;
+    Ok(AlterConfigsResponse { responses, ..Default::default() })
 }
 
 fn is_well_formed(configs: &[AlterableConfig]) -> Result<(), Refusal> {

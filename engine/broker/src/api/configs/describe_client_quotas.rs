@@ -1,9 +1,8 @@
 //! DescribeClientQuotas 0-1 (KIP-546): v1 flexible. Nobody has any.
 
 use crate::metadata::named::repeated;
-use crate::network::answer::{Outcome, read, respond};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{DescribeClientQuotasRequest, DescribeClientQuotasResponse, QuotaComponent};
@@ -15,7 +14,7 @@ const EXACT: i8 = 0;
 const DEFAULT: i8 = 1;
 const SPECIFIED: i8 = 2;
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(request: &Request) -> Result<DescribeClientQuotasResponse, WireError> {
     let asked = read::<DescribeClientQuotasRequest>(request)?;
     let response = match check(&asked.components) {
         Ok(()) => DescribeClientQuotasResponse { entries: Some(Vec::new()), ..Default::default() },
@@ -26,7 +25,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
             ..Default::default()
         },
     };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
 /// Whether a filter can be one.

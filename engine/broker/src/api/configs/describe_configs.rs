@@ -1,14 +1,14 @@
 //! DescribeConfigs 1-4: v3 documentation and types, v4 flexible.
 
-use crate::metadata::broker_settings;
-use crate::metadata::config_changes::{
+use crate::api::configs::changes::{
     RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
     RESOURCE_TOPIC,
 };
+use crate::api::rooms::Topics;
+use crate::metadata::broker_settings;
 use crate::metadata::named::each_once;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use metadata::in_force::{InForce, Value};
 use metadata::topic_settings::{TOPIC_SETTINGS, TopicSetting};
 use model::{ErrorCode, ids};
@@ -19,21 +19,26 @@ use wire::messages::{
     DescribeConfigsResult, DescribeConfigsSynonym,
 };
 
-pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<DescribeConfigsResponse, WireError> {
     let asked = read::<DescribeConfigsRequest>(request)?;
     let shown =
         Shown { documentation: asked.include_documentation, synonyms: asked.include_synonyms };
-    let mut size = AnswerSize::new(shard);
     let describe = |resource: DescribeConfigsResource| {
         let wanted = |name: &str| match &resource.configuration_keys {
             Some(keys) if !keys.is_empty() => keys.iter().any(|key| key == name),
             _ => true,
         };
         let result = match resource.resource_type {
-            RESOURCE_TOPIC => topic(shard, &resource.resource_name, shown),
-            RESOURCE_BROKER => broker(shard, &resource.resource_name, shown),
+            RESOURCE_TOPIC => topic(topics, &resource.resource_name, shown),
+            RESOURCE_BROKER => broker(topics, &resource.resource_name, shown),
             // There are such things, and nothing about them can be set.
-            RESOURCE_BROKER_LOGGER => broker(shard, &resource.resource_name, shown).map(|_| vec![]),
+            RESOURCE_BROKER_LOGGER => {
+                broker(topics, &resource.resource_name, shown).map(|_| vec![])
+            }
             RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => Ok(Vec::new()),
             _ => Err((ErrorCode::InvalidRequest, "there is nothing of this type")),
         };
@@ -70,7 +75,7 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
         size.add(described.resource_name.len() + configs).await?;
         results.push(described);
     }
-    Ok(respond(shard, request, &DescribeConfigsResponse { results, ..Default::default() }))
+    Ok(DescribeConfigsResponse { results, ..Default::default() })
 }
 
 /// What an entry takes in the answer, about.
@@ -90,16 +95,16 @@ struct Shown {
 
 type Described = Result<Vec<DescribeConfigsEntry>, (ErrorCode, &'static str)>;
 
-fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
+fn topic(topics: Topics<'_>, name: &str, shown: Shown) -> Described {
     if !ids::topic_name_is_valid(name) {
         let error = ErrorCode::InvalidTopicException;
         return Err((error, error.meaning()));
     }
-    let image = shard.image();
+    let image = topics.image();
     let Some(topic) = image.topic(name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic"));
     };
-    let in_force = InForce { on_topic: &topic.settings, on_broker: &shard.node.config.set };
+    let in_force = InForce { on_topic: &topic.settings, on_broker: topics.on_broker() };
     let entry = |setting: &TopicSetting| {
         let synonym = |value: Value| DescribeConfigsSynonym {
             name: value.name.to_owned(),
@@ -124,8 +129,8 @@ fn topic(shard: &Shard, name: &str, shown: Shown) -> Described {
     Ok(TOPIC_SETTINGS.iter().map(entry).collect())
 }
 
-fn broker(shard: &Shard, name: &str, shown: Shown) -> Described {
-    let config = &shard.node.config;
+fn broker(topics: Topics<'_>, name: &str, shown: Shown) -> Described {
+    let config = &topics.node().config;
     if !name.is_empty() && name != config.node_id.to_string() {
         return Err((ErrorCode::InvalidRequest, "this broker has another id"));
     }
@@ -133,5 +138,5 @@ fn broker(shard: &Shard, name: &str, shown: Shown) -> Described {
         // What was set for all brokers at run time: nothing can be.
         return Ok(Vec::new());
     }
-    Ok(broker_settings::all(&shard.node, shown.documentation, shown.synonyms))
+    Ok(broker_settings::all(topics.node(), shown.documentation, shown.synonyms))
 }

@@ -1,17 +1,16 @@
 //! IncrementalAlterConfigs 0-1 (KIP-339): v1 flexible. Sets, deletes, appends to and subtracts from
 //! single settings.
 
+use crate::api::configs::changes::change_each;
+use crate::api::rooms::Topics;
 use crate::config::Config;
-use crate::metadata::config_changes::change_each;
 use crate::metadata::named::repeated;
-use crate::network::answer::{Outcome, read, respond};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use metadata::changes::Refusal;
 use metadata::in_force::{InForce, SettingValues};
 use metadata::topic_settings::{self, Kind};
 use model::ErrorCode;
-use std::rc::Rc;
 use std::sync::Arc;
 use wire::WireError;
 use wire::messages::{
@@ -23,21 +22,25 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+) -> Result<IncrementalAlterConfigsResponse, WireError> {
     let asked = read::<IncrementalAlterConfigsRequest>(request)?;
     let resources: Vec<_> =
         asked.resources.iter().map(|r| (r.resource_type, r.resource_name.clone())).collect();
     let change = |place: usize| {
-        let (changes, node) = (asked.resources[place].configs.clone(), Arc::clone(&shard.node));
+        let (changes, node) = (asked.resources[place].configs.clone(), Arc::clone(topics.node()));
         move |set: &mut SettingValues| apply_all(&changes, set, &node.config)
     };
     let nothing_set =
         |place: usize| asked.resources[place].configs.iter().all(|c| c.config_operation == DELETE);
     let well_formed = |place: usize| is_well_formed(&asked.resources[place].configs);
     let responses =
-        change_each(shard, &resources, asked.validate_only, nothing_set, well_formed, change).await;
+        change_each(topics, &resources, asked.validate_only, nothing_set, well_formed, change)
+            .await;
     let response = IncrementalAlterConfigsResponse { responses, ..Default::default() };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
 fn is_well_formed(changes: &[IncrementalConfig]) -> Result<(), Refusal> {

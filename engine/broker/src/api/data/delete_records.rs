@@ -1,11 +1,10 @@
 //! DeleteRecords 0-2 (KIP-107). Answered once the new log start is durable.
 
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Partitions;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use model::{ErrorCode, Offset, TopicPartition};
+use model::{ErrorCode, Offset};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest,
@@ -15,9 +14,12 @@ use wire::messages::{
 /// "Everything that consumers may see."
 const HIGH_WATERMARK: i64 = -1;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    held: Partitions<'_>,
+    request: &Request,
+) -> Result<DeleteRecordsResponse, WireError> {
     let asked = read::<DeleteRecordsRequest>(request)?;
-    let image = shard.image();
+    let image = held.image();
     let mut topics = Vec::new();
     for topic in each_once_the_last(asked.topics) {
         let mut partitions = Vec::new();
@@ -34,9 +36,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                 }
                 Some(id) => {
                     let offset = Some(Offset(asked.offset)).filter(|o| o.0 != HIGH_WATERMARK);
-                    let owner = shard.owner_of(id);
-                    shard
-                        .call(owner, move |owner| async move { delete(&owner, id, offset).await })
+                    held.at(id, move |slot, _| async move { slot.delete_records(offset).await })
                         .await
                 }
                 None => Err(ErrorCode::UnknownTopicOrPartition),
@@ -49,7 +49,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
     }
-    Ok(respond(shard, request, &DeleteRecordsResponse { topics, ..Default::default() }))
+    Ok(DeleteRecordsResponse { topics, ..Default::default() })
 }
 
 /// Each partition once, and of what is asked of it the last; no topic of which nothing is asked.
@@ -67,13 +67,4 @@ fn each_once_the_last(asked: Vec<DeleteRecordsTopic>) -> Vec<DeleteRecordsTopic>
         DeleteRecordsTopic { name, partitions: partitions.into_iter().map(partition).collect() }
     };
     offsets.into_iter().map(topic).collect()
-}
-
-async fn delete(
-    shard: &Shard,
-    id: TopicPartition,
-    offset: Option<Offset>,
-) -> Result<Offset, ErrorCode> {
-    let slot = shard.slot(id).ok_or_else(|| shard.why_absent(id))?;
-    slot.delete_records(offset).await
 }

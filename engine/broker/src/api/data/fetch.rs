@@ -15,12 +15,15 @@ use crate::shard::requests::{OpenRequest, Stale, Token};
 use crate::shard::shard::{Message, Shard};
 use metadata::image::MetadataImage;
 use model::{ErrorCode, Offset, TopicPartition};
+use runtime::buffer::SharedBytes;
 use runtime::{clock, timer};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Read;
-use wire::fetch::{FetchHead, FetchPartition, FetchRequest, FetchResult, put_response};
+use wire::fetch::{
+    AbortedTransaction, FetchHead, FetchPartition, FetchRequest, FetchResult, put_response,
+};
 use wire::{ApiKey, WireError, header};
 
 const MAX_WAIT_MS: i32 = 5 * 60 * 1000;
@@ -354,6 +357,44 @@ fn finish(
     }
 }
 
+/// What this shard read for a fetch, and what others did.
+struct Parts<'a> {
+    own: (&'a [Entry], &'a [SharedBytes], &'a [AbortedTransaction]),
+    others: &'a [Box<FetchShare>],
+}
+
+impl<'a> Parts<'a> {
+    /// The entry at a place: whose share, this shard's own being 0, and where in it.
+    fn at(
+        &self,
+        (number, at): (u32, u32),
+    ) -> Option<(&'a Entry, &'a [SharedBytes], &'a [AbortedTransaction])> {
+        let (entries, pieces, aborted) = match number {
+            u32::MAX => return None,
+            0 => self.own,
+            other => {
+                let share = &self.others[other as usize - 1];
+                (&*share.entries, &*share.pieces, &*share.aborted)
+            }
+        };
+        Some((&entries[at as usize], pieces, aborted))
+    }
+}
+
+/// Notes where each partition of the request was answered for.
+fn put_in_order(share: &mut FetchShare, partitions: usize) {
+    // A partition nobody answered for is being created or deleted just now.
+    share.order.resize(partitions, (u32::MAX, 0));
+    let FetchShare { entries, others, order, .. } = share;
+    let mut place = |number: usize, entries: &[Entry]| {
+        for (at, entry) in entries.iter().enumerate() {
+            order[entry.index as usize] = (number as u32, at as u32);
+        }
+    };
+    place(0, entries);
+    others.iter().enumerate().for_each(|(at, other)| place(at + 1, &other.entries));
+}
+
 fn respond(
     shard: &Shard,
     request: &Request,
@@ -363,50 +404,34 @@ fn respond(
     share: &mut FetchShare,
 ) -> Outcome {
     let partitions = if top.error == ErrorCode::None { fetch.partitions().count() } else { 0 };
-    // A partition nobody answered for is being created or deleted just now.
-    share.order.resize(partitions, (u32::MAX, 0));
+    put_in_order(share, partitions);
     let FetchShare { entries, others, order, cuts, aborted, .. } = share;
-    let mut place = |number: usize, entries: &[Entry]| {
-        for (at, entry) in entries.iter().enumerate() {
-            order[entry.index as usize] = (number as u32, at as u32);
-        }
-    };
-    place(0, entries);
-    others.iter().enumerate().for_each(|(at, other)| place(at + 1, &other.entries));
-    let (entries, others, order, own) = (&*entries, &*others, &*order, &share.pieces);
-    let own_aborted = &*aborted;
-    let aborted = |index: usize| {
-        let (entry, all) = match order[index] {
-            (u32::MAX, _) => return &[][..],
-            (0, at) => (&entries[at as usize], own_aborted),
-            (n, at) => {
-                (&others[n as usize - 1].entries[at as usize], &others[n as usize - 1].aborted)
-            }
-        };
-        &all[entry.aborted.0 as usize..entry.aborted.1 as usize]
-    };
-    let find = |(number, at): (u32, u32)| match number {
-        u32::MAX => None,
-        0 => Some((&entries[at as usize], own)),
-        n => Some((&others[n as usize - 1].entries[at as usize], &others[n as usize - 1].pieces)),
-    };
+    let (order, cuts_of) = (&*order, cuts);
+    let read = Parts { own: (entries, &share.pieces, aborted), others };
     let gone = FetchResult::refused(ErrorCode::UnknownTopicOrPartition);
-    let results = order.iter().map(|place| find(*place).map_or(gone, |(entry, _)| entry.result));
+    let results =
+        order.iter().map(|place| read.at(*place).map_or(gone, |(entry, ..)| entry.result));
+    let aborted = |index: usize| {
+        let found = read.at(order[index]);
+        found.map_or(&[][..], |(entry, _, all)| {
+            &all[entry.aborted.0 as usize..entry.aborted.1 as usize]
+        })
+    };
     let beside: usize = results.clone().map(|result| result.records_bytes).sum();
     let mut pieces = shard.take_pieces();
     let mut write = |top: FetchHead<'_>| {
         let head = shard.encode_head(|out| {
             header::begin_response(out, ApiKey::Fetch, request.version, request.correlation_id);
             put_response(out, request.version, fetch, top, results.clone(), aborted, |at| {
-                cuts.push(at);
+                cuts_of.push(at);
             });
             header::finish_frame(out, 0, beside);
         });
         let is_told = |index: usize| top.told.is_none_or(|told| told[index]);
         let mut from = 0;
         let told = order.iter().enumerate().filter(|(index, _)| is_told(*index));
-        for ((_, place), cut) in told.zip(cuts.iter()) {
-            let Some((entry, records)) = find(*place) else { continue };
+        for ((_, place), cut) in told.zip(cuts_of.iter()) {
+            let Some((entry, records, _)) = read.at(*place) else { continue };
             if entry.result.records_bytes > 0 {
                 pieces.push(head.slice(from..*cut));
                 from = *cut;

@@ -1,11 +1,13 @@
 //! ListOffsets 1-10: v2 isolation, v4 leader epochs, v7 largest timestamp, v8 and v9 tiered offsets,
 //! v10 timeout. Timestamps are found exactly, inside batches.
 
+use crate::api::rooms::Partitions;
 use crate::metadata::named::repeated;
-use crate::network::answer::{Outcome, read, respond};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use model::{ErrorCode, Offset, TopicPartition};
+use crate::partitions::partition_slot::PartitionSlot;
+use model::{ErrorCode, Offset};
+use runtime::budget::Budget;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::WireError;
@@ -22,9 +24,12 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    held: Partitions<'_>,
+    request: &Request,
+) -> Result<ListOffsetsResponse, WireError> {
     let asked = read::<ListOffsetsRequest>(request)?;
-    let image = shard.image();
+    let image = held.image();
     let read_committed = asked.isolation_level == READ_COMMITTED;
     // Topics by number: a name may be long, and is not kept for each of its partitions.
     let numbers: Vec<usize> = {
@@ -67,11 +72,10 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let index = asked.partition_index;
             let mut answer = match known {
                 Some(id) => {
-                    shard
-                        .call(shard.owner_of(id), move |owner| {
-                            look_up(owner, id, asked, read_committed)
-                        })
-                        .await
+                    let found = held.at(id, move |slot, unpacked| async move {
+                        Ok(look_up(&slot, &unpacked, asked, read_committed).await)
+                    });
+                    found.await.unwrap_or_else(refused)
                 }
                 None => refused(ErrorCode::UnknownTopicOrPartition),
             };
@@ -84,7 +88,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
-    Ok(respond(shard, request, &ListOffsetsResponse { topics, ..Default::default() }))
+    Ok(ListOffsetsResponse { topics, ..Default::default() })
 }
 
 /// The least timestamp that has a meaning in a version.
@@ -102,12 +106,11 @@ fn refused(error: ErrorCode) -> ListOffsetsPartitionResponse {
 }
 
 async fn look_up(
-    shard: Rc<Shard>,
-    id: TopicPartition,
+    slot: &PartitionSlot,
+    unpacked: &Rc<Budget>,
     asked: ListOffsetsPartition,
     read_committed: bool,
 ) -> ListOffsetsPartitionResponse {
-    let Some(slot) = shard.slot(id) else { return refused(shard.why_absent(id)) };
     if let Err(error) = slot.leader.borrow().check_epoch(asked.current_leader_epoch) {
         return refused(error.error_code());
     }
@@ -135,7 +138,7 @@ async fn look_up(
         timestamp if timestamp >= 0 => timestamp,
         _ => return refused(ErrorCode::UnsupportedVersion),
     };
-    match slot.log.find_timestamp(wanted, visible_end, &shard.unpacked).await {
+    match slot.log.find_timestamp(wanted, visible_end, unpacked).await {
         Ok(Some(found)) => at(found.offset, found.timestamp),
         Ok(None) => ListOffsetsPartitionResponse::default(),
         Err(error) => failed(&error),

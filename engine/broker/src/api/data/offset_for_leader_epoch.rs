@@ -1,20 +1,23 @@
 //! OffsetForLeaderEpoch 2-4 (KIP-101, KIP-320): v3 replica id, v4 flexible. Answers the largest epoch
 //! at or below the asked one, and where it ended.
 
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Partitions;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use model::{ErrorCode, LeaderEpoch, TopicPartition};
-use std::rc::Rc;
+use crate::partitions::partition_slot::PartitionSlot;
+use model::{ErrorCode, LeaderEpoch};
 use wire::WireError;
 use wire::messages::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
     OffsetForLeaderPartition, OffsetForLeaderTopicResult,
 };
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    held: Partitions<'_>,
+    request: &Request,
+) -> Result<OffsetForLeaderEpochResponse, WireError> {
     let asked = read::<OffsetForLeaderEpochRequest>(request)?;
-    let image = shard.image();
+    let image = held.image();
     let mut topics = Vec::new();
     for topic in asked.topics {
         let mut partitions = Vec::new();
@@ -23,7 +26,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             let index = asked.partition;
             let mut answer = match known {
                 Some(id) => {
-                    shard.call(shard.owner_of(id), move |owner| look_up(owner, id, asked)).await
+                    let found =
+                        held.at(id, move |slot, _| async move { Ok(look_up(&slot, asked)) });
+                    found.await.unwrap_or_else(refused)
                 }
                 None => refused(ErrorCode::UnknownTopicOrPartition),
             };
@@ -32,19 +37,14 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
     }
-    Ok(respond(shard, request, &OffsetForLeaderEpochResponse { topics, ..Default::default() }))
+    Ok(OffsetForLeaderEpochResponse { topics, ..Default::default() })
 }
 
 fn refused(error: ErrorCode) -> EpochEndOffset {
     EpochEndOffset { error_code: error.code(), ..Default::default() }
 }
 
-async fn look_up(
-    shard: Rc<Shard>,
-    id: TopicPartition,
-    asked: OffsetForLeaderPartition,
-) -> EpochEndOffset {
-    let Some(slot) = shard.slot(id) else { return refused(shard.why_absent(id)) };
+fn look_up(slot: &PartitionSlot, asked: OffsetForLeaderPartition) -> EpochEndOffset {
     if let Err(error) = slot.leader.borrow().check_epoch(asked.current_leader_epoch) {
         return refused(error.error_code());
     }

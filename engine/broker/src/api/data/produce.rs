@@ -78,8 +78,21 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     drop(turn);
     open.until_produced().await;
     let results = open.take_produced();
+    let outcome = outcome(shard, request, &produce, &results);
+    open.give_back(results);
+    shard.stages().ended(Stage::Produce, began);
+    Ok(outcome)
+}
+
+/// What the client is told, once all partitions have a result.
+fn outcome(
+    shard: &Shard,
+    request: &Request,
+    produce: &ProduceRequest<'_>,
+    results: &[ProduceResult],
+) -> Outcome {
     let failed = results.iter().find(|result| result.error != ErrorCode::None).map(|r| r.error);
-    let outcome = match (produce.acks, failed) {
+    match (produce.acks, failed) {
         (0, None) => Outcome::Silence,
         // Nothing may be answered; a closed connection makes the client look again.
         (0, Some(failed)) => Outcome::Close(format!("acks=0 produce failed: {}", failed.name())),
@@ -91,17 +104,14 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                     request.version,
                     request.correlation_id,
                 );
-                put_response(out, request.version, &produce, results.iter().cloned());
+                put_response(out, request.version, produce, results.iter().cloned());
                 header::finish_frame(out, 0, 0);
             });
             let mut pieces = shard.take_pieces();
             pieces.push(head);
             Outcome::Respond(pieces)
         }
-    };
-    open.give_back(results);
-    shard.stages().ended(Stage::Produce, began);
-    Ok(outcome)
+    }
 }
 
 /// Appends the partitions of another shard's request that this shard owns.

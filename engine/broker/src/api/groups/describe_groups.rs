@@ -2,25 +2,26 @@
 //! that are not there (KIP-1043).
 
 use crate::api::authorized::{self, if_asked};
-use crate::coordinators::groups::step_at;
+use crate::api::rooms::Groups;
 use crate::metadata::named::each_once;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    groups: Groups<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<DescribeGroupsResponse, WireError> {
     let asked = read::<DescribeGroupsRequest>(request)?;
     let version = request.version;
-    let mut groups = Vec::new();
-    let mut size = AnswerSize::new(shard);
+    let mut described_groups = Vec::new();
     for id in each_once(asked.groups) {
         let group = id.clone();
-        let step = step_at(shard, &id, move |_, c, _| c.describe(version, &group));
+        let step = groups.step(&id, move |_, c, _| c.describe(version, &group));
         let described = match step.await {
             Ok(shown) => DescribedGroup {
                 authorized_operations: if_asked(
@@ -34,9 +35,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             }
         };
         size.add(bytes_of(&described)).await?;
-        groups.push(described);
+        described_groups.push(described);
     }
-    Ok(respond(shard, request, &DescribeGroupsResponse { groups, ..Default::default() }))
+    Ok(DescribeGroupsResponse { groups: described_groups, ..Default::default() })
 }
 
 /// What a group takes in the answer, about.

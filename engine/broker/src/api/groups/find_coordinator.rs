@@ -1,14 +1,11 @@
 //! FindCoordinator 0-6: v1 key type, v3 flexible, v4 several keys (KIP-699). On one node every
 //! group's and every transactional id's coordinator is here.
 
-use crate::coordinators::groups::home_of_group;
-use crate::coordinators::state_log::home_of;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::api::rooms::{Groups, Transactions};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use coordinator::TransactionCoordinator;
+use crate::shard::node::Node;
 use model::ErrorCode;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -16,18 +13,25 @@ const KEY_TYPE_GROUP: i8 = 0;
 const KEY_TYPE_TRANSACTION: i8 = 1;
 const KEY_TYPE_SHARE: i8 = 2;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    node: &Node,
+    groups: Groups<'_>,
+    transactions: Transactions<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<FindCoordinatorResponse, WireError> {
     let asked = read::<FindCoordinatorRequest>(request)?;
     if request.version >= 4 {
-        let (mut coordinators, mut size) = (Vec::new(), AnswerSize::new(shard));
+        let mut coordinators = Vec::new();
         for key in asked.coordinator_keys {
-            size.add(60 + key.len() + shard.node.advertised_to(request).host.len()).await?;
-            coordinators.push(find(shard, request, key, asked.key_type).await);
+            size.add(60 + key.len() + node.advertised_to(request).host.len()).await?;
+            coordinators
+                .push(find((node, groups, transactions), request, key, asked.key_type).await);
         }
         let response = FindCoordinatorResponse { coordinators, ..Default::default() };
-        return Ok(respond(shard, request, &response));
+        return Ok(response);
     }
-    let found = find(shard, request, asked.key, asked.key_type).await;
+    let found = find((node, groups, transactions), request, asked.key, asked.key_type).await;
     let response = FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -36,11 +40,16 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         port: found.port,
         ..Default::default()
     };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
-async fn find(shard: &Rc<Shard>, request: &Request, key: String, key_type: i8) -> Coordinator {
-    let at = shard.node.advertised_to(request);
+async fn find(
+    (node, groups, transactions): (&Node, Groups<'_>, Transactions<'_>),
+    request: &Request,
+    key: String,
+    key_type: i8,
+) -> Coordinator {
+    let at = node.advertised_to(request);
     let refused = |key: String, error: ErrorCode, why: &str| Coordinator {
         key,
         error_code: error.code(),
@@ -48,8 +57,8 @@ async fn find(shard: &Rc<Shard>, request: &Request, key: String, key_type: i8) -
         ..Default::default()
     };
     let home = match key_type {
-        KEY_TYPE_GROUP => home_of_group(shard, &key).await,
-        KEY_TYPE_TRANSACTION => home_of::<TransactionCoordinator>(shard, &key).await,
+        KEY_TYPE_GROUP => groups.home(&key).await,
+        KEY_TYPE_TRANSACTION => transactions.home(&key).await,
         KEY_TYPE_SHARE => {
             return refused(key, ErrorCode::InvalidRequest, "share groups are not served");
         }
@@ -58,7 +67,7 @@ async fn find(shard: &Rc<Shard>, request: &Request, key: String, key_type: i8) -
     match home {
         Ok(_) => Coordinator {
             key,
-            node_id: shard.node.id().0,
+            node_id: node.id().0,
             host: at.host.clone(),
             port: i32::from(at.port),
             ..Default::default()

@@ -1,32 +1,28 @@
 //! JoinGroup 0-9: v1 rebalance timeout, v4 two-step member ids (KIP-394), v5 static members (KIP-345),
 //! v6 flexible, v7 protocol type, v8 reason, v9 skip assignment (KIP-814).
 
-use crate::coordinators::groups::at_coordinator;
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Groups;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use coordinator::Answer;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{JoinGroupRequest, JoinGroupResponse};
 
 /// Before this version the protocol's name may not be null.
 const NULL_PROTOCOL_SINCE: i16 = 7;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    groups: Groups<'_>,
+    request: Request,
+) -> Result<JoinGroupResponse, WireError> {
     let asked = read::<JoinGroupRequest>(&request)?;
     let (client, version) = (request.client(), request.version);
-    let request = request.let_go();
+    drop(request);
     let (group, member_id) = (asked.group_id.clone(), asked.member_id.clone());
-    let answered = at_coordinator(shard, &group, move |shard, partition| async move {
-        partition
-            .run_parked(&shard, move |coordinator, now, ticket| {
-                coordinator.join(now, version, &asked, &client, ticket);
-            })
-            .await
-    })
-    .await;
-    let mut response = match answered {
+    let step = groups.parked(&group, move |coordinator, now, ticket| {
+        coordinator.join(now, version, &asked, &client, ticket);
+    });
+    let mut response = match step.await {
         Ok(Answer::Join(response)) => response,
         Ok(Answer::Sync(_)) => unreachable!("a join is answered as one"),
         Err(error) => {
@@ -36,5 +32,5 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: Request) -> Result<Outcom
     if version < NULL_PROTOCOL_SINCE {
         response.protocol_name.get_or_insert_default();
     }
-    Ok(respond(shard, &request, &response))
+    Ok(response)
 }

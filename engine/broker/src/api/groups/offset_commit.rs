@@ -1,10 +1,9 @@
 //! OffsetCommit 2-9: v5 no retention of one's own, v6 leader epochs, v7 static members, v8 flexible,
 //! v9 errors of KIP-848.
 
-use crate::coordinators::groups::step_at;
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Groups;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use std::rc::Rc;
 use wire::WireError;
@@ -18,7 +17,10 @@ pub(crate) const COMMIT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What a record takes beside them.
 pub(crate) const RECORD_BYTES: usize = 60;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    groups: Groups<'_>,
+    request: &Request,
+) -> Result<OffsetCommitResponse, WireError> {
     let asked = Rc::new(read::<OffsetCommitRequest>(request)?);
     let version = request.version;
     let of = |topic: &OffsetCommitTopic| {
@@ -29,17 +31,18 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     };
     if asked.topics.iter().map(of).sum::<usize>() > COMMIT_BYTES_MAX {
         let response = refused(&asked, ErrorCode::InvalidCommitOffsetSize);
-        return Ok(respond(shard, request, &response));
+        return Ok(response);
     }
     let for_coordinator = OffsetCommitRequest::clone(&asked);
-    let committed = step_at(shard, &asked.group_id, move |shard, coordinator, now| {
-        let image = shard.image();
-        let knows = |topic: &str, partition: i32| image.has(topic, partition);
-        coordinator.commit(now, version, &for_coordinator, knows)
-    })
-    .await;
+    let committed = groups
+        .step(&asked.group_id, move |here, coordinator, now| {
+            let image = here.image();
+            let knows = |topic: &str, partition: i32| image.has(topic, partition);
+            coordinator.commit(now, version, &for_coordinator, knows)
+        })
+        .await;
     let response = committed.unwrap_or_else(|error| refused(&asked, error));
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
 fn refused(asked: &OffsetCommitRequest, error: ErrorCode) -> OffsetCommitResponse {

@@ -1,13 +1,11 @@
 //! OffsetFetch 1-9: v2 null for all topics, v6 flexible, v7 require_stable, v8 several groups
 //! (KIP-709), v9 member epochs.
 
-use crate::coordinators::groups::step_at;
+use crate::api::rooms::Groups;
 use crate::metadata::named::{each_once, partitions_once};
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     OffsetFetchGroup, OffsetFetchGroupResponse, OffsetFetchPartitionResponse, OffsetFetchRequest,
@@ -17,27 +15,30 @@ use wire::messages::{
 /// Up to here a response has no error of its own: every partition carries it.
 const GROUP_ERROR_SINCE: i16 = 2;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    groups: Groups<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<OffsetFetchResponse, WireError> {
     let asked = read::<OffsetFetchRequest>(request)?;
     if request.version >= 8 {
-        let mut groups = Vec::new();
-        let mut size = AnswerSize::new(shard);
+        let mut fetched = Vec::new();
         let order = each_once(asked.groups.iter().map(|group| group.group_id.clone()));
         let mut by_id: BTreeMap<String, OffsetFetchGroup> = BTreeMap::new();
         for group in asked.groups {
             by_id.entry(group.group_id.clone()).or_insert(group);
         }
         for group in order.iter().filter_map(|id| by_id.remove(id)) {
-            let found = fetch(shard, group, asked.require_stable).await;
+            let found = fetch(groups, group, asked.require_stable).await;
             size.add(bytes_of(&found)).await?;
-            groups.push(found);
+            fetched.push(found);
         }
-        return Ok(respond(shard, request, &OffsetFetchResponse { groups, ..Default::default() }));
+        return Ok(OffsetFetchResponse { groups: fetched, ..Default::default() });
     }
     let topics = asked.topics.clone();
     let group =
         OffsetFetchGroup { group_id: asked.group_id, topics: asked.topics, ..Default::default() };
-    let mut found = fetch(shard, group, asked.require_stable).await;
+    let mut found = fetch(groups, group, asked.require_stable).await;
     if found.error_code != 0 && request.version < GROUP_ERROR_SINCE {
         found.topics = refused(topics.unwrap_or_default(), found.error_code);
     }
@@ -46,7 +47,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         error_code: found.error_code,
         ..Default::default()
     };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
 /// What a group's offsets take in the answer, about.
@@ -61,7 +62,7 @@ fn bytes_of(group: &OffsetFetchGroupResponse) -> usize {
 }
 
 async fn fetch(
-    shard: &Rc<Shard>,
+    groups: Groups<'_>,
     mut group: OffsetFetchGroup,
     require_stable: bool,
 ) -> OffsetFetchGroupResponse {
@@ -72,10 +73,11 @@ async fn fetch(
         partitions_once(topics.collect()).into_iter().map(topic).collect()
     };
     group.topics = group.topics.map(once);
-    let found = step_at(shard, &group_id, move |_, coordinator, _| {
-        coordinator.fetch(&group.group_id, group.topics.as_deref(), require_stable)
-    })
-    .await;
+    let found = groups
+        .step(&group_id, move |_, coordinator, _| {
+            coordinator.fetch(&group.group_id, group.topics.as_deref(), require_stable)
+        })
+        .await;
     match found {
         Ok(topics) => OffsetFetchGroupResponse { group_id, topics, error_code: 0 },
         Err(error) => {

@@ -1,20 +1,22 @@
 //! CreateAcls 1-3: v2 flexible. None can be made: there is no authorizer.
 
 use super::describe_acls::NO_AUTHORIZER;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{AclCreationResult, CreateAclsRequest, CreateAclsResponse};
 
-pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<CreateAclsResponse, WireError> {
     let asked = read::<CreateAclsRequest>(request)?;
-    AnswerSize::new(shard).add(asked.creations.len() * 50).await?;
+    size.add(asked.creations.len() * 50).await?;
     let refused = AclCreationResult {
         error_code: ErrorCode::SecurityDisabled.code(),
         error_message: Some(NO_AUTHORIZER.to_owned()),
     };
     let results = vec![refused; asked.creations.len()];
-    Ok(respond(shard, request, &CreateAclsResponse { results, ..Default::default() }))
+    Ok(CreateAclsResponse { results, ..Default::default() })
 }

@@ -1,18 +1,19 @@
 //! DescribeUserScramCredentials 0 (KIP-554). Nobody has any: of all there is nothing to tell, and who is named is not there.
 
 use crate::metadata::named::{each_once, repeated};
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{
     DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse, ScramUserResult,
 };
 
-pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<DescribeUserScramCredentialsResponse, WireError> {
     let asked = read::<DescribeUserScramCredentialsRequest>(request)?;
-    let mut size = AnswerSize::new(shard);
     let mut results = Vec::new();
     let names: Vec<String> = asked.users.into_iter().flatten().map(|user| user.name).collect();
     let twice = repeated(names.iter().cloned());
@@ -31,5 +32,5 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
         });
     }
     let response = DescribeUserScramCredentialsResponse { results, ..Default::default() };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }

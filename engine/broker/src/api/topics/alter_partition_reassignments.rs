@@ -1,8 +1,8 @@
 //! AlterPartitionReassignments 0 (KIP-455): on one node every partition is where it can only be.
 
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Topics;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{
@@ -10,10 +10,13 @@ use wire::messages::{
     ReassignablePartitionResponse, ReassignableTopic, ReassignableTopicResponse,
 };
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+) -> Result<AlterPartitionReassignmentsResponse, WireError> {
     let asked = read::<AlterPartitionReassignmentsRequest>(request)?;
-    let image = shard.image();
-    let node = shard.node.id().0;
+    let image = topics.image();
+    let node = topics.node().id().0;
     let topic = |topic: ReassignableTopic| {
         let one = |asked: &ReassignablePartition| {
             let (error, why) = match &asked.replicas {
@@ -39,5 +42,5 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
     };
     let responses = asked.topics.into_iter().map(topic).collect();
     let response = AlterPartitionReassignmentsResponse { responses, ..Default::default() };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }

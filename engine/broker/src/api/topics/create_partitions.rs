@@ -1,22 +1,23 @@
 //! CreatePartitions 0-3 (KIP-195): v2 flexible.
 
+use crate::api::rooms::Topics;
 use crate::metadata::named::repeated;
-use crate::metadata::topics;
-use crate::network::answer::{Outcome, read, respond};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use metadata::changes::Refusal;
 use model::ErrorCode;
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
     CreatePartitionsTopicResult,
 };
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+) -> Result<CreatePartitionsResponse, WireError> {
     let asked = read::<CreatePartitionsRequest>(request)?;
     let repeated = repeated(asked.topics.iter().map(|topic| topic.name.clone()));
     let (mut results, mut told) = (Vec::new(), BTreeSet::new());
@@ -28,7 +29,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let grown = if repeated.contains(&topic.name) {
             Err((ErrorCode::InvalidRequest, "the request names this topic twice".to_owned()))
         } else {
-            grow(shard, &topic, &mut added, asked.validate_only).await
+            grow(topics, &topic, &mut added, asked.validate_only).await
         };
         let mut result = CreatePartitionsTopicResult { name: topic.name, ..Default::default() };
         if let Err((error, why)) = grown {
@@ -36,16 +37,16 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         results.push(result);
     }
-    Ok(respond(shard, request, &CreatePartitionsResponse { results, ..Default::default() }))
+    Ok(CreatePartitionsResponse { results, ..Default::default() })
 }
 
 async fn grow(
-    shard: &Rc<Shard>,
+    topics: Topics<'_>,
     asked: &CreatePartitionsTopic,
     all_added: &mut i64,
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    let image = shard.image();
+    let image = topics.image();
     let Some(topic) = image.topic(&asked.name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "no such topic".to_owned()));
     };
@@ -61,7 +62,7 @@ async fn grow(
         let why = "which partition a group lives in follows from their number: it is fixed";
         return Err((ErrorCode::InvalidTopicException, why.to_owned()));
     }
-    let node = shard.node.id().0;
+    let node = topics.node().id().0;
     let added = (asked.count - topic.count()) as usize;
     if let Some(assignments) = &asked.assignments
         && (assignments.len() != added || assignments.iter().any(|a| a.broker_ids != [node]))
@@ -77,5 +78,5 @@ async fn grow(
     if validate_only {
         return Ok(());
     }
-    topics::grow(shard, topic.id, asked.count).await
+    topics.grow(topic.id, asked.count).await
 }

@@ -1,26 +1,27 @@
 //! CreateTopics 2-7: v4 defaults by -1 (KIP-464), v5 returns settings (KIP-525), v7 topic ids.
 
+use crate::api::rooms::Topics;
 use crate::metadata::named::repeated;
-use crate::metadata::topics;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use metadata::changes::{self, Created, NewTopic, Refusal};
 use metadata::in_force::{InForce, SettingValues};
 use metadata::topic_settings::{self, TOPIC_SETTINGS};
 use model::limits::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
 use model::{ErrorCode, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     CreatableTopic, CreatableTopicConfigResult, CreatableTopicResult, CreateTopicsRequest,
     CreateTopicsResponse,
 };
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<CreateTopicsResponse, WireError> {
     let asked = read::<CreateTopicsRequest>(request)?;
-    let mut size = AnswerSize::new(shard);
     let repeated = repeated(asked.topics.iter().map(|topic| &topic.name));
     let (mut told, mut partitions) = (BTreeSet::new(), 0);
     // What becomes of each topic: refused, or the place of what is to be made.
@@ -32,7 +33,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let found = if repeated.contains(&topic.name) {
             Err((ErrorCode::InvalidRequest, "the request names this topic twice".to_owned()))
         } else {
-            check(shard, topic, &mut partitions)
+            check(topics, topic, &mut partitions)
         };
         size.add(topic.name.len() + found.as_ref().map_or(200, |_| CONFIGS_BYTES)).await?;
         checked.push((
@@ -44,11 +45,11 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         ));
     }
     let mut created = if asked.validate_only {
-        changes::would_create(&shard.image(), &new)
+        changes::would_create(&topics.image(), &new)
     } else if new.is_empty() {
         Vec::new()
     } else {
-        topics::create(shard, new).await
+        topics.create(new).await
     };
     // A failure of the disk concerns all of them.
     let mut of = |at: usize| match created.len() {
@@ -58,31 +59,35 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
     };
     let results =
-        checked.into_iter().map(|(topic, found)| describe(shard, topic, found.and_then(&mut of)));
+        checked.into_iter().map(|(topic, found)| describe(topics, topic, found.and_then(&mut of)));
     let results = results.collect();
-    Ok(respond(shard, request, &CreateTopicsResponse { topics: results, ..Default::default() }))
+    Ok(CreateTopicsResponse { topics: results, ..Default::default() })
 }
 
 /// About what all settings of a topic take in the answer.
 const CONFIGS_BYTES: usize = 4096;
 
 /// Checks a topic, in Kafka's order; `partitions` counts those of the request.
-fn check(shard: &Shard, topic: &CreatableTopic, partitions: &mut i64) -> Result<NewTopic, Refusal> {
+fn check(
+    topics: Topics<'_>,
+    topic: &CreatableTopic,
+    partitions: &mut i64,
+) -> Result<NewTopic, Refusal> {
     let Some(name) = TopicName::new(&topic.name) else {
         let why = "a topic name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'";
         return Err((ErrorCode::InvalidTopicException, why.to_owned()));
     };
     // Before anything else is looked at: who only wants to have the topic goes on.
-    if shard.image().topic(&topic.name).is_some() {
+    if topics.image().topic(&topic.name).is_some() {
         return Err(changes::exists(&topic.name));
     }
     if topic_settings::is_internal(&topic.name) {
         let why = format!("{} is the broker's own: it is made when it is used first", topic.name);
         return Err((ErrorCode::InvalidTopicException, why));
     }
-    changes::check_collision(&shard.image(), &topic.name)?;
-    let settings = check_settings(shard, topic)?;
-    let count = check_partitions(shard, topic)?;
+    changes::check_collision(&topics.image(), &topic.name)?;
+    let settings = check_settings(topics, topic)?;
+    let count = check_partitions(topics, topic)?;
     *partitions += i64::from(count);
     if *partitions > PARTITIONS_PER_REQUEST_MAX {
         let why = format!("at most {PARTITIONS_PER_REQUEST_MAX} partitions are made in a request");
@@ -91,8 +96,8 @@ fn check(shard: &Shard, topic: &CreatableTopic, partitions: &mut i64) -> Result<
     Ok(NewTopic { name, partitions: count, settings })
 }
 
-fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, Refusal> {
-    let node = shard.node.id().0;
+fn check_partitions(topics: Topics<'_>, topic: &CreatableTopic) -> Result<i32, Refusal> {
+    let node = topics.node().id().0;
     let factor = topic.replication_factor;
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || factor != -1 {
@@ -116,20 +121,20 @@ fn check_partitions(shard: &Shard, topic: &CreatableTopic) -> Result<i32, Refusa
         return no_factor(factor);
     }
     let partitions = match topic.num_partitions {
-        -1 => shard.node.config.num_partitions,
+        -1 => topics.node().config.num_partitions,
         partitions => partitions,
     };
     if !(1..=PARTITIONS_PER_TOPIC_MAX).contains(&partitions) {
         let why = format!("1 to {PARTITIONS_PER_TOPIC_MAX} partitions are allowed");
         return Err((ErrorCode::InvalidPartitions, why));
     }
-    if !replication_fits(shard, factor) {
+    if !replication_fits(topics, factor) {
         return no_factor(factor);
     }
     Ok(partitions)
 }
 
-fn check_settings(shard: &Shard, topic: &CreatableTopic) -> Result<SettingValues, Refusal> {
+fn check_settings(topics: Topics<'_>, topic: &CreatableTopic) -> Result<SettingValues, Refusal> {
     let mut settings = SettingValues::new();
     // Of what is named twice the last counts.
     let last: BTreeMap<&String, &Option<String>> =
@@ -141,18 +146,18 @@ fn check_settings(shard: &Shard, topic: &CreatableTopic) -> Result<SettingValues
         let value = topic_settings::read(name, value).map_err(invalid)?;
         settings.insert(name.clone(), value);
     }
-    let in_force = InForce { on_topic: &settings, on_broker: &shard.node.config.set };
+    let in_force = InForce { on_topic: &settings, on_broker: topics.on_broker() };
     in_force.check_together().map_err(invalid)?;
     Ok(settings)
 }
 
 /// Whether so many replicas can be had: -1 asks for the default.
-fn replication_fits(shard: &Shard, factor: i16) -> bool {
-    matches!(factor, -1 | 1) || factor > 1 && shard.node.config.clamps_replication
+fn replication_fits(topics: Topics<'_>, factor: i16) -> bool {
+    matches!(factor, -1 | 1) || factor > 1 && topics.node().config.clamps_replication
 }
 
 fn describe(
-    shard: &Shard,
+    topics: Topics<'_>,
     asked: &CreatableTopic,
     created: Result<Created, Refusal>,
 ) -> CreatableTopicResult {
@@ -175,7 +180,7 @@ fn describe(
                     (c.name.clone(), topic_settings::read(&c.name, value).unwrap_or_default())
                 })
                 .collect();
-            let in_force = InForce { on_topic: &set, on_broker: &shard.node.config.set };
+            let in_force = InForce { on_topic: &set, on_broker: topics.on_broker() };
             let entry = |setting| {
                 let value = in_force.value_of(setting);
                 CreatableTopicConfigResult {

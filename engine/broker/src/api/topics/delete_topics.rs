@@ -1,41 +1,29 @@
 //! DeleteTopics 1-6: v5 messages, v6 by id.
 
+use crate::api::rooms::Topics;
 use crate::metadata::named::repeated;
-use crate::metadata::topics;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use metadata::changes::Refusal;
-use metadata::image::TopicImage;
+use metadata::image::{MetadataImage, TopicImage};
 use model::{ErrorCode, TopicId};
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use std::sync::Arc;
 use wire::WireError;
 use wire::messages::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<DeleteTopicsResponse, WireError> {
     let asked = read::<DeleteTopicsRequest>(request)?;
     let named = asked.topic_names.into_iter().map(|name| (Some(name), TopicId::ZERO));
     let states = asked.topics.into_iter().map(|state| (state.name, state.topic_id));
-    let image = shard.image();
-    let invalid = |why: &str| Err((ErrorCode::InvalidRequest, why.to_owned()));
+    let image = topics.image();
     // What each entry means first: a topic that is named twice, however, is not deleted at all.
     let find = |(name, id): (Option<String>, TopicId)| {
-        let found = match (&name, id) {
-            (Some(_), id) if id != TopicId::ZERO => {
-                invalid("a topic has a name and an id: one of them is expected")
-            }
-            (None, TopicId::ZERO) => invalid("a topic has neither a name nor an id"),
-            (Some(name), _) => {
-                let unknown = ErrorCode::UnknownTopicOrPartition;
-                image.topic(name).ok_or((unknown, unknown.meaning().to_owned()))
-            }
-            (None, id) => {
-                let unknown = ErrorCode::UnknownTopicId;
-                image.by_id.get(&id).ok_or((unknown, unknown.meaning().to_owned()))
-            }
-        };
+        let found = find(&image, name.as_deref(), id);
         (name, id, found)
     };
     let entries: Vec<_> = named.chain(states).map(find).collect();
@@ -47,7 +35,6 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     };
     let twice = repeated(entries.iter().map(key));
     let (mut responses, mut told) = (Vec::new(), BTreeSet::new());
-    let mut size = AnswerSize::new(shard);
     for entry in entries {
         let key = key(&entry);
         let (name, id, found) = entry;
@@ -68,7 +55,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
                     let why = "an internal topic holds the broker's own records".to_owned();
                     Err((ErrorCode::InvalidTopicException, why))
                 } else {
-                    topics::delete(shard, topic.id).await.map(|()| topic)
+                    topics.delete(topic.id).await.map(|()| topic)
                 }
             }
             Err(_) if is_twice && result.name.is_some() => {
@@ -83,5 +70,31 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         responses.push(result);
     }
-    Ok(respond(shard, request, &DeleteTopicsResponse { responses, ..Default::default() }))
+    Ok(DeleteTopicsResponse { responses, ..Default::default() })
+}
+
+fn invalid<T>(why: &str) -> Result<T, Refusal> {
+    Err((ErrorCode::InvalidRequest, why.to_owned()))
+}
+
+/// What an entry of the request means.
+fn find<'i>(
+    image: &'i MetadataImage,
+    name: Option<&str>,
+    id: TopicId,
+) -> Result<&'i Arc<TopicImage>, Refusal> {
+    match (name, id) {
+        (Some(_), id) if id != TopicId::ZERO => {
+            invalid("a topic has a name and an id: one of them is expected")
+        }
+        (None, TopicId::ZERO) => invalid("a topic has neither a name nor an id"),
+        (Some(name), _) => {
+            let unknown = ErrorCode::UnknownTopicOrPartition;
+            image.topic(name).ok_or((unknown, unknown.meaning().to_owned()))
+        }
+        (None, id) => {
+            let unknown = ErrorCode::UnknownTopicId;
+            image.by_id.get(&id).ok_or((unknown, unknown.meaning().to_owned()))
+        }
+    }
 }

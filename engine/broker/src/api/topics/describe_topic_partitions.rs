@@ -1,9 +1,9 @@
 //! DescribeTopicPartitions 0 (KIP-966): topics by name, in pages of so many partitions.
 
 use crate::api::authorized;
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Topics;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::{ErrorCode, ids};
 use std::collections::BTreeSet;
 use wire::WireError;
@@ -15,9 +15,12 @@ use wire::messages::{
 /// Kafka's `max.request.partition.size.limit`.
 const PARTITIONS_MAX: i32 = 2000;
 
-pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+) -> Result<DescribeTopicPartitionsResponse, WireError> {
     let asked = read::<DescribeTopicPartitionsRequest>(request)?;
-    let image = shard.image();
+    let image = topics.image();
     let mut names: BTreeSet<&str> = asked.topics.iter().map(|topic| topic.name.as_str()).collect();
     if names.is_empty() {
         names = image.by_name.keys().map(|name| &**name).collect();
@@ -30,7 +33,7 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
         };
         let topics = asked.topics.iter().map(|topic| refused(&topic.name)).collect();
         let response = DescribeTopicPartitionsResponse { topics, ..Default::default() };
-        return Ok(respond(shard, request, &response));
+        return Ok(response);
     }
     let from = asked.cursor.as_ref().map(|c| (c.topic_name.as_str(), c.partition_index.max(0)));
     let mut left = asked.response_partition_limit.clamp(1, PARTITIONS_MAX);
@@ -78,5 +81,5 @@ pub(crate) fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireEr
             break;
         }
     }
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }

@@ -1,8 +1,8 @@
 //! ElectLeaders 0-2 (KIP-183, KIP-460): v2 flexible. With one replica its leader is the wanted one.
 
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::api::rooms::Topics;
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::ErrorCode;
 use wire::WireError;
 use wire::messages::{
@@ -13,12 +13,15 @@ use wire::messages::{
 /// Of the preferred leader, and of any that is left.
 const ELECTIONS: [i8; 2] = [0, 1];
 
-pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    topics: Topics<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<ElectLeadersResponse, WireError> {
     let asked = read::<ElectLeadersRequest>(request)?;
-    let image = shard.image();
+    let image = topics.image();
     let is_election = request.version == 0 || ELECTIONS.contains(&asked.election_type);
     let asks_nothing = asked.topic_partitions.as_ref().is_some_and(Vec::is_empty);
-    let mut size = AnswerSize::new(shard);
     let asked_topics = match asked.topic_partitions {
         Some(topics) => topics,
         None if !is_election => Vec::new(),
@@ -62,5 +65,5 @@ pub(crate) async fn handle(shard: &Shard, request: &Request) -> Result<Outcome, 
         replica_election_results: results,
         ..Default::default()
     };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }

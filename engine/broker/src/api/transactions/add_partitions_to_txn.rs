@@ -1,22 +1,24 @@
 //! AddPartitionsToTxn 0-3: v2 PRODUCER_FENCED, v3 flexible. v4 on is between brokers.
 
-use crate::coordinators::transactions::{fenced_since, step_at};
+use crate::api::rooms::Transactions;
+use crate::coordinators::transactions::fenced_since;
 use crate::metadata::named::partitions_once;
-use crate::network::answer::{Outcome, read, respond};
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TopicErrors};
 
 const PRODUCER_FENCED_SINCE: i16 = 2;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    transactions: Transactions<'_>,
+    request: &Request,
+) -> Result<AddPartitionsToTxnResponse, WireError> {
     let asked = read::<AddPartitionsToTxnRequest>(request)?;
-    let image = shard.image();
+    let image = transactions.image();
     let is_there = |topic: &str, index: i32| {
         image.has(topic, index) && !metadata::topic_settings::is_internal(topic)
     };
@@ -31,7 +33,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         let partitions: Vec<(String, i32)> = named.into_iter().map(own).collect();
         let producer = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
         let id = asked.transactional_id.clone();
-        let added = step_at(shard, &asked.transactional_id, move |_, coordinator, now| {
+        let added = transactions.step(&asked.transactional_id, move |_, coordinator, now| {
             coordinator.add_partitions(now, &id, producer, &partitions, ClientVersion::V1)
         });
         added.await.and_then(|added| added).err().unwrap_or(ErrorCode::None)
@@ -57,5 +59,5 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             TopicErrors::new(&topic, partitions.iter().map(|index| one(&topic, *index)))
         });
     let results = results.collect();
-    Ok(respond(shard, request, &AddPartitionsToTxnResponse { results, ..Default::default() }))
+    Ok(AddPartitionsToTxnResponse { results, ..Default::default() })
 }

@@ -1,30 +1,33 @@
 //! DescribeProducers 0 (KIP-664).
 
+use crate::api::rooms::Partitions;
 use crate::metadata::named::partitions_once;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use model::{ErrorCode, TopicPartition, ids};
+use crate::partitions::partition_slot::PartitionSlot;
+use model::{ErrorCode, ids};
 use partition::ShownProducer;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     DescribeProducersPartition, DescribeProducersRequest, DescribeProducersResponse,
     DescribeProducersTopicResponse, ProducerState,
 };
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    partitions_of: Partitions<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<DescribeProducersResponse, WireError> {
     let asked = read::<DescribeProducersRequest>(request)?;
-    let image = shard.image();
+    let image = partitions_of.image();
     let mut topics = Vec::new();
-    let mut size = AnswerSize::new(shard);
     let topics_asked = asked.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes));
     for (name, indexes) in partitions_once(topics_asked.collect()) {
         let mut partitions = Vec::new();
         for index in indexes {
             let known = image.topic(&name).and_then(|topic| topic.partition(index));
             let found = match known {
-                Some(id) => shard.call(shard.owner_of(id), move |owner| look(owner, id)).await,
+                Some(id) => partitions_of.at(id, |slot, _| async move { Ok(look(&slot)) }).await,
                 None if !ids::topic_name_is_valid(&name) => Err(ErrorCode::InvalidTopicException),
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };
@@ -40,11 +43,10 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         topics.push(DescribeProducersTopicResponse { name, partitions });
     }
-    Ok(respond(shard, request, &DescribeProducersResponse { topics, ..Default::default() }))
+    Ok(DescribeProducersResponse { topics, ..Default::default() })
 }
 
-async fn look(shard: Rc<Shard>, id: TopicPartition) -> Result<Vec<ProducerState>, ErrorCode> {
-    let slot = shard.slot(id).ok_or_else(|| shard.why_absent(id))?;
+fn look(slot: &PartitionSlot) -> Vec<ProducerState> {
     let shown = |shown: ShownProducer| ProducerState {
         producer_id: shown.producer.id.0,
         producer_epoch: i32::from(shown.producer.epoch),
@@ -53,5 +55,5 @@ async fn look(shard: Rc<Shard>, id: TopicPartition) -> Result<Vec<ProducerState>
         coordinator_epoch: shown.coordinator_epoch,
         current_txn_start_offset: shown.open_since.map_or(-1, |offset| offset.0),
     };
-    Ok(slot.producers.borrow().iter().map(shown).collect())
+    slot.producers.borrow().iter().map(shown).collect()
 }

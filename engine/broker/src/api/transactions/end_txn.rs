@@ -3,25 +3,26 @@
 //! The outcome is durable when this is answered; usually the markers are too, so that what the
 //! client does next finds them.
 
-use crate::coordinators::state_log::at_home;
-use crate::coordinators::transactions::{TransactionLog, fenced_since, until_told};
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Transactions;
+use crate::coordinators::transactions::fenced_since;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use coordinator::ClientVersion;
 use model::{ErrorCode, Producer, ProducerId};
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{EndTxnRequest, EndTxnResponse};
 
 const PRODUCER_FENCED_SINCE: i16 = 2;
 const EPOCH_BUMPED_SINCE: i16 = 5;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    transactions: Transactions<'_>,
+    request: &Request,
+) -> Result<EndTxnResponse, WireError> {
     let asked = read::<EndTxnRequest>(request)?;
     let bumps = request.version >= EPOCH_BUMPED_SINCE;
     let version = if bumps { ClientVersion::V2 } else { ClientVersion::V1 };
-    let response = match end(shard, asked, version).await {
+    let response = match end(transactions, asked, version).await {
         Ok(producer) => EndTxnResponse {
             producer_id: producer.id.0,
             producer_epoch: producer.epoch,
@@ -32,11 +33,11 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             ..Default::default()
         },
     };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
 async fn end(
-    shard: &Rc<Shard>,
+    transactions: Transactions<'_>,
     asked: EndTxnRequest,
     version: ClientVersion,
 ) -> Result<Producer, ErrorCode> {
@@ -45,15 +46,5 @@ async fn end(
         return Err(ErrorCode::InvalidRequest);
     }
     let producer = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
-    let name = id.clone();
-    at_home(shard, &id, move |shard, log: Rc<TransactionLog>| async move {
-        let step = log.run(&shard, |shard, coordinator, now| {
-            let fresh = shard.take_producer_id()?;
-            coordinator.end(now, &name, producer, asked.committed, version, fresh)
-        });
-        let ended = step.await??;
-        until_told(&log, &name).await;
-        Ok(ended)
-    })
-    .await
+    transactions.end(&id, producer, asked.committed, version).await
 }

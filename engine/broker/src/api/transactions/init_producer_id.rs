@@ -1,20 +1,22 @@
 //! InitProducerId 0-5: v2 flexible, v3 another epoch of an id that one has (KIP-360), v4
 //! PRODUCER_FENCED, v5 KIP-890.
 
-use crate::coordinators::transactions::{fenced_since, step_at};
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Transactions;
+use crate::coordinators::transactions::fenced_since;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
 use model::{ErrorCode, Producer, ProducerId};
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 const PRODUCER_FENCED_SINCE: i16 = 4;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    transactions: Transactions<'_>,
+    request: &Request,
+) -> Result<InitProducerIdResponse, WireError> {
     let asked = read::<InitProducerIdRequest>(request)?;
-    let response = match init(shard, asked).await {
+    let response = match init(transactions, asked).await {
         Ok(producer) => InitProducerIdResponse {
             producer_id: producer.id.0,
             producer_epoch: producer.epoch,
@@ -25,16 +27,19 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             ..Default::default()
         },
     };
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
-async fn init(shard: &Rc<Shard>, asked: InitProducerIdRequest) -> Result<Producer, ErrorCode> {
+async fn init(
+    transactions: Transactions<'_>,
+    asked: InitProducerIdRequest,
+) -> Result<Producer, ErrorCode> {
     if (asked.producer_id == -1) != (asked.producer_epoch == -1) {
         return Err(ErrorCode::InvalidRequest);
     }
     let Some(id) = asked.transactional_id else {
         // Nobody else can have the id: there is nothing to bump or fence.
-        return Ok(Producer { id: shard.take_producer_id()?, epoch: 0 });
+        return Ok(Producer { id: transactions.take_producer_id()?, epoch: 0 });
     };
     if id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
@@ -43,8 +48,8 @@ async fn init(shard: &Rc<Shard>, asked: InitProducerIdRequest) -> Result<Produce
     let claims = asked.producer_id > 0 || asked.producer_epoch > 0;
     let has = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
     let (name, timeout_ms) = (id.clone(), asked.transaction_timeout_ms);
-    let step = step_at(shard, &id, move |shard, coordinator, now| {
-        let fresh = shard.take_producer_id()?;
+    let step = transactions.step(&id, move |here, coordinator, now| {
+        let fresh = here.take_producer_id()?;
         coordinator.init_producer_id(now, &name, timeout_ms, claims.then_some(has), fresh)
     });
     step.await?

@@ -1,25 +1,27 @@
 //! ListTransactions 0-2 (KIP-664): v1 by duration (KIP-994), v2 by pattern (KIP-1152).
 
-use crate::coordinators::state_log::step_at_all;
+use crate::api::rooms::Transactions;
 use crate::metadata::named::each_once;
-use crate::network::answer::{AnswerSize, Outcome, read, respond};
+use crate::network::answer::{AnswerSize, read};
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use coordinator::{TransactionCoordinator, TransactionState};
+use coordinator::TransactionState;
 use model::ErrorCode;
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{ListTransactionsRequest, ListTransactionsResponse};
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    transactions: Transactions<'_>,
+    request: &Request,
+    size: &mut AnswerSize,
+) -> Result<ListTransactionsResponse, WireError> {
     let asked = read::<ListTransactionsRequest>(request)?;
     let mut response = ListTransactionsResponse::default();
     let pattern = asked.transactional_id_pattern.filter(|pattern| !pattern.is_empty());
     let Ok(pattern) = pattern.map(|p| regex_lite::Regex::new(&format!("^(?:{p})$"))).transpose()
     else {
         response.error_code = ErrorCode::InvalidRegularExpression.code();
-        return Ok(respond(shard, request, &response));
+        return Ok(response);
     };
     let mut states = Vec::new();
     for name in each_once(asked.state_filters) {
@@ -33,10 +35,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     if !states.is_empty() || response.unknown_state_filters.is_empty() {
         let (producers, running_ms) =
             (asked.producer_id_filters.into_iter().collect::<BTreeSet<_>>(), asked.duration_filter);
-        let found = step_at_all(shard, move |_, coordinator: &mut TransactionCoordinator, now| {
+        let found = transactions.step_all(move |_, coordinator, now| {
             coordinator.list(now, &states, &producers, running_ms)
         });
-        let mut size = AnswerSize::new(shard);
         for listed in found.await {
             match listed {
                 Ok(listed) => {
@@ -51,5 +52,5 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
     if let Some(pattern) = pattern {
         response.transaction_states.retain(|found| pattern.is_match(&found.transactional_id));
     }
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }

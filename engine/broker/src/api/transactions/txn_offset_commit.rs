@@ -2,12 +2,12 @@
 //! offsets join the transaction by this (KIP-890).
 
 use crate::api::groups::offset_commit::{COMMIT_BYTES_MAX, RECORD_BYTES};
-use crate::coordinators::groups::{GroupLog, at_coordinator, home_of_group};
-use crate::coordinators::transactions::{Target, prove};
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::{Groups, Transactions};
+use crate::coordinators::state_log::Here;
+use crate::coordinators::transactions::Target;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::shard::shard::Shard;
-use coordinator::ClientVersion;
+use coordinator::{ClientVersion, GroupCoordinator};
 use model::{ErrorCode, Producer, ProducerId};
 use std::rc::Rc;
 use wire::WireError;
@@ -20,20 +20,24 @@ const JOINS_SINCE: i16 = 5;
 /// From here on a client knows an error that tells it to abort (KIP-890).
 const ABORTABLE_SINCE: i16 = 4;
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    groups: Groups<'_>,
+    transactions: Transactions<'_>,
+    request: &Request,
+) -> Result<TxnOffsetCommitResponse, WireError> {
     let asked = Rc::new(read::<TxnOffsetCommitRequest>(request)?);
-    let image = shard.image();
+    let image = transactions.image();
     let is_there = |topic: &TxnOffsetCommitTopic| {
         topic.partitions.iter().any(|p| image.has(&topic.name, p.partition_index))
     };
     if !asked.topics.iter().any(is_there) {
         // Nothing can be kept: nothing joins the transaction.
         let response = refused(&asked, ErrorCode::UnknownTopicOrPartition);
-        return Ok(respond(shard, request, &response));
+        return Ok(response);
     }
     let joins = request.version >= JOINS_SINCE;
     let version = if joins { ClientVersion::V2 } else { ClientVersion::V1 };
-    let committed = commit(shard, &asked, version, request.version).await;
+    let committed = commit(groups, transactions, &asked, version, request.version).await;
     let mut response = committed.unwrap_or_else(|error| refused(&asked, error));
     // What is not there is told whatever else is wrong.
     for topic in &mut response.topics {
@@ -43,11 +47,12 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
             }
         }
     }
-    Ok(respond(shard, request, &response))
+    Ok(response)
 }
 
 async fn commit(
-    shard: &Rc<Shard>,
+    groups: Groups<'_>,
+    transactions: Transactions<'_>,
     asked: &Rc<TxnOffsetCommitRequest>,
     version: ClientVersion,
     api_version: i16,
@@ -68,9 +73,9 @@ async fn commit(
         return Err(ErrorCode::InvalidRequest);
     }
     let producer = Producer { id: ProducerId(asked.producer_id), epoch: asked.producer_epoch };
-    let id = home_of_group(shard, &asked.group_id).await?;
+    let id = groups.home(&asked.group_id).await?;
     let target = Target { index: 0, id, producer };
-    let proofs = prove(shard, &asked.transactional_id, vec![target], version).await;
+    let proofs = transactions.prove(&asked.transactional_id, vec![target], version).await;
     let abortable = |error| match error {
         ErrorCode::InvalidTxnState if api_version >= ABORTABLE_SINCE => {
             ErrorCode::TransactionAbortable
@@ -79,17 +84,12 @@ async fn commit(
     };
     let proof = proofs.of(0).map_err(abortable)?;
     let for_coordinator = TxnOffsetCommitRequest::clone(asked);
-    at_coordinator(shard, &asked.group_id, move |shard, log: Rc<GroupLog>| async move {
-        let step = log.run(&shard, |shard, coordinator, now| {
-            // In the same breath as the append: no marker comes in between.
-            log.slot().producers.borrow().admit_transactional(producer, proof)?;
-            let image = shard.image();
-            let knows = |topic: &str, partition: i32| image.has(topic, partition);
-            Ok(coordinator.commit_in_transaction(now, &for_coordinator, knows))
-        });
-        step.await?
-    })
-    .await
+    let step = move |here: Here<'_>, coordinator: &mut GroupCoordinator, now| {
+        let image = here.image();
+        let knows = |topic: &str, partition: i32| image.has(topic, partition);
+        coordinator.commit_in_transaction(now, &for_coordinator, knows)
+    };
+    groups.step_in_transaction(&asked.group_id, producer, proof, step).await
 }
 
 fn refused(asked: &TxnOffsetCommitRequest, error: ErrorCode) -> TxnOffsetCommitResponse {

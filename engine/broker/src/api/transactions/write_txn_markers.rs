@@ -1,20 +1,20 @@
 //! WriteTxnMarkers 1: how an operator ends a transaction that hangs in a partition (KIP-664).
 
-use crate::coordinators::transactions::mark;
-use crate::network::answer::{Outcome, read, respond};
+use crate::api::rooms::Partitions;
+use crate::network::answer::read;
 use crate::network::request::Request;
-use crate::partitions::partition_slot::Writer;
-use crate::shard::shard::Shard;
 use model::{ErrorCode, Marker, Producer, ProducerId};
-use std::rc::Rc;
 use wire::WireError;
 use wire::messages::{
     TopicErrors, WritableTxnMarkerResult, WriteTxnMarkersRequest, WriteTxnMarkersResponse,
 };
 
-pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outcome, WireError> {
+pub(crate) async fn handle(
+    partitions: Partitions<'_>,
+    request: &Request,
+) -> Result<WriteTxnMarkersResponse, WireError> {
     let asked = read::<WriteTxnMarkersRequest>(request)?;
-    let image = shard.image();
+    let image = partitions.image();
     let mut markers = Vec::new();
     for asked in asked.markers {
         let marker = Marker {
@@ -26,7 +26,7 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         for topic in asked.topics {
             let known = |index: &i32| image.topic(&topic.name)?.partition(*index);
             let found: Vec<_> = topic.partition_indexes.iter().filter_map(known).collect();
-            let mut results = mark(shard, marker, found, Writer::Operator).await.into_iter();
+            let mut results = partitions.mark(marker, found).await.into_iter();
             let one = |index: &i32| {
                 let result = match known(index) {
                     Some(_) => results.next().expect("a result for each that is known"),
@@ -38,5 +38,5 @@ pub(crate) async fn handle(shard: &Rc<Shard>, request: &Request) -> Result<Outco
         }
         markers.push(WritableTxnMarkerResult { producer_id: asked.producer_id, topics });
     }
-    Ok(respond(shard, request, &WriteTxnMarkersResponse { markers }))
+    Ok(WriteTxnMarkersResponse { markers })
 }

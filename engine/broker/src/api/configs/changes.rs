@@ -1,13 +1,11 @@
 //! Changing a topic's settings, for both APIs that can.
 
+use crate::api::rooms::Topics;
 use crate::metadata::named::repeated;
-use crate::metadata::topics;
-use crate::shard::shard::Shard;
 use metadata::changes::{self, Refusal};
 use metadata::in_force::SettingValues;
 use model::{ErrorCode, ids};
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use std::sync::Arc;
 use wire::messages::AlterConfigsResourceResponse;
 
@@ -24,7 +22,7 @@ pub(crate) type Resource = (i8, String);
 /// of it. Only topics can be changed, and each only once in a request. `nothing_set`: what is asked sets nothing.
 /// `is_well_formed`: whether what is asked can be, whatever the values and the resource; looked at first.
 pub(crate) async fn change_each<F>(
-    shard: &Rc<Shard>,
+    topics: Topics<'_>,
     resources: &[Resource],
     validate_only: bool,
     nothing_set: impl Fn(usize) -> bool,
@@ -51,7 +49,7 @@ where
         } else {
             async {
                 is_well_formed(place)?;
-                change_topic(shard, &resource_name, validate_only, change(place)).await
+                change_topic(topics, &resource_name, validate_only, change(place)).await
             }
             .await
         };
@@ -93,12 +91,12 @@ fn no_topic(name: &str) -> Refusal {
 
 /// Changes a topic's settings, or only checks whether it could be done.
 async fn change_topic(
-    shard: &Rc<Shard>,
+    topics: Topics<'_>,
     name: &str,
     validate_only: bool,
     change: impl FnOnce(&mut SettingValues) -> Result<(), Refusal> + Send + 'static,
 ) -> Result<(), Refusal> {
-    let image = shard.image();
+    let image = topics.image();
     let Some(topic) = image.topic(name) else {
         let refusal = no_topic(name);
         if refusal.0 == ErrorCode::UnknownTopicOrPartition {
@@ -107,12 +105,12 @@ async fn change_topic(
         }
         return Err(refusal);
     };
-    let (is_internal, node) = (topic.is_internal(), Arc::clone(&shard.node));
+    let (is_internal, node) = (topic.is_internal(), Arc::clone(topics.node()));
     let change = move |set: &mut SettingValues| {
         changes::change_settings(set, &node.config.set, is_internal, change)
     };
     if validate_only {
         return change(&mut topic.settings.clone());
     }
-    topics::alter(shard, topic.id, change).await
+    topics.alter(topic.id, change).await
 }
