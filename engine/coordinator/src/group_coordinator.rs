@@ -98,6 +98,10 @@ impl Group {
     }
 }
 
+fn protocols_of(request: &JoinGroupRequest) -> Vec<(String, Vec<u8>)> {
+    request.protocols.iter().map(|p| (p.name.clone(), p.metadata.clone())).collect()
+}
+
 fn join_refused(member_id: &str, error: ErrorCode) -> JoinGroupResponse {
     JoinGroupResponse {
         error_code: error.code(),
@@ -338,14 +342,8 @@ impl GroupCoordinator {
         self.effects.answers.push((ticket, Answer::Sync(response)));
     }
 
-    fn try_join(
-        &mut self,
-        now: Now,
-        version: i16,
-        request: &JoinGroupRequest,
-        client: &Client,
-        ticket: Ticket,
-    ) -> Result<(), ErrorCode> {
+    /// Whether a member may join, whoever it is.
+    fn check_join(&self, request: &JoinGroupRequest) -> Result<(), ErrorCode> {
         let id = &request.group_id;
         if id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
@@ -354,11 +352,7 @@ impl GroupCoordinator {
         if !allowed.contains(&request.session_timeout_ms) {
             return Err(ErrorCode::InvalidSessionTimeout);
         }
-        let session_timeout_ms = request.session_timeout_ms as u64;
-        let rebalance_timeout_ms =
-            u64::try_from(request.rebalance_timeout_ms).unwrap_or(session_timeout_ms);
-        let protocols: Vec<(String, Vec<u8>)> =
-            request.protocols.iter().map(|p| (p.name.clone(), p.metadata.clone())).collect();
+        let protocols = protocols_of(request);
         let known = self.groups.get(id);
         let fits = match known {
             Some(group) => group.accepts(&request.protocol_type, &protocols),
@@ -396,50 +390,45 @@ impl GroupCoordinator {
         if others + own > GROUP_BYTES_MAX {
             return Err(ErrorCode::GroupMaxSizeReached);
         }
+        Ok(())
+    }
+
+    fn try_join(
+        &mut self,
+        now: Now,
+        version: i16,
+        request: &JoinGroupRequest,
+        client: &Client,
+        ticket: Ticket,
+    ) -> Result<(), ErrorCode> {
+        self.check_join(request)?;
+        let id = &request.group_id;
+        let session_timeout_ms = request.session_timeout_ms as u64;
         let new_member = Member {
             instance_id: request.group_instance_id.clone(),
             client_id: client.id.clone(),
             client_host: client.host.clone(),
-            rebalance_timeout_ms,
+            rebalance_timeout_ms: u64::try_from(request.rebalance_timeout_ms)
+                .unwrap_or(session_timeout_ms),
             session_timeout_ms,
-            protocols,
+            protocols: protocols_of(request),
             is_new: true,
             awaiting_join: Some(ticket),
             expires_at: now.ms + NEW_MEMBER_JOIN_TIMEOUT_MS,
             ..Member::default()
         };
         if request.member_id.is_empty() {
-            let prefix = request.group_instance_id.as_ref().unwrap_or(&client.id);
-            let member_id = self.new_member_id(prefix);
-            let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(now.unix_ms));
-            if let Some(instance) = &request.group_instance_id {
-                if let Some(old_id) = group.static_members.get(instance).cloned() {
-                    self.replace_static(now, version, id, &old_id, &member_id, new_member, ticket);
-                    return Ok(());
-                }
-            } else if version >= MEMBER_ID_REQUIRED_SINCE {
-                group.pending.insert(member_id.clone(), now.ms + session_timeout_ms);
-                let response = join_refused(&member_id, ErrorCode::MemberIdRequired);
-                self.answer_join(ticket, response);
-                return Ok(());
-            }
-            self.add_and_rebalance(now, id, &member_id, &request.protocol_type, new_member);
+            self.join_first(now, version, request, (client, new_member), ticket);
             return Ok(());
         }
         let member_id = &request.member_id;
         let group = self.groups.get_mut(id).expect("checked above");
         if group.pending.contains_key(member_id) {
-            if !fits {
-                return Err(ErrorCode::InconsistentGroupProtocol);
-            }
             group.pending.remove(member_id);
             self.add_and_rebalance(now, id, member_id, &request.protocol_type, new_member);
             return Ok(());
         }
         group.check_member(member_id, request.group_instance_id.as_deref())?;
-        if !fits {
-            return Err(ErrorCode::InconsistentGroupProtocol);
-        }
         let same = group.members[member_id].protocols == new_member.protocols;
         let is_leader = group.is_leader(member_id);
         let is_settled = match group.state {
@@ -456,6 +445,33 @@ impl GroupCoordinator {
         }
         self.rejoin(now, id, member_id, new_member, ticket);
         Ok(())
+    }
+
+    /// A member joins that has no id yet.
+    fn join_first(
+        &mut self,
+        now: Now,
+        version: i16,
+        request: &JoinGroupRequest,
+        (client, new_member): (&Client, Member),
+        ticket: Ticket,
+    ) {
+        let (id, session_timeout_ms) = (&request.group_id, new_member.session_timeout_ms);
+        let prefix = request.group_instance_id.as_ref().unwrap_or(&client.id);
+        let member_id = self.new_member_id(prefix);
+        let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(now.unix_ms));
+        if let Some(instance) = &request.group_instance_id {
+            if let Some(old_id) = group.static_members.get(instance).cloned() {
+                self.replace_static(now, version, id, &old_id, &member_id, new_member, ticket);
+                return;
+            }
+        } else if version >= MEMBER_ID_REQUIRED_SINCE {
+            group.pending.insert(member_id.clone(), now.ms + session_timeout_ms);
+            let response = join_refused(&member_id, ErrorCode::MemberIdRequired);
+            self.answer_join(ticket, response);
+            return;
+        }
+        self.add_and_rebalance(now, id, &member_id, &request.protocol_type, new_member);
     }
 
     fn is_full(&self, group: &Group, request: &JoinGroupRequest) -> bool {

@@ -215,18 +215,10 @@ impl TransactionCoordinator {
         if timeout_ms <= 0 || timeout_ms > self.config.timeout_ms_max {
             return Err(ErrorCode::InvalidTransactionTimeout);
         }
-        let known = self.transactions.len();
-        let Some(transaction) = self.transactions.get_mut(id) else {
-            if known >= self.config.ids_max {
-                // Names cost a client nothing.
-                return Err(ErrorCode::PolicyViolation);
-            }
-            let producer = Producer { id: fresh, epoch: 0 };
-            let transaction = Transaction::new(producer, timeout_ms, now.unix_ms);
-            self.transactions.insert(id.to_owned(), transaction);
-            self.store(id);
-            return Ok(producer);
-        };
+        if !self.transactions.contains_key(id) {
+            return self.begin_id(now, id, timeout_ms, fresh);
+        }
+        let transaction = self.transactions.get_mut(id).expect("looked at above");
         let is_exhausted = |epoch: i16| epoch >= EPOCH_LAST;
         if let Some(expected) = expected {
             let came_back = Some(expected.id) == transaction.previous_id
@@ -273,6 +265,25 @@ impl TransactionCoordinator {
         transaction.timeout_ms = timeout_ms;
         transaction.updated_ms = now.unix_ms;
         let producer = transaction.producer;
+        self.store(id);
+        Ok(producer)
+    }
+
+    /// A transactional id is used for the first time.
+    fn begin_id(
+        &mut self,
+        now: Now,
+        id: &str,
+        timeout_ms: i32,
+        fresh: ProducerId,
+    ) -> Result<Producer, ErrorCode> {
+        if self.transactions.len() >= self.config.ids_max {
+            // Names cost a client nothing.
+            return Err(ErrorCode::PolicyViolation);
+        }
+        let producer = Producer { id: fresh, epoch: 0 };
+        let transaction = Transaction::new(producer, timeout_ms, now.unix_ms);
+        self.transactions.insert(id.to_owned(), transaction);
         self.store(id);
         Ok(producer)
     }

@@ -80,6 +80,7 @@ impl Demand {
         durability: Durability,
         replication: Replication,
     ) -> Result<Self, ErrorCode> {
+        assert!(replication.in_sync <= replication.replicas, "who is in sync is a replica");
         let needed = replication.in_sync_min.min(replication.replicas);
         if acks == Acks::All && replication.in_sync < needed {
             return Err(ErrorCode::NotEnoughReplicas);

@@ -112,6 +112,8 @@ impl Leader {
     /// `records` were appended at the log end, to be committed at `level`.
     pub fn on_appended(&mut self, records: i64, level: Level) {
         assert!(records > 0, "a batch has records");
+        let before = self.pending.back().map_or(self.high_watermark, |(end, _)| *end);
+        assert_eq!(before, self.log_end, "what waits reaches to the log's end");
         self.log_end = self.log_end.plus(records);
         match self.pending.back_mut() {
             Some((end, last)) if *last == level => *end = self.log_end,
@@ -124,6 +126,8 @@ impl Leader {
         assert!(self.written <= written && written <= self.log_end, "writes go forward");
         assert!(self.durable <= durable && durable <= written, "durable follows written");
         (self.written, self.durable) = (written, durable);
+        let ends = self.pending.back().is_none_or(|(end, _)| *end == self.log_end);
+        assert!(ends, "what waits reaches to the log's end");
         let from = self.high_watermark;
         while let Some(&(end, level)) = self.pending.front() {
             let reached = match level {
@@ -151,12 +155,15 @@ impl Leader {
                 self.pending.push_back((self.written, level));
             }
         }
+        assert!(self.high_watermark <= self.log_end, "what is committed is never dropped");
+        assert!(self.log_start <= self.log_end, "what is dropped was above the log's start");
     }
 
     /// Records below `offset`, which are committed, were deleted.
     pub fn on_log_start(&mut self, offset: Offset) {
         assert!(offset <= self.high_watermark, "only committed records are deleted");
         self.log_start = self.log_start.max(offset);
+        assert!(self.log_start <= self.log_end, "a log begins before it ends");
     }
 
     /// How far the disk was when it was last told.

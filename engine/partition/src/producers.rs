@@ -101,6 +101,7 @@ impl Entry {
             self.epoch = epoch;
             (self.batches, self.kept) = ([KnownBatch::default(); BATCHES_KEPT], 0);
         }
+        assert!(self.epoch >= epoch, "epochs go forward");
     }
 
     fn push(&mut self, batch: KnownBatch) {
@@ -108,8 +109,10 @@ impl Entry {
             self.batches.copy_within(1.., 0);
             self.kept -= 1;
         }
+        assert!(usize::from(self.kept) < BATCHES_KEPT, "there is room for one more");
         self.batches[usize::from(self.kept)] = batch;
         self.kept += 1;
+        assert_eq!(self.batches().last(), Some(&batch), "the newest is the last");
     }
 
     /// Whether a batch that begins with `sequence` comes next.
@@ -231,6 +234,8 @@ impl Producers {
         let next = Proof(self.next_proof);
         let (proof, _) = *self.proofs.entry(id).or_insert((next, now_ms));
         self.next_proof += u64::from(proof == next);
+        assert!(self.proofs.len() <= PROOFS_MAX, "proofs are bounded");
+        assert!(proof.0 < self.next_proof, "a proof is never begun twice");
         proof
     }
 
@@ -266,6 +271,8 @@ impl Producers {
         self.make_room();
         self.changes += 1;
         let before = self.entries.get(&id).copied();
+        let follows = self.undo.back().is_none_or(|undo| undo.at < base);
+        assert!(follows, "batches come in the order of the log");
         self.undo.push_back(Undo { at: base, producer: id, before });
         let entry = self.entries.entry(id).or_insert_with(|| Entry::new(epoch));
         entry.move_to(epoch);
@@ -275,7 +282,8 @@ impl Producers {
             entry.coordinator_epoch = entry.coordinator_epoch.max(marker.coordinator_epoch);
             self.proofs.remove(&id);
             if let Some(first) = entry.open_since.take() {
-                self.open.remove(&first);
+                let opened = self.open.remove(&first);
+                assert_eq!(opened, Some(id), "a transaction that ends is known as open");
                 self.ending.insert(first, last);
                 if !marker.commit {
                     self.aborted.push(Aborted { producer: id, first, last });
@@ -295,7 +303,8 @@ impl Producers {
         }
         if batch.is_transactional() && entry.open_since.is_none() {
             entry.open_since = Some(base);
-            self.open.insert(base, id);
+            let before = self.open.insert(base, id);
+            assert!(before.is_none(), "one transaction begins at an offset");
             self.proofs.remove(&id);
         }
     }
@@ -328,11 +337,17 @@ impl Producers {
         self.ending.retain(|_, marker| *marker < end);
         let kept = self.aborted.partition_point(|aborted| aborted.last < end);
         self.aborted.truncate(kept);
+        assert!(
+            self.undo.back().is_none_or(|undo| undo.at < end),
+            "nothing behind the end is known"
+        );
+        assert!(self.open.keys().next_back().is_none_or(|first| *first < end), "nor open");
     }
 
     /// First offset that readers of committed records may not see yet (KIP-98).
     #[must_use]
     pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
+        assert!(self.open.len() <= self.entries.len(), "what is open is a producer's");
         let open = self.open.keys().next().copied();
         let ending = self.ending.keys().next().copied();
         open.into_iter().chain(ending).fold(high_watermark, Offset::min)
@@ -407,6 +422,7 @@ impl Producers {
             left -= usize::from(goes);
             !goes
         });
+        assert!(self.open.len() <= self.entries.len(), "what is open is a producer's");
     }
 
     /// How often anything changed: whether a snapshot would say something new.
@@ -500,7 +516,12 @@ mod snapshot {
                         append_time: take(&mut rest).map(i64::from_be_bytes)?,
                     });
                 }
-                entry.open_since.map(|at| producers.open.insert(at, id));
+                // One transaction begins at an offset, and no record of it lies behind what this tells of.
+                if let Some(at) = entry.open_since
+                    && (at >= end || producers.open.insert(at, id).is_some())
+                {
+                    return None;
+                }
                 producers.entries.insert(id, entry);
             }
             for _ in 0..take(&mut rest).map(u32::from_be_bytes)? {

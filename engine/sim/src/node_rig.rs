@@ -25,7 +25,7 @@ use storage::directory::log_manager::{
     LogManagerConfig, SharedDir, begin_journals, remove_stale_journals,
 };
 use storage::directory::topic_changes::{CatalogStore, NotChanged, TopicChange, TopicStep};
-use storage::{Health, KnownJournals, Log, LogManager, StorageError, TailCache};
+use storage::{Health, KnownJournals, Log, LogManager, Reserve, StorageError, TailCache};
 
 mod oracle;
 
@@ -77,6 +77,21 @@ struct Node {
     logs: RefCell<BTreeMap<TopicPartition, Rc<Log>>>,
     epoch: LeaderEpoch,
     settings: LogSettings,
+}
+
+fn shared_dir(dir: &DataDir, reserve: &Arc<Reserve>) -> SharedDir {
+    let (path, reserve) = (dir.path().to_owned(), Arc::clone(reserve));
+    SharedDir { path, health: Arc::new(Health::default()), reserve }
+}
+
+/// Takes back what directories keep for a full disk.
+async fn take_reserves(manager: &LogManager) {
+    manager.sweep();
+    for home in manager.homes() {
+        if !home.health().is_offline() {
+            let _ = home.reserve().take().await;
+        }
+    }
 }
 
 fn owner(id: TopicPartition, shards: usize) -> usize {
@@ -307,14 +322,8 @@ impl Life {
         found.warnings.iter().for_each(|text| println!("    {text}"));
         let catalog = std::mem::take(&mut found.catalog);
         let (dirs, recovery) = found.split();
-        let shared: Vec<SharedDir> = dirs
-            .iter()
-            .map(|(dir, reserve)| SharedDir {
-                path: dir.path().to_owned(),
-                health: Arc::new(Health::default()),
-                reserve: Arc::clone(reserve),
-            })
-            .collect();
+        let shared: Vec<SharedDir> =
+            dirs.iter().map(|(dir, reserve)| shared_dir(dir, reserve)).collect();
         let mut dirs: Vec<DataDir> = dirs.into_iter().map(|(dir, _)| dir).collect();
         assert!(self.is_troubled || dirs.len() == self.dirs().len(), "a directory without trouble");
         *self.dirs.borrow_mut() = dirs.iter().map(|dir| dir.path().to_owned()).collect();
@@ -364,12 +373,7 @@ impl Life {
                 }
             }
         }
-        managers[0].sweep();
-        for home in managers[0].homes() {
-            if !home.health().is_offline() {
-                let _ = home.reserve().take().await;
-            }
-        }
+        take_reserves(&managers[0]).await;
         let node = Rc::new(Node { _dirs: dirs, managers, store, logs, epoch, settings });
         self.check_topics(&catalog.topics);
         self.begun.set(true);
@@ -537,19 +541,7 @@ impl Life {
             "{id}: nothing is deleted unasked"
         );
         if is_start {
-            // Of a write that was refused a part may have come to the disk: where nothing was promised since, it may
-            // be there, as after any error.
-            for batch in found.iter().filter(|batch| batch.base >= promised) {
-                if let Some(at) = expected.dropped.iter().position(|other| other == batch) {
-                    let batch = expected.dropped.swap_remove(at);
-                    let from = expected.batches.partition_point(|b| b.base < batch.base);
-                    match expected.batches.get_mut(from) {
-                        Some(lost) if lost.base == batch.base => *lost = batch,
-                        _ => expected.batches.insert(from, batch),
-                    }
-                }
-            }
-            expected.dropped.clear();
+            expected.take_back_dropped(&found, promised);
         }
         let appended = expected.batches.iter().filter(|b| b.base + b.records > start.0);
         let mut appended = appended.take_while(|b| b.base < end.0);

@@ -258,7 +258,6 @@ pub fn put_response<'a>(
     aborted: impl Fn(usize) -> &'a [AbortedTransaction],
     mut cut: impl FnMut(usize),
 ) {
-    const WALKED: &str = "walked when read";
     let flexible = version >= 12;
     let mut results = results.into_iter();
     out.extend_from_slice(&0i32.to_be_bytes());
@@ -274,22 +273,7 @@ pub fn put_response<'a>(
     };
     let topics_told = match head.told {
         None => topics,
-        Some(_) => {
-            let (mut reader, mut index, mut topics_told) = (walk.reader, 0, 0);
-            for _ in 0..topics {
-                topic_ref(&mut reader, version).expect(WALKED);
-                let count = reader.count(flexible).expect(WALKED).unwrap_or(0);
-                topics_told += usize::from(told(index, count) > 0);
-                index += count;
-                let mut topic = Walk { reader, partitions_left: count, ..walk };
-                for _ in 0..count {
-                    topic.next_partition().expect(WALKED);
-                }
-                reader = topic.reader;
-                reader.skip_tags(flexible).expect(WALKED);
-            }
-            topics_told
-        }
+        Some(_) => topics_told(&walk, version, topics, told),
     };
     put_count(out, Some(topics_told), flexible);
     let mut index = 0;
@@ -325,6 +309,32 @@ pub fn put_response<'a>(
         }
     }
     put_no_tags(out, flexible);
+}
+
+const WALKED: &str = "walked when read";
+
+/// How many of the next topics have a partition that is told; `told` counts those from a place in the request on.
+fn topics_told(
+    walk: &Walk<'_>,
+    version: i16,
+    topics: usize,
+    told: impl Fn(usize, usize) -> usize,
+) -> usize {
+    let flexible = version >= 12;
+    let (mut reader, mut index, mut topics_told) = (walk.reader, 0, 0);
+    for _ in 0..topics {
+        topic_ref(&mut reader, version).expect(WALKED);
+        let count = reader.count(flexible).expect(WALKED).unwrap_or(0);
+        topics_told += usize::from(told(index, count) > 0);
+        index += count;
+        let mut topic = Walk { reader, partitions_left: count, ..*walk };
+        for _ in 0..count {
+            topic.next_partition().expect(WALKED);
+        }
+        reader = topic.reader;
+        reader.skip_tags(flexible).expect(WALKED);
+    }
+    topics_told
 }
 
 fn put_result(

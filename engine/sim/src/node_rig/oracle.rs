@@ -80,6 +80,24 @@ pub(super) struct Expected {
     pub(super) rotten: bool,
 }
 
+impl Expected {
+    /// Of a write that was refused a part may have come to the disk: where nothing was promised since, it may be there,
+    /// as after any error.
+    pub(super) fn take_back_dropped(&mut self, found: &[Batch], promised: i64) {
+        for batch in found.iter().filter(|batch| batch.base >= promised) {
+            if let Some(at) = self.dropped.iter().position(|other| other == batch) {
+                let batch = self.dropped.swap_remove(at);
+                let from = self.batches.partition_point(|b| b.base < batch.base);
+                match self.batches.get_mut(from) {
+                    Some(lost) if lost.base == batch.base => *lost = batch,
+                    _ => self.batches.insert(from, batch),
+                }
+            }
+        }
+        self.dropped.clear();
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Alive,

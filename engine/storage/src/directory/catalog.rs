@@ -135,9 +135,13 @@ impl Catalog {
             at.insert(topic.id, catalog.topics.len());
             catalog.topics.push(topic);
         }
+        assert!(catalog.deleted.is_sorted(), "as it is searched");
         let deleted = std::mem::take(&mut catalog.deleted);
         catalog.topics.retain(|topic| deleted.binary_search(&topic.id).is_err());
         catalog.deleted = deleted;
+        let ids: BTreeSet<TopicId> = catalog.topics.iter().map(|topic| topic.id).collect();
+        assert_eq!(ids.len(), catalog.topics.len(), "each topic once");
+        assert!(names.len() >= ids.len(), "each under a name of its own");
         LoadedCatalog { catalog, damaged: Vec::new(), renamed, is_behind }
     }
 

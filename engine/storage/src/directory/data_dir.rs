@@ -121,6 +121,8 @@ impl DataDir {
                 Err(error) => failed.push((path.clone(), error)),
             }
         }
+        assert_eq!(opened.len() + failed.len(), paths.len(), "each is opened or has failed");
+        assert!(opened.iter().all(|dir| dir.superblock.incarnation == incarnation), "one start");
         Ok((opened, failed))
     }
 
@@ -310,6 +312,7 @@ impl DataDir {
         superblock: &mut Superblock,
     ) -> Result<(), StorageError> {
         superblock.generation += 1;
+        assert_eq!(superblock.format_version, FORMAT_VERSION, "what is written is of this version");
         let file = path.join(format!("superblock.{}", superblock.generation % 2));
         let bytes = superblock.encode();
         let found = File::open(&file, OpenOptions::default()).and_then(|file| file.len());
@@ -336,6 +339,7 @@ impl DataDir {
             journals.iter().map(|journal| (journal.shard, journal.id)).collect()
         };
         let known = &self.superblock.journals;
+        assert!(known.start <= self.superblock.incarnation, "no journal is of a later start");
         if known.start == self.superblock.incarnation && known.journals == journals {
             return Ok(());
         }
@@ -410,6 +414,7 @@ impl DataDir {
     /// # Errors
     /// The disk's; the next start then scans.
     pub async fn close_clean(mut self) -> Result<(), StorageError> {
+        assert!(!self.superblock.clean, "a directory that is used is not clean");
         self.superblock.clean = true;
         self.write_superblock().await
     }
@@ -445,6 +450,8 @@ impl Superblock {
         out.resize((out.len() + 4).next_multiple_of(BLOCK_BYTES) - 4, 0);
         let crc = crc32c::checksum(&out);
         out.extend_from_slice(&crc.to_be_bytes());
+        assert!(out.len().is_multiple_of(BLOCK_BYTES), "whole blocks");
+        assert!(Self::is_whole(&out), "as it is read");
         out
     }
 

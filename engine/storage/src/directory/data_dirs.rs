@@ -267,19 +267,7 @@ impl Found {
                 }
                 let place = match self.places.remove(&id) {
                     None => Place::In(number),
-                    Some(Place::In(other)) => match (is_empty(), self.dirs[other].dir.is_empty(id))
-                    {
-                        (true, _) => Place::In(other),
-                        (false, Ok(true)) => Place::In(number),
-                        (false, _) => Place::InSeveral(vec![
-                            self.dirs[other].dir.path().to_owned(),
-                            path.clone(),
-                        ]),
-                    },
-                    Some(Place::InSeveral(mut places)) => {
-                        places.push(path.clone());
-                        Place::InSeveral(places)
-                    }
+                    Some(known) => self.also_in(id, known, number),
                 };
                 self.places.insert(id, place);
             }
@@ -292,6 +280,23 @@ impl Found {
             ));
         }
         grew
+    }
+
+    /// Where a partition is that was found once more: an empty directory is none.
+    fn also_in(&self, id: TopicPartition, known: Place, number: usize) -> Place {
+        let path = |number: usize| self.dirs[number].dir.path().to_owned();
+        let is_empty = |number: usize| self.dirs[number].dir.is_empty(id);
+        match known {
+            Place::In(other) => match (is_empty(number).unwrap_or(false), is_empty(other)) {
+                (true, _) => Place::In(other),
+                (false, Ok(true)) => Place::In(number),
+                (false, _) => Place::InSeveral(vec![path(other), path(number)]),
+            },
+            Place::InSeveral(mut places) => {
+                places.push(path(number));
+                Place::InSeveral(places)
+            }
+        }
     }
 
     /// Stores the catalog everywhere. On a full disk the next change does.

@@ -68,6 +68,7 @@ impl Health {
             let _ = self.failure.set(failure.clone());
             (self.on_failure)(failure);
         }
+        assert!(self.is_offline(), "what has failed stays so");
     }
 }
 
@@ -209,6 +210,7 @@ impl LogDir {
     /// How many files its logs may have open; 2,000 unless told. With fewer than logs that are written to, each
     /// write opens a file and closes another; with fewer than writes under way, these wait.
     pub fn keep_open(&self, files: usize) {
+        assert!(files > 0, "logs write through files");
         self.files.set_max(files);
     }
 
@@ -240,8 +242,10 @@ impl LogDir {
                 kept.retain(|log| log.strong_count() > 0);
                 self.kept_open_max.set(KEPT_OPEN_MAX.max(2 * kept.len()));
             }
+            assert!(kept.len() < self.kept_open_max.get(), "those that are gone were taken out");
             kept.push_back(log.weak_tenant());
         }
+        assert!(log.marks().is_kept_open.get(), "it is among those that keep files open");
         true
     }
 

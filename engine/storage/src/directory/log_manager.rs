@@ -150,6 +150,7 @@ impl LogManager {
             home.was_cut_short.set(replay.was_cut_short);
             home
         };
+        assert_eq!(dirs.len(), replays.len(), "what was found, for each directory");
         let homes: Vec<_> = dirs.iter().zip(replays).map(home).collect();
         Self {
             shard: config.shard,
@@ -193,6 +194,8 @@ impl LogManager {
         found: &Recovery,
     ) -> Vec<Opened> {
         // Opening waits for the disk more than it computes: many at a time.
+        let count = wanted.len();
+        let before = self.refused.borrow().len();
         let (queue, opened) = (RefCell::new(wanted), RefCell::new(Vec::new()));
         let opener = || async {
             loop {
@@ -215,7 +218,10 @@ impl LogManager {
         let openers = queue.borrow().len().min(AT_A_TIME);
         runtime::all((0..openers).map(|_| opener()).collect()).await;
         self.sync_opened().await;
-        opened.into_inner()
+        let opened = opened.into_inner();
+        let refused = self.refused.borrow().len() - before;
+        assert_eq!(opened.len() + refused, count, "each is opened or refused");
+        opened
     }
 
     /// Where a partition is, and what the journals know of it.
@@ -343,6 +349,7 @@ impl LogManager {
             let Some(refused) = self.refused.borrow_mut().remove(&id) else { continue };
             let Refused { settings, home, notes, .. } = refused;
             let number = home.expect("what passes was met in a directory");
+            assert!(self.opening.get().is_none(), "one at a time");
             self.opening.set(Some(id));
             let result = self.open_one(number, id, settings, &notes).await;
             let is_deleted = self.opening.take().is_none();
@@ -387,7 +394,8 @@ impl LogManager {
             let home = &self.homes[number];
             with_reserve(home.reserve(), async || home.make_partition(id)).await?;
             self.homed.borrow_mut()[number] += 1;
-            self.made.borrow_mut().insert(id, number);
+            let twice = self.made.borrow_mut().insert(id, number);
+            assert!(twice.is_none(), "a partition is made once");
             made_now.push(id);
         }
         for home in self.homes.iter().filter(|home| !home.health().is_offline()) {
@@ -406,7 +414,7 @@ impl LogManager {
     pub fn unmake(&self, ids: &[TopicPartition]) {
         for id in ids {
             if let Some(number) = self.made.borrow_mut().remove(id) {
-                self.homed.borrow_mut()[number] -= 1;
+                self.leave(number);
                 let _ = fs::remove_dir(&self.homes[number].partition_path(*id));
             }
         }
@@ -441,7 +449,7 @@ impl LogManager {
         log.until_unused().await;
         let home = log.home();
         if let Some(number) = self.homes.iter().position(|other| Rc::ptr_eq(other, home)) {
-            self.homed.borrow_mut()[number] -= 1;
+            self.leave(number);
         }
         remove_partition(home.path(), log.id()).await
     }
@@ -465,7 +473,7 @@ impl LogManager {
         for id in ids {
             let Some(refused) = self.refused.borrow_mut().remove(&id) else { continue };
             if let Some(number) = refused.home {
-                self.homed.borrow_mut()[number] -= 1;
+                self.leave(number);
             }
             for home in &self.homes {
                 home.forget(id);
@@ -514,6 +522,13 @@ impl LogManager {
             }
             sweeps.set(Sweep::Rests);
         });
+    }
+
+    /// A directory has a partition less.
+    fn leave(&self, number: usize) {
+        let mut homed = self.homed.borrow_mut();
+        assert!(homed[number] > 0, "a partition leaves where it was");
+        homed[number] -= 1;
     }
 
     /// The directory that a new partition goes to.
@@ -611,6 +626,7 @@ pub async fn begin_journals(
         merge(&mut states, on_shard(shard, JournalStep::Begin).await, false);
     }
     let begun: Vec<bool> = states.iter().map(|state| state.done).collect();
+    assert_eq!(begun.len(), dirs.len(), "a state for each directory");
     for shard in 0..shards {
         merge(&mut states, on_shard(shard, JournalStep::Commit(begun.clone())).await, true);
     }

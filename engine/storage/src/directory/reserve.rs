@@ -53,6 +53,7 @@ impl Reserve {
         let (all, free) = fs::space(dir).map_err(failed("stat"))?;
         let bytes = (u64::try_from(all).unwrap_or(0) / SHARE).clamp(BYTES_MIN, BYTES_MAX);
         let bytes = bytes.next_multiple_of(4096);
+        assert!((BYTES_MIN..=BYTES_MAX).contains(&bytes), "a reserve within its limits");
         if u64::try_from(free).unwrap_or(0) < 2 * bytes {
             return Ok(false);
         }

@@ -92,6 +92,10 @@ impl CatalogStore {
         let known: BTreeSet<_> = before.topics.iter().flat_map(Topic::ids).collect();
         let all = catalog.topics.iter().flat_map(Topic::ids);
         let new: BTreeSet<_> = all.filter(|id| !known.contains(id)).collect();
+        assert_eq!(catalog.generation, before.generation + 1, "each change is one generation");
+        assert!(catalog.deleted.is_sorted(), "as it is searched");
+        let is_deleted = |topic: &Topic| catalog.deleted.binary_search(&topic.id).is_ok();
+        assert!(!catalog.topics.iter().any(is_deleted), "a topic is there or deleted");
         let change = Arc::new(TopicChange { catalog, new });
         let is_stored = Cell::new(false);
         let made = self.make_and_store(&change, homes, shards, &on_shard, &is_stored).await;

@@ -114,6 +114,7 @@ impl Entry {
     }
 
     fn encode(&self) -> [u8; ENTRY_BYTES] {
+        assert!(self.len == 0 || self.kind == EntryKind::Append, "only appends have bytes");
         let mut out = [0; ENTRY_BYTES];
         out[..4].copy_from_slice(&self.kind.number().to_be_bytes());
         out[4..8].copy_from_slice(&self.partition.partition.0.to_be_bytes());
@@ -192,6 +193,7 @@ pub fn encode_head(id: FrameId, entries: &[Entry], out: &mut Vec<u8>) -> u32 {
     out.extend_from_slice(&id.file_bytes.to_be_bytes());
     out.resize(HEAD_BYTES, 0);
     entries.iter().for_each(|entry| out.extend_from_slice(&entry.encode()));
+    assert_eq!(out.len(), HEAD_BYTES + entries.len() * ENTRY_BYTES, "as it is read");
     let crc = crc32c::checksum(out);
     out[HEAD_BYTES - 4..HEAD_BYTES].copy_from_slice(&crc.to_be_bytes());
     crc

@@ -198,11 +198,14 @@ impl Journal {
         if state.carried.remove(&log.partition()).is_some() {
             state.knows_less();
         }
-        state.logs.insert(log.partition(), log.weak_tenant());
+        let before = state.logs.insert(log.partition(), log.weak_tenant());
+        assert!(before.is_none_or(|log| log.strong_count() == 0), "one log of each partition");
     }
 
     /// Keeps what is known of a partition that is not open, until its log is or it is forgotten.
     pub fn carry(&self, partition: TopicPartition, known: Vec<Carried>) {
+        let is_own = |carried: &Carried| carried.entry.partition == partition;
+        assert!(known.iter().all(is_own), "what is carried is the partition's own");
         let mut state = self.state.borrow_mut();
         state.logs.remove(&partition);
         state.carried.insert(partition, known);
@@ -283,6 +286,7 @@ impl Journal {
 
     /// A frame of one note on the journal itself.
     async fn write_mark(&self, kind: EntryKind, start: u32) -> Result<(), StorageError> {
+        assert!(self.state.borrow().entries.is_empty(), "a mark has a frame of its own");
         self.state.borrow_mut().entries.push(Entry::of_journal(kind, start));
         let before = self.state.borrow().current.as_ref().map(|current| current.position);
         let written = self.write_frame(0).await;
@@ -323,6 +327,9 @@ impl Journal {
     /// left of this one is not taken for frames of it.
     fn give_up_begun(&self) {
         let mut state = self.state.borrow_mut();
+        assert!(!state.is_begun, "what has taken appends is not given up");
+        assert!(state.gathered.is_empty(), "nothing was handed over yet");
+        assert!(state.taken_slots.is_empty(), "nobody waits for it");
         state.current = None;
         state.entries.clear();
         state.pieces.clear();
@@ -353,6 +360,9 @@ impl Journal {
             Current { file, sequence, number: 0, previous, position, zeroed, snapshot_end };
         {
             let mut state = self.state.borrow_mut();
+            assert!(state.entries.is_empty() && state.pieces.is_empty(), "the snapshot goes first");
+            let before = state.current.as_ref().map(|before| before.sequence);
+            assert!(before.is_none_or(|before| before < current.sequence), "files take turns");
             state.current = Some(current);
             state.snapshot_owed = true;
         }
@@ -408,7 +418,9 @@ impl Journal {
         }
         let mut state = self.state.borrow_mut();
         state.snapshot_owed = false;
+        assert!(state.entries.is_empty(), "all of the snapshot is written");
         let current = state.current.as_mut().expect("begun");
+        assert!(current.position > 0, "a snapshot has at least its mark");
         current.snapshot_end = current.position;
         Ok(())
     }
@@ -416,7 +428,9 @@ impl Journal {
     /// Kept free of records at the end of each file.
     fn reserved_bytes(&self) -> u64 {
         let blocks = self.file_bytes / DISK_BLOCK_BYTES as u64;
-        MARK_BYTES + LOG_START_FRAMES_MAX.min(blocks / 8) * DISK_BLOCK_BYTES as u64
+        let kept = MARK_BYTES + LOG_START_FRAMES_MAX.min(blocks / 8) * DISK_BLOCK_BYTES as u64;
+        assert!(kept < self.file_bytes, "a file takes more than its marks");
+        kept
     }
 
     /// A journal file, as long as it will ever be, and how far its space was written before.
@@ -451,6 +465,8 @@ impl Journal {
                 state.slots.push(Slot::default());
                 state.slots.len() - 1
             });
+            assert!(state.slots[slot].outcome.is_none(), "a slot comes empty");
+            assert!(!entry.kind.is_of_journal(), "logs hand over what is theirs");
             state.gathered.push_back((entry, slot));
             state.gathered_pieces.extend(pieces.drain(..));
             slot
@@ -489,6 +505,7 @@ impl Journal {
     /// While held, no snapshot is written: logs are being opened, and what opening put in place is not durable yet.
     pub(crate) fn hold_snapshots(&self, hold: bool) {
         let holds = self.holds.get();
+        assert!(hold || holds > 0, "what is let go was held");
         self.holds.set(if hold { holds + 1 } else { holds - 1 });
     }
 
@@ -584,6 +601,7 @@ impl Journal {
         let state = self.state.borrow();
         let bytes = frame_bytes(state.entries.len(), data) as u64;
         let current = state.current.as_ref().expect("begun");
+        assert!(current.position <= self.file_bytes, "frames lie within the file");
         current.position + bytes <= self.file_bytes - self.reserved_bytes()
     }
 
@@ -637,6 +655,7 @@ impl Journal {
             |entry: &Entry| Some(state.logs.get(&entry.partition)?.upgrade()?.synced_entry());
         let synced: Vec<Entry> = entries.iter().filter_map(synced).collect();
         entries.extend(synced);
+        assert_eq!(slots.len(), kept, "whoever is kept is told");
         (state.entries, state.taken_slots) = (entries, slots);
         true
     }
@@ -667,6 +686,7 @@ impl Journal {
             }
             assert_eq!(data, until, "an entry's pieces are its bytes");
         }
+        assert_eq!(state.entries.len(), state.taken_slots.len(), "each entry is somebody's");
         let used = HEAD_BYTES + state.entries.len() * ENTRY_BYTES + data;
         let room = self.frame_bytes_max.saturating_sub(used) / ENTRY_BYTES;
         for log in state.noted.drain(..room.min(state.noted.len())) {
@@ -693,6 +713,7 @@ impl Journal {
         state.pieces.clear();
         for slot in state.taken_slots.drain(..) {
             let slot = &mut state.slots[slot];
+            assert!(slot.outcome.is_none(), "each is told once");
             slot.outcome = Some(outcome.clone());
             if let Some(waker) = slot.waker.take() {
                 waker.wake();
@@ -707,6 +728,9 @@ impl Journal {
             self.take_group();
             self.settle(&outcome);
         }
+        let state = self.state.borrow();
+        assert!(state.gathered_pieces.is_empty(), "bytes go with their entries");
+        assert!(state.taken_slots.is_empty(), "everybody was told");
     }
 
     /// Writes the frame being made, of `data` bytes beside its table, durably.
@@ -717,37 +741,10 @@ impl Journal {
             let bytes = frame_bytes(state.entries.len(), data) as u64;
             (Rc::clone(&current.file), current.position, bytes)
         };
+        assert!(position.is_multiple_of(DISK_BLOCK_BYTES as u64), "frames begin at blocks");
+        assert!(position + bytes <= self.file_bytes, "a frame fits its file");
         self.zero_ahead(&file, position + bytes).await?;
-        let (writer, crc) = {
-            let mut state = self.state.borrow_mut();
-            let state = &mut *state;
-            let current = state.current.as_ref().expect("begun");
-            let mut pieces = state.pieces.iter();
-            for entry in &mut state.entries {
-                let (mut crc, mut missing) = (crc32c::Digest::default(), entry.len as usize);
-                while missing > 0 {
-                    let piece = pieces.next().expect("an entry has its bytes");
-                    crc.update(piece);
-                    missing -= piece.len();
-                }
-                entry.crc = if entry.len > 0 { crc.finish() } else { 0 };
-            }
-            let id = FrameId {
-                journal: state.start.id,
-                sequence: current.sequence,
-                number: current.number,
-                previous: current.previous,
-                file_bytes: self.file_bytes,
-            };
-            let crc = encode_head(id, &state.entries, &mut state.head);
-            let mut writer = state.pool.take_or_grow();
-            writer.append(&state.head);
-            state.pieces.drain(..).for_each(|piece| {
-                writer.append(&piece);
-            });
-            state.write.push(writer.disk_range(0..bytes as usize));
-            (writer, crc)
-        };
+        let (writer, crc) = self.make_frame(bytes);
         let mut pieces = std::mem::take(&mut self.state.borrow_mut().write);
         let written = file.write_at(&mut pieces, position, true).await;
         let mut state = self.state.borrow_mut();
@@ -759,6 +756,7 @@ impl Journal {
             let path = journal_path(&self.data_dir, self.shard, current.sequence);
             StorageError::of(&path, "write", &error)
         })?;
+        assert_eq!(current.position, position, "nothing else was written meanwhile");
         (current.previous, current.number) = (crc, current.number + 1);
         current.position += bytes;
         state.frames += 1;
@@ -778,12 +776,48 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes the frame of what is to be written, which takes so many bytes; returns its memory and checksum.
+    fn make_frame(&self, bytes: u64) -> (ChunkWriter, u32) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let current = state.current.as_ref().expect("begun");
+        let mut pieces = state.pieces.iter();
+        for entry in &mut state.entries {
+            let (mut crc, mut missing) = (crc32c::Digest::default(), entry.len as usize);
+            while missing > 0 {
+                let piece = pieces.next().expect("an entry has its bytes");
+                crc.update(piece);
+                missing -= piece.len();
+            }
+            entry.crc = if entry.len > 0 { crc.finish() } else { 0 };
+        }
+        assert!(pieces.next().is_none(), "all bytes are an entry's");
+        let id = FrameId {
+            journal: state.start.id,
+            sequence: current.sequence,
+            number: current.number,
+            previous: current.previous,
+            file_bytes: self.file_bytes,
+        };
+        let crc = encode_head(id, &state.entries, &mut state.head);
+        let mut writer = state.pool.take_or_grow();
+        writer.append(&state.head);
+        state.pieces.drain(..).for_each(|piece| {
+            writer.append(&piece);
+        });
+        assert!(writer.filled() as u64 <= bytes, "a frame is as large as was reckoned");
+        assert!(state.write.is_empty(), "one frame is written at a time");
+        state.write.push(writer.disk_range(0..bytes as usize));
+        (writer, crc)
+    }
+
     async fn zero_ahead(&self, file: &File, end: u64) -> Result<(), StorageError> {
         let zeroed = self.state.borrow().current.as_ref().expect("begun").zeroed;
         if end <= zeroed {
             return Ok(());
         }
         let target = end.next_multiple_of(ZERO_BYTES).min(self.file_bytes).max(end);
+        assert!(target <= self.file_bytes, "no file grows");
         let (mut pieces, mut at) = (std::mem::take(&mut self.state.borrow_mut().write), zeroed);
         let mut written = Ok(());
         while at < target && written.is_ok() {
@@ -824,6 +858,7 @@ impl Journal {
             {
                 return Err(Journaled::NoRoom);
             }
+            assert!(!state.previous_cleaned, "the file before is done with");
             state.previous_busy = true;
             // The group waits: the snapshot goes first.
             let state = &mut *state;
@@ -895,6 +930,7 @@ impl Journal {
             });
         }
         done.until(|| (running.get() == 0).then_some(())).await;
+        assert!(self.state.borrow().previous_busy, "only what is busy is cleaned");
         if failed.get() {
             return;
         }

@@ -77,6 +77,7 @@ impl PartitionNotes {
         // Last: what stands before it counts only up to there.
         let cut = self.cut.map(|at| Entry::note(EntryKind::Truncating, partition, at));
         out.extend(cut.map(|entry| Carried { entry, bytes: None }));
+        assert!(out.iter().all(|known| known.entry.partition == partition), "what is its own");
         out
     }
 
@@ -119,6 +120,10 @@ impl PartitionNotes {
             append.bytes = append.bytes.slice(0..kept.min(append.bytes.len()));
             append.end = to.offset;
         }
+        assert!(
+            self.appends.iter().all(|append| append.end <= to.offset),
+            "nothing lies behind a cut"
+        );
         self.cut = Some(to);
         self.on_synced(self.synced.unwrap_or(to));
         self.missed_below = self.missed_below.map(|below| below.min(to.offset));
@@ -135,6 +140,11 @@ impl PartitionNotes {
         if known.is_none_or(|known| known.offset <= at.offset) {
             self.synced = Some(at);
         }
+        let (synced, cut) = (self.synced.unwrap_or_default(), self.cut.unwrap_or(at));
+        assert!(
+            self.cut.is_none() || synced.offset <= cut.offset,
+            "nothing is synced behind a cut"
+        );
     }
 }
 
@@ -273,6 +283,8 @@ pub fn scan(bytes: &[u8]) -> Scan {
         scan.frames.push((found, frame));
     }
     scan.end = at;
+    assert!(scan.frames.is_sorted_by_key(|(at, _)| *at), "frames as they lie in the file");
+    assert!(scan.rotten.len() <= scan.frames.len(), "behind what has rotted a frame follows");
     scan
 }
 
@@ -305,31 +317,7 @@ pub async fn replay_known(data_dir: &Path, known: &KnownJournals) -> Result<Repl
     shards.dedup();
     let mut found = BTreeMap::new();
     for &shard in &shards {
-        let mut files = Vec::new();
-        for file in 0..JOURNAL_FILES {
-            let path = dir.join(format!("{shard}.{file}"));
-            if names.contains(&format!("{shard}.{file}")) {
-                let bytes = read_whole(&path).await?;
-                replay.bytes += bytes.len() as u64;
-                let scan = scan(&bytes);
-                let is_of = |known: &KnownJournal| known.shard as usize == shard;
-                let counts = known.start == 0 || known.journals.iter().any(is_of);
-                if counts && (bytes.len() as u64) < scan.file_bytes {
-                    let what = "the journal file was cut short, and records that were acknowledged may have been \
-                                behind";
-                    let position = bytes.len() as u64;
-                    replay.lost.get_or_insert(StorageError::Corrupt {
-                        path: path.clone(),
-                        position,
-                        what,
-                    });
-                }
-                files.push((path, scan, bytes));
-            }
-        }
-        files.retain(|(_, scan, _)| !scan.frames.is_empty());
-        files.sort_by_key(|(_, scan, _)| scan.sequence);
-        found.insert(shard, files);
+        found.insert(shard, read_files(&dir, &names, shard, known, &mut replay).await?);
     }
     // A start whose end one shard noted had a whole snapshot in all of them.
     let scans = || found.values().flatten().map(|(_, scan, _)| scan);
@@ -345,20 +333,8 @@ pub async fn replay_known(data_dir: &Path, known: &KnownJournals) -> Result<Repl
             replay.shards.insert(shard, JournalStart { id, sequence: sequence + 1, number: 0 });
             continue;
         }
-        if let Some((_, newest, _)) = files.last_mut() {
-            newest.is_committed = committed > 0
-                && newest.start_noted(EntryKind::SnapshotWhole) == committed
-                && newest.begins_anew();
-            // A snapshot that was never finished says nothing that its sources do not: it is
-            // written over, and the files before it still count. Behind a rotten frame anything may follow.
-            let unfinished =
-                newest.begins_anew() && !newest.has_done_mark() && newest.rotten.is_empty();
-            let step = if unfinished { JOURNAL_FILES } else { 1 };
-            let (id, sequence) = (newest.journal, newest.sequence + step);
-            replay.shards.insert(shard, JournalStart { id, sequence, number: 0 });
-            if unfinished {
-                files.pop();
-            }
+        if let Some(start) = drop_unfinished(&mut files, committed) {
+            replay.shards.insert(shard, start);
         }
         if let Some((path, newest, _)) = files.last()
             && newest.is_continued()
@@ -382,6 +358,58 @@ pub async fn replay_known(data_dir: &Path, known: &KnownJournals) -> Result<Repl
         replay.lost.get_or_insert(missing(&path));
     }
     Ok(replay)
+}
+
+/// A journal file as it was found.
+type FoundFile = (PathBuf, Scan, SharedBytes);
+
+/// The files of a shard that hold anything, oldest first.
+async fn read_files(
+    dir: &Path,
+    names: &[String],
+    shard: usize,
+    known: &KnownJournals,
+    replay: &mut Replay,
+) -> Result<Vec<FoundFile>, StorageError> {
+    let mut files = Vec::new();
+    for file in 0..JOURNAL_FILES {
+        let path = dir.join(format!("{shard}.{file}"));
+        if !names.contains(&format!("{shard}.{file}")) {
+            continue;
+        }
+        let bytes = read_whole(&path).await?;
+        replay.bytes += bytes.len() as u64;
+        let scan = scan(&bytes);
+        let is_of = |known: &KnownJournal| known.shard as usize == shard;
+        let counts = known.start == 0 || known.journals.iter().any(is_of);
+        if counts && (bytes.len() as u64) < scan.file_bytes {
+            let what = "the journal file was cut short, and records that were acknowledged may have been behind";
+            let (path, position) = (path.clone(), bytes.len() as u64);
+            replay.lost.get_or_insert(StorageError::Corrupt { path, position, what });
+        }
+        files.push((path, scan, bytes));
+    }
+    files.retain(|(_, scan, _)| !scan.frames.is_empty());
+    files.sort_by_key(|(_, scan, _)| scan.sequence);
+    assert!(files.len() as u64 <= JOURNAL_FILES, "each file once");
+    Ok(files)
+}
+
+/// Where the shard's next journal begins. A snapshot that was never finished says nothing that its sources do not: it is
+/// written over, and the files before it still count. Behind a rotten frame anything may follow.
+fn drop_unfinished(files: &mut Vec<FoundFile>, committed: i64) -> Option<JournalStart> {
+    let (_, newest, _) = files.last_mut()?;
+    newest.is_committed = committed > 0
+        && newest.start_noted(EntryKind::SnapshotWhole) == committed
+        && newest.begins_anew();
+    let unfinished = newest.begins_anew() && !newest.has_done_mark() && newest.rotten.is_empty();
+    let step = if unfinished { JOURNAL_FILES } else { 1 };
+    let start = JournalStart { id: newest.journal, sequence: newest.sequence + step, number: 0 };
+    assert!(newest.sequence < start.sequence, "no file is written under a number that was used");
+    if unfinished {
+        files.pop();
+    }
+    Some(start)
 }
 
 /// What is said of every partition of the directory then.
@@ -408,10 +436,7 @@ async fn read_whole(path: &Path) -> Result<SharedBytes, StorageError> {
     Ok(writer.share(0..writer.filled().min(len)))
 }
 
-fn replay_shard(
-    files: &[(PathBuf, Scan, SharedBytes)],
-    partitions: &mut BTreeMap<TopicPartition, PartitionNotes>,
-) {
+fn replay_shard(files: &[FoundFile], partitions: &mut BTreeMap<TopicPartition, PartitionNotes>) {
     let mut lost: Option<StorageError> = None;
     let rot = |path: &Path, position: usize| StorageError::Corrupt {
         path: path.to_owned(),

@@ -128,8 +128,10 @@ impl Output {
     }
 
     fn push(&mut self, batch: RecordBatch<'_>) {
+        assert!(self.end() <= u64::from(u32::MAX), "positions have 32 bits");
         let position = self.end() as u32;
         let offset = batch.base_offset();
+        assert!(self.base <= offset, "a batch lies in its segment");
         let header = header_of(batch);
         self.index.on_batch(self.base, offset, position, header, batch.max_timestamp());
         self.buffer.extend_from_slice(batch.bytes());
@@ -143,6 +145,10 @@ impl Output {
             return Ok(());
         }
         let padded = take.next_multiple_of(DISK_BLOCK_BYTES);
+        assert!(
+            self.written.is_multiple_of(DISK_BLOCK_BYTES as u64),
+            "nothing follows a last block"
+        );
         let failed = |what| move |error: std::io::Error| (what, error);
         let result = async {
             let needed = self.written + padded as u64;
@@ -160,7 +166,9 @@ impl Output {
         };
         result.await.map_err(|(what, error)| StorageError::of(&self.path, what, &error))?;
         self.buffer.drain(..take);
+        assert!(!all || self.buffer.is_empty(), "all of it is written");
         self.written += take as u64;
+        assert!(self.written <= self.allocated, "no write grows a file");
         Ok(())
     }
 }
@@ -246,13 +254,18 @@ impl Cleaning<'_> {
         };
         match filtered {
             Filtered::Whole => out.push(batch),
-            Filtered::Part(part) => out.push(part),
+            Filtered::Part(part) => {
+                assert_eq!(part.base_offset(), batch.base_offset(), "offsets never change");
+                assert_eq!(part.last_offset(), batch.last_offset(), "offsets never change");
+                out.push(part);
+            }
             Filtered::Nothing => {
                 let last = batch.last_offset();
                 let producer = batch.producer().map(|producer| producer.id);
                 let is_last =
                     producer.is_some_and(|id| self.plan.last_batches.get(&id) == Some(&last));
                 let empty = self.filter.emptied(batch);
+                assert_eq!(empty.last_offset(), last, "an empty batch keeps its place");
                 if is_last {
                     out.push(empty);
                 } else {
@@ -320,6 +333,7 @@ struct Compacting<'a>(&'a Log);
 
 impl Drop for Compacting<'_> {
     fn drop(&mut self) {
+        assert!(self.0.compacting.get(), "a compaction ends that was begun");
         self.0.compacting.set(false);
         self.0.idle.notify();
     }
@@ -330,6 +344,7 @@ pub(super) struct Cutting<'a>(&'a Log);
 
 impl Drop for Cutting<'_> {
     fn drop(&mut self) {
+        assert!(self.0.cuts.get() > 0, "a cut ends that was begun");
         self.0.cuts.set(self.0.cuts.get() - 1);
     }
 }
@@ -442,6 +457,8 @@ impl Log {
         done: &mut CompactionDone,
     ) -> Result<(), Stop> {
         let Some(last) = sources.last() else { return Ok(()) };
+        assert!(sources.windows(2).all(|pair| pair[0].end == pair[1].base), "sources are adjacent");
+        assert!(last.end <= plan.below, "only what is decided is compacted");
         let from = done.cleaned_to.max(sources[0].base);
         let (map, end) = self.map_keys(plan, sources, from).await?;
         let filter = BatchFilter::default();
@@ -483,6 +500,7 @@ impl Log {
             self.install(out, forget, done).await?;
         }
         // The keys of everything up to here were looked at; what does not fit is for the next time.
+        assert!(from <= end, "keys are looked at from there on");
         done.cleaned_to = end.min(last.end);
         let mut bytes = CLEANED_MAGIC.to_vec();
         bytes.extend_from_slice(&done.cleaned_to.0.to_be_bytes());
@@ -504,6 +522,7 @@ impl Log {
         self.cuts.set(self.cuts.get() + 1);
         let cutting = Cutting(self);
         self.idle.until(|| (!self.compacting.get()).then_some(())).await;
+        assert!(self.cuts.get() > 0 && !self.compacting.get(), "one excludes the other");
         cutting
     }
 
@@ -517,6 +536,7 @@ impl Log {
         let secret = (random::seed(), random::seed());
         let dirty: usize = sources.iter().filter(|s| s.end > from).map(|s| s.bytes as usize).sum();
         // No more than the keys there can be, unless they are compressed.
+        assert!(sources.first().is_some_and(|first| first.base <= from), "keys of what there is");
         let mut map = KeyMap::new(plan.map_bytes.min(dirty.saturating_mul(2)), secret);
         let (mut end, mut scratch, mut slice) = (from, Vec::new(), Slice::begin());
         let mut pause = async || plan.end_slice(&mut slice).await;
@@ -618,6 +638,7 @@ impl Log {
         if (plan.stops)() {
             return Err(Stop::GivenUp);
         }
+        assert!(scan.position <= scan.source.bytes, "a scan ends with its segment");
         let left = (scan.source.bytes - scan.position) as usize;
         if left == 0 {
             // Files of closed segments stay open only as long as they are of use.
@@ -667,6 +688,7 @@ impl Log {
         let path = segment.log_path(&self.dir).with_added_extension(UNFINISHED);
         let file = open_file(&path, self.home.direct, true)?;
         file.set_len(0).map_err(|error| StorageError::of(&path, "truncate", &error))?;
+        assert!(self.compacting.get(), "one compaction at a time");
         Ok(Output {
             base: source.base,
             path,
@@ -706,6 +728,8 @@ impl Log {
             return Err(stop);
         }
         let bytes = out.end();
+        assert!(out.buffer.is_empty() && out.tail.is_none(), "all of it is written");
+        assert!(out.base < last.end, "a segment stands for something");
         segment.end = bytes as u32;
         segment.allocated = bytes;
         segment.boundary = segment.end;

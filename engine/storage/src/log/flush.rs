@@ -61,13 +61,17 @@ impl Log {
             state.flush_next - 1
         };
         self.idle.until(|| (self.state.borrow().flush_serving == number).then_some(())).await;
-        self.state.borrow_mut().flushing = true;
+        let mut state = self.state.borrow_mut();
+        assert!(!state.flushing, "one flush at a time");
+        state.flushing = true;
     }
 
     pub(crate) fn end_flush(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
         let mut state = self.state.borrow_mut();
+        assert!(state.flushing, "a flush ends that was begun");
         state.flushing = false;
         state.flush_serving += 1;
+        state.check();
         let mut failed = None;
         if let Err(error) = &result
             && !self.is_deleted()
@@ -169,6 +173,7 @@ impl Log {
         let state = self.state.borrow();
         let (index, from) = (state.segments.len() - 1, state.durable());
         let segment = &state.segments[index];
+        assert!(from.offset <= state.log_end, "what is durable was appended");
         let len = segment.end.checked_sub(from.position)?;
         let fits = from.segment == index && state.written.segment == index;
         if !fits || len == 0 || len > BULK_BYTES || from.position < segment.cached_from() {
@@ -182,6 +187,9 @@ impl Log {
         let mut bytes = self.home.shared_lists.borrow_mut().pop().unwrap_or_default();
         segment.share_cached(from.position, segment.end, &mut bytes);
         let behind = state.lags().then_some(from);
+        assert!(to.offset > from.offset, "bytes that are journaled hold records");
+        let bytes_are_all = || bytes.iter().map(|piece| piece.len()).sum::<usize>() == len as usize;
+        assert!(bytes.len() > 8 || bytes_are_all(), "an entry's pieces are its bytes");
         Some((entry, to, behind, bytes))
     }
 
@@ -200,7 +208,14 @@ impl Log {
             self.home.shared_lists.borrow_mut().push(bytes);
             match journaled {
                 Journaled::Durable => {
-                    self.state.borrow_mut().journaled = to;
+                    let mut state = self.state.borrow_mut();
+                    assert!(state.durable().offset <= to.offset, "the journal goes forward");
+                    assert_eq!(
+                        to.segment, state.written.segment,
+                        "journaled beside what is written"
+                    );
+                    assert!(to.offset <= state.log_end, "what is journaled was appended");
+                    state.journaled = to;
                     Ok(true)
                 }
                 Journaled::NoRoom => Ok(false),
@@ -241,6 +256,7 @@ impl Log {
             let end = state.segments[index].end;
             (index, state.written.position, end, ends_at, successor.is_some())
         };
+        assert!(from <= end, "no more is written than there is");
         if from < end {
             let file = self.file_for_writing(index).await?;
             self.make_room(index, &file, end).await?;
@@ -269,7 +285,11 @@ impl Log {
     }
 
     fn on_synced(&self, reached: Reached) {
-        self.state.borrow_mut().synced = reached;
+        let mut state = self.state.borrow_mut();
+        assert!(state.synced.offset <= reached.offset, "syncing goes forward");
+        assert!(reached.offset <= state.written.offset, "what is synced is written");
+        state.synced = reached;
+        drop(state);
         if let Some(journal) = &self.home.journal {
             journal.note(self);
         }
@@ -317,6 +337,8 @@ impl Log {
             };
             let result = async {
                 if from.offset < to.offset && !self.is_offline() {
+                    assert_eq!(from.segment, to.segment, "journaled beside what is written");
+                    assert!(from.position < to.position, "records take bytes");
                     let file = self.file_for_writing(from.segment).await?;
                     self.make_room(from.segment, &file, to.position).await?;
                     let (from_at, offset) = (from.position, to.offset);
@@ -334,7 +356,11 @@ impl Log {
 
     /// Opens or makes the file of a segment that is about to be written.
     async fn file_for_writing(&self, index: usize) -> Result<Rc<OpenFile>, StorageError> {
-        let open = self.state.borrow().segments[index].file.clone();
+        let open = {
+            let state = self.state.borrow();
+            assert!(index < state.segments.len(), "a segment of this log");
+            state.segments[index].file.clone()
+        };
         match open {
             Some(file) => Ok(file),
             None => Box::pin(self.open_for_writing(index)).await,
@@ -387,6 +413,7 @@ impl Log {
         let ahead = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
         let segment_bytes = u64::from(self.settings().segment_bytes).next_multiple_of(4096);
         let target = (allocated.next_multiple_of(4096) + ahead).min(segment_bytes).max(wanted);
+        assert!(allocated < wanted && wanted <= target, "space is taken ahead");
         let path = self.state.borrow().segments[index].log_path(&self.dir);
         let mut result = file.allocate(allocated, target - allocated).await.map(|()| target);
         if result.is_err() && wanted < target {
@@ -394,6 +421,7 @@ impl Log {
             result = file.allocate(allocated, wanted - allocated).await.map(|()| wanted);
         }
         let allocated = result.map_err(|error| StorageError::of(&path, "fallocate", &error))?;
+        assert!(allocated >= wanted, "what was asked for is there");
         self.state.borrow_mut().segments[index].allocated = allocated;
         Ok(())
     }
@@ -407,6 +435,7 @@ impl Log {
         ends_at: Offset,
         durable: bool,
     ) -> Result<(), StorageError> {
+        assert!(from <= end, "what is written begins before it ends");
         // A dsync write makes only itself durable: what was written before must be synced in this
         // segment already, or a sync of the whole file must follow.
         let dsync = durable && {
@@ -439,6 +468,10 @@ impl Log {
         let reached = Reached { segment: index, position: end, offset: ends_at };
         {
             let mut state = self.state.borrow_mut();
+            assert!(end <= state.segments[index].end, "no more is written than there is");
+            assert_eq!(state.written.position, from, "writes continue each other");
+            assert!(state.written.offset <= ends_at, "writing goes forward");
+            assert!(u64::from(end) <= state.segments[index].allocated, "no write grows a file");
             state.segments[index].index_written(from, end);
             state.written = reached;
         }
@@ -461,13 +494,16 @@ impl Log {
         end: u32,
         dsync: bool,
     ) -> io::Result<u32> {
+        assert_eq!(start, block_floor(start), "a write begins at a block");
         let mut pieces = self.home.piece_lists.borrow_mut().pop().unwrap_or_default();
+        assert!(pieces.is_empty(), "a list comes empty");
         let (next, block) = self.pieces_of(index, start, end, &mut pieces);
         let written = file.write_at(&mut pieces, u64::from(start), dsync).await;
         self.home.piece_lists.borrow_mut().push(pieces);
         if let Some(block) = block {
             self.home.blocks.borrow_mut().retire(block);
         }
+        assert!(next > start, "each write goes on");
         written.map(|()| next)
     }
 
@@ -492,6 +528,7 @@ impl Log {
             if slab_end <= position {
                 break;
             }
+            assert!(slab.position <= position, "slabs are adjacent");
             let whole = block_floor(slab_end);
             if position < whole {
                 let range = (position - slab.position) as usize..(whole - slab.position) as usize;
@@ -523,12 +560,16 @@ impl Log {
     async fn seal(&self, index: usize) -> Result<(), StorageError> {
         {
             let state = self.state.borrow();
+            assert_eq!(index, state.written.segment, "the segment that is written is closed");
+            assert!(index + 1 < state.segments.len(), "a closed segment has a successor");
             if state.written.position < state.segments[index].end {
                 return Ok(());
             }
         }
         self.store_index(index).await?;
         let mut state = self.state.borrow_mut();
+        let next = state.segments[index + 1].base;
+        assert_eq!(state.written.offset, next, "the next segment goes on where this one ends");
         let reached = Reached { segment: index + 1, position: 0, offset: state.written.offset };
         state.written = reached;
         drop(state);
@@ -580,7 +621,12 @@ impl Log {
             let result = self.flush_segment(true).await;
             self.end_flush(result)?;
         }
-        let index = self.state.borrow().segments.len() - 1;
+        let index = {
+            let state = self.state.borrow();
+            assert_eq!(state.synced.offset, state.log_end, "all of a closed log is synced");
+            state.check();
+            state.segments.len() - 1
+        };
         let changed = {
             let state = self.state.borrow();
             let segment = &state.segments[index];
@@ -593,6 +639,7 @@ impl Log {
 
 impl State {
     fn lags_nothing(&self) -> bool {
+        assert!(self.written.segment < self.segments.len(), "what is written is in a segment");
         self.synced.offset >= self.journaled.offset
             && self.written.segment + 1 == self.segments.len()
     }

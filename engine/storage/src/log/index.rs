@@ -45,6 +45,9 @@ impl SegmentIndex {
         header: &[u8],
         max_timestamp: i64,
     ) {
+        assert_eq!(header.len(), model::limits::BATCH_HEADER_BYTES, "the header as it is stored");
+        let goes_on = self.entries.last().is_none_or(|last| last.position <= position);
+        assert!(goes_on, "batches come in the order of their positions");
         let due = self.entries.last().is_none_or(|e| position - e.position >= INDEX_INTERVAL_BYTES);
         // No segment that is written today goes so far; of one that does, the rest is walked.
         let relative = u32::try_from(batch_base.since(base)).ok();
@@ -113,6 +116,9 @@ impl SegmentIndex {
             out.extend_from_slice(&entry.header_chain.to_be_bytes());
             out.extend_from_slice(&[0; 4]);
         }
+        assert_eq!(out.len(), HEADER_BYTES + self.entries.len() * ENTRY_BYTES, "as it is read");
+        let ends = self.entries.last().is_none_or(|last| u64::from(last.position) < log_bytes);
+        assert!(ends, "entries point into the log");
         let crc = crc32c::checksum(&out);
         out.extend_from_slice(&crc.to_be_bytes());
         out
@@ -137,6 +143,14 @@ impl SegmentIndex {
             header_chain: u32::from_be_bytes(bytes[16..20].try_into().expect("4 bytes")),
         };
         let entries: Vec<_> = entries.chunks_exact(ENTRY_BYTES).map(entry).collect();
+        // Whoever made it: what does not ascend, or points behind its log, is no index of it.
+        let ascend = |pair: &[IndexEntry]| {
+            pair[0].position < pair[1].position && pair[0].relative_offset < pair[1].relative_offset
+        };
+        let fits = entries.last().is_none_or(|last| u64::from(last.position) < length);
+        if !fits || !entries.windows(2).all(ascend) {
+            return None;
+        }
         let max_timestamp = entries.last().map_or(-1, |last| last.max_timestamp_before);
         Some(Self { entries, max_timestamp, chain: crc32c::Digest::default() })
     }

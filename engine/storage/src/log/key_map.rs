@@ -24,11 +24,13 @@ impl KeyMap {
     /// A map that takes about so many bytes; `secret` must be random.
     pub(crate) fn new(bytes: usize, secret: (u64, u64)) -> Self {
         let slots = (bytes / SLOT_BYTES).max(64);
+        assert!(slots >= 4, "a part of it stays free");
         Self { slots: vec![[0; 3]; slots], used: 0, secret }
     }
 
     /// How many keys more it takes: three quarters of its slots are used at most.
     pub(crate) fn room(&self) -> usize {
+        assert!(self.used < self.slots.len(), "a search ends at a free slot");
         (self.slots.len() / 4 * 3).saturating_sub(self.used)
     }
 
@@ -36,11 +38,14 @@ impl KeyMap {
     pub(crate) fn grow(&mut self) {
         let fresh = Self::new(self.slots.len() * 2 * SLOT_BYTES, self.secret);
         let before = std::mem::replace(self, fresh);
-        for slot in before.slots.into_iter().filter(|slot| slot[OFFSET] != 0) {
+        assert!(before.slots.len() < self.slots.len(), "it grows");
+        for &slot in before.slots.iter().filter(|slot| slot[OFFSET] != 0) {
             let at = self.free_for([slot[0], slot[1]]);
+            assert_eq!(self.slots[at][OFFSET], 0, "each key once");
             self.slots[at] = slot;
             self.used += 1;
         }
+        assert_eq!(self.used, before.used, "no key is lost");
     }
 
     fn place(&self, key: &[u8]) -> (usize, [u64; 2]) {
@@ -66,6 +71,7 @@ impl KeyMap {
         let (at, hash) = self.place(key);
         self.used += usize::from(self.slots[at][OFFSET] == 0);
         assert!(self.used < self.slots.len(), "the caller asks for room first");
+        assert!(offset >= Offset::ZERO, "offsets begin at 0");
         let newest = self.slots[at][OFFSET].max(offset.0 as u64 + 1);
         self.slots[at] = [hash[0], hash[1], newest];
     }

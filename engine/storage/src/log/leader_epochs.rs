@@ -16,6 +16,8 @@ impl LeaderEpochs {
         if self.latest().is_some_and(|latest| latest >= epoch) {
             return false;
         }
+        let follows = self.starts.last().is_none_or(|(_, start)| *start < offset);
+        assert!(follows, "each epoch begins behind the one before it");
         self.starts.push((epoch, offset));
         true
     }
@@ -35,11 +37,13 @@ impl LeaderEpochs {
         log_start: Offset,
         log_end: Offset,
     ) -> (LeaderEpoch, Offset) {
+        assert!(log_start <= log_end, "a log begins before it ends");
         let first = self.starts.partition_point(|(_, start)| *start <= log_start).saturating_sub(1);
         let left = &self.starts[first..];
         let after = left.partition_point(|(epoch, _)| *epoch <= asked);
         let end = left.get(after).map_or(log_end, |(_, start)| (*start).max(log_start));
         let epoch = after.checked_sub(1).map_or(asked, |at| left[at].0);
+        assert!(log_start <= end, "an epoch ends where there are records, or where they begin");
         (epoch, end)
     }
 
@@ -53,6 +57,10 @@ impl LeaderEpochs {
     /// Forgets epochs that began at or behind `log_end`.
     pub fn truncate(&mut self, log_end: Offset) {
         self.starts.retain(|(_, start)| *start < log_end);
+        assert!(
+            self.starts.iter().all(|(_, start)| *start < log_end),
+            "nothing begins behind the end"
+        );
     }
 
     /// Each epoch with its first offset.

@@ -161,6 +161,11 @@ impl Log {
         let active = segments.last().expect("a log has a segment");
         let reached =
             Reached { segment: segments.len() - 1, position: active.end, offset: log_end };
+        assert!(log_start <= log_end, "a log begins before it ends");
+        assert!(active.base <= log_end, "the active segment begins in the log");
+        assert!(segments.windows(2).all(|pair| pair[0].base < pair[1].base), "segments ascend");
+        let ends_above = epochs.starts().last().is_none_or(|(_, start)| *start < log_end);
+        assert!(ends_above || log_end == Offset::ZERO, "an epoch that wrote nothing is not known");
         let log = Rc::new_cyclic(|me| Self {
             id,
             dir: home.partition_path(id),
@@ -246,6 +251,7 @@ impl Log {
 
     /// Keeps it differently from the next append on.
     pub fn set_settings(&self, settings: LogSettings) {
+        assert!(settings.segment_bytes > 0 && settings.segment_ms > 0, "a segment takes something");
         self.settings.set(settings);
     }
 
@@ -316,6 +322,7 @@ impl Log {
     #[must_use]
     pub fn unsynced_records(&self) -> i64 {
         let state = self.state.borrow();
+        assert!(state.durable().offset <= state.log_end, "what is durable was appended");
         state.log_end.since(state.durable().offset)
     }
 
@@ -373,6 +380,7 @@ impl Log {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         assert_eq!(base, state.log_end, "appends continue the log");
+        assert!(batch.last_offset_delta() >= 0, "a batch takes an offset");
         if state.rolls_for(batch, settings, now_ms) {
             state.segments.push(LogSegment::new(base));
         }
@@ -386,6 +394,8 @@ impl Log {
         active.append(&bytes[prefix.len()..], || fresh.pop());
         assert_eq!(fresh.bytes(), 0, "as many slabs as needed were taken");
         state.log_end = base.plus(i64::from(batch.last_offset_delta()) + 1);
+        assert!(active.base <= base, "a batch lies in its segment");
+        assert!(state.written.offset <= base, "nothing is written before it is appended");
         if !self.holds_slabs.replace(true) {
             self.home.cache.on_holder(true);
         }
@@ -403,6 +413,9 @@ impl Log {
     /// Forgets everything appended that is neither written nor journaled.
     pub(super) fn drop_unwritten(&self, state: &mut State) {
         let Reached { segment, position, offset } = state.safe();
+        assert!(segment < state.segments.len(), "what is safe is in a segment");
+        assert!(offset <= state.log_end, "what is safe was appended");
+        assert!(state.log_start <= offset, "what is deleted was safe");
         for dropped in state.segments.drain(segment + 1..) {
             dropped.slabs.into_iter().for_each(|slab| self.home.cache.retire(slab.writer));
         }
@@ -426,6 +439,8 @@ impl Log {
         state.log_end = offset;
         state.epochs.truncate(offset);
         state.epochs_stored = false;
+        state.check();
+        state.segments[segment].check();
         self.count_slabs(state);
     }
 
@@ -437,6 +452,7 @@ impl Log {
         let is_active = index + 1 == segments.len();
         let segment = &mut segments[index];
         let slab = segment.slabs.front()?;
+        assert!(slab.end() <= segment.end, "no slab goes beyond its segment");
         let is_last = segment.slabs.len() == 1;
         let safe = if index < written.segment {
             true
@@ -496,6 +512,7 @@ impl Log {
             return Read::Miss;
         };
         let Some(end) = state.end_cached(index, below) else { return Read::Miss };
+        assert!(start <= end, "what is read begins before it ends");
         let wanted = bytes_max.max(first_bytes as usize).min((end - start) as usize);
         let segment = &state.segments[index];
         segment.share_cached(start, start + wanted as u32, out);
@@ -516,6 +533,27 @@ impl Drop for Log {
 }
 
 impl State {
+    /// What must hold whenever nothing is being changed.
+    pub(super) fn check(&self) {
+        let active = self.segments.last().expect("a log has a segment");
+        assert!(self.log_start <= self.log_end, "a log begins before it ends");
+        assert!(active.base <= self.log_end, "the active segment begins in the log");
+        assert!(self.synced.offset <= self.written.offset, "what is synced is written");
+        assert!(self.written.offset <= self.log_end, "what is written was appended");
+        assert!(self.synced.segment <= self.written.segment, "syncing follows writing");
+        assert!(self.written.segment < self.segments.len(), "what is written is in a segment");
+        let written = &self.segments[self.written.segment];
+        assert!(self.written.position <= written.end, "no more is written than there is");
+        assert!(written.base <= self.written.offset, "what is written is in its segment");
+        let is_beside = self.synced.segment == self.written.segment;
+        assert!(
+            !is_beside || self.synced.position <= self.written.position,
+            "in a segment, too, what is synced is written"
+        );
+        assert!(self.flush_serving <= self.flush_next, "nobody is served who did not come");
+        assert!(self.safe().offset <= self.log_end, "what is safe was appended");
+    }
+
     /// How far a power cut takes nothing.
     pub(crate) fn durable(&self) -> Reached {
         if self.journaled.offset > self.synced.offset { self.journaled } else { self.synced }
@@ -530,6 +568,7 @@ impl State {
     /// Whether enough journaled bytes wait for their segment to be worth a write.
     pub(crate) fn lags(&self) -> bool {
         let durable = self.durable();
+        assert!(self.synced.offset <= durable.offset, "what is synced is durable");
         durable.segment == self.written.segment
             && durable.position >= self.written.position + BULK_BYTES
             && clock::now() >= self.lag_retry_at
@@ -559,6 +598,7 @@ impl State {
     }
 
     pub(crate) fn segment_of(&self, offset: Offset) -> usize {
+        assert!(!self.segments.is_empty(), "a log has a segment");
         self.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1)
     }
 
@@ -586,6 +626,7 @@ impl State {
     /// Where the batches below offset `below` end within a segment.
     fn end_cached(&self, index: usize, below: Offset) -> Option<u32> {
         let safe = self.safe();
+        assert!(index <= safe.segment, "only what is safe is read");
         let (end, end_offset) = if index < safe.segment {
             (self.segments[index].end, self.segments[index + 1].base)
         } else {
@@ -611,6 +652,7 @@ impl FreshSlabs {
     }
 
     fn push(&mut self, slab: ChunkWriter) {
+        assert_eq!(slab.filled(), 0, "a slab comes empty");
         match self.one {
             None => self.one = Some(slab),
             Some(_) => self.more.push_back(slab),

@@ -52,122 +52,53 @@ impl Log {
         let names = match fs::list(&dir) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // The topic was made durable, its directory not yet: nothing was ever appended.
-                if notes.durable() > Offset::ZERO {
-                    let what = "the directory of a partition with acknowledged records is missing";
-                    return Err(StorageError::Corrupt { path: dir, position: 0, what });
-                }
-                let log = Self::create(home, id, settings)?;
+                let log = Self::open_absent(home, id, settings, notes)?;
                 return Ok((log, Recovered::default()));
             }
             Err(error) => return Err(StorageError::of(&dir, "list", &error)),
         };
         let files = SegmentFiles::of(&names);
-        if !files.obsolete.is_empty() {
-            // What replaced them must not be lost after they are gone.
-            let synced = fs::sync_dir(&dir).await;
-            synced.map_err(|error| StorageError::of(&dir, "sync", &error))?;
-        }
-        for name in &files.obsolete {
-            let path = dir.join(name);
-            fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;
-        }
+        remove_obsolete(&dir, &files).await?;
         let mut bases = files.bases.clone();
         if let (Some(place), None) = (notes.cut, &notes.damage) {
             finish_cut(home, &dir, &files, &mut bases, place).await?;
         }
-        let start_path = dir.join(START_FILE);
-        let (stored_start, mut deleted_all) = (load_start(&start_path, &names).await?, None);
-        // The file in which it was last known to be synced went with others, of which some may have come back.
-        let synced_in = notes.synced.unwrap_or_default().segment;
-        let is_gone = bases.last().is_none_or(|last| *last < synced_in);
-        match stored_start {
-            Stored::Whole(start) if is_gone && start >= notes.durable() => {
-                deleted_all = Some(PartitionNotes {
-                    synced: Some(LogPosition { segment: start, position: 0, offset: start }),
-                    log_start: Some(start),
-                    missed_below: notes.missed_below,
-                    appends: Vec::new(),
-                    cut: None,
-                    damage: notes.damage.clone(),
-                });
-            }
+        let stored_start = load_start(&dir.join(START_FILE), &names).await?;
+        let deleted_all = match stored_start {
+            Stored::Whole(start) => deleted_all(start, &bases, notes),
             Stored::Damaged if bases.is_empty() && notes.durable() == Offset::ZERO => {
                 let what = "where the log begins is not known, and no record says it";
-                return Err(StorageError::Corrupt { path: start_path, position: 0, what });
+                return Err(StorageError::Corrupt {
+                    path: dir.join(START_FILE),
+                    position: 0,
+                    what,
+                });
             }
-            _ => {}
-        }
-        let notes = deleted_all.as_ref().unwrap_or(notes);
-        let log_start = match stored_start {
-            Stored::Whole(start) => notes.log_start.max(Some(start)),
-            _ => notes.log_start,
+            _ => None,
         };
+        let notes = deleted_all.as_ref().unwrap_or(notes);
+        let log_start = notes.log_start.max(stored_start.whole());
         let replayed_bytes = apply(home, &dir, notes, &mut bases).await?;
         let mut recovered = Recovered { replayed_bytes, ..Recovered::default() };
         if let Some(damage) = &notes.damage {
             return Err(damage.clone());
         }
-        let synced = notes.synced.unwrap_or_default();
-        if bases.last().is_none_or(|last| *last < synced.segment) {
-            // Sealed, and nothing yet in the segment that follows: it gets its file when it does.
-            if synced.position > 0 {
-                let path = LogSegment::new(synced.segment).log_path(&dir);
-                let what = "a segment with acknowledged records is missing";
-                return Err(StorageError::Corrupt { path, position: 0, what });
-            }
-            bases.push(synced.segment);
-        }
-        if let Some(end) = bases.last().and_then(|last| files.compacted_at(*last)) {
-            // Only closed segments are compacted: what follows has no file yet.
-            bases.push(end.end);
-        }
-        let begins_at = log_start.unwrap_or_default();
-        let is_known = notes.synced.is_some();
-        if is_known && bases.first().is_some_and(|first| *first > begins_at) {
-            let path = LogSegment::new(begins_at).log_path(&dir);
-            let what = "the first segment is missing, and its records were not deleted";
-            return Err(StorageError::Corrupt { path, position: 0, what });
-        }
+        complete(&dir, &files, notes, log_start, &mut bases)?;
         remove_deleted(&dir, log_start, &files, &mut bases)?;
-        let mut segments: Vec<LogSegment> =
-            bases.into_iter().map(|base| LogSegment::of(&files, base)).collect();
-        let (active, sealed) = segments.split_last_mut().expect("there is one");
-        for segment in sealed {
-            let path = segment.log_path(&dir);
-            let length = length_of(&open_file(&path, home.direct, false)?, &path)?;
-            (segment.end, segment.allocated, segment.index) = (length as u32, length, None);
-            segment.began_ms = clock::unix_ms();
-        }
+        let mut segments = segments_of(home, &dir, &files, &bases)?;
         let epochs_path = dir.join("epochs");
-        let stored = match fs::read(&epochs_path).await {
-            Ok(bytes) => LeaderEpochs::decode(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(StorageError::of(&epochs_path, "read", &error)),
-        };
-        let from = if synced.segment == active.base {
-            synced
-        } else {
-            LogPosition { segment: active.base, position: 0, offset: active.base }
-        };
-        let has_records = from.offset > segments[0].base;
-        let mut epochs = match stored.clone() {
-            Some(epochs) => epochs,
-            None if has_records => epochs_of(home, &dir, &segments, from).await?,
-            None => LeaderEpochs::default(),
-        };
-        epochs.truncate(from.offset);
+        let stored = load_epochs(&epochs_path).await?;
+        let active = segments.last().expect("there is one").base;
+        let at_its_start = LogPosition { segment: active, position: 0, offset: active };
+        let from = notes.synced.filter(|synced| synced.segment == active).unwrap_or(at_its_start);
+        let mut epochs = epochs_until(home, &dir, stored.clone(), &segments, from).await?;
         let active = segments.last_mut().expect("there is one");
         let mut log_end =
             recover_active(home, &dir, active, from, notes, &mut epochs, &mut recovered).await?;
-        if let Stored::Whole(start) = stored_start
-            && log_end < start
-        {
+        if let Some(start) = stored_start.whole().filter(|start| log_end < *start) {
             // Of segments that were all deleted some came back: the log goes on where it was.
-            let bases: Vec<Offset> = segments.iter().map(|segment| segment.base).collect();
             remove_segments(&dir, &files, &bases)?;
-            segments = vec![LogSegment::new(start)];
-            log_end = start;
+            (segments, log_end) = (vec![LogSegment::new(start)], start);
         }
         if stored.unwrap_or_default() != epochs {
             // The journal begins with a note that all of this is synced: no start reads it again.
@@ -176,8 +107,136 @@ impl Log {
         }
         let first = segments[0].base;
         let log_start = log_start.unwrap_or(first).max(first).min(log_end);
-        let log = Self::new(home, id, settings, segments, log_start, log_end, epochs);
-        Ok((log, recovered))
+        Ok((Self::new(home, id, settings, segments, log_start, log_end, epochs), recovered))
+    }
+}
+
+impl Log {
+    /// The log of a partition without a directory: the topic was made durable, its directory not yet, and nothing was
+    /// ever appended.
+    fn open_absent(
+        home: &Rc<LogDir>,
+        id: TopicPartition,
+        settings: LogSettings,
+        notes: &PartitionNotes,
+    ) -> Result<Rc<Self>, StorageError> {
+        if notes.durable() > Offset::ZERO {
+            let (path, position) = (home.partition_path(id), 0);
+            let what = "the directory of a partition with acknowledged records is missing";
+            return Err(StorageError::Corrupt { path, position, what });
+        }
+        Self::create(home, id, settings)
+    }
+}
+
+/// Removes segments that compacted ones have replaced.
+async fn remove_obsolete(dir: &Path, files: &SegmentFiles) -> Result<(), StorageError> {
+    if !files.obsolete.is_empty() {
+        // What replaced them must not be lost after they are gone.
+        let synced = fs::sync_dir(dir).await;
+        synced.map_err(|error| StorageError::of(dir, "sync", &error))?;
+    }
+    for name in &files.obsolete {
+        let path = dir.join(name);
+        fs::remove_file(&path).map_err(|error| StorageError::of(&path, "unlink", &error))?;
+    }
+    Ok(())
+}
+
+/// What is known of a log all of whose segments were deleted up to `start`: the file in which it was last known to be
+/// synced went with others, of which some may have come back. `None`: it is not such a one.
+fn deleted_all(start: Offset, bases: &[Offset], notes: &PartitionNotes) -> Option<PartitionNotes> {
+    let synced_in = notes.synced.unwrap_or_default().segment;
+    let is_gone = bases.last().is_none_or(|last| *last < synced_in);
+    (is_gone && start >= notes.durable()).then(|| PartitionNotes {
+        synced: Some(LogPosition { segment: start, position: 0, offset: start }),
+        log_start: Some(start),
+        missed_below: notes.missed_below,
+        appends: Vec::new(),
+        cut: None,
+        damage: notes.damage.clone(),
+    })
+}
+
+/// Whether all segments are there that must be; adds those that have no file yet.
+fn complete(
+    dir: &Path,
+    files: &SegmentFiles,
+    notes: &PartitionNotes,
+    log_start: Option<Offset>,
+    bases: &mut Vec<Offset>,
+) -> Result<(), StorageError> {
+    let missing = |base, what| {
+        let path = LogSegment::new(base).log_path(dir);
+        Err(StorageError::Corrupt { path, position: 0, what })
+    };
+    let synced = notes.synced.unwrap_or_default();
+    if bases.last().is_none_or(|last| *last < synced.segment) {
+        // Sealed, and nothing yet in the segment that follows: it gets its file when it does.
+        if synced.position > 0 {
+            return missing(synced.segment, "a segment with acknowledged records is missing");
+        }
+        bases.push(synced.segment);
+    }
+    if let Some(end) = bases.last().and_then(|last| files.compacted_at(*last)) {
+        // Only closed segments are compacted: what follows has no file yet.
+        bases.push(end.end);
+    }
+    assert!(!bases.is_empty(), "a log has a segment");
+    let begins_at = log_start.unwrap_or_default();
+    let is_known = notes.synced.is_some();
+    if is_known && bases.first().is_some_and(|first| *first > begins_at) {
+        return missing(
+            begins_at,
+            "the first segment is missing, and its records were not deleted",
+        );
+    }
+    Ok(())
+}
+
+/// The segments with these bases; all but the last are closed.
+fn segments_of(
+    home: &LogDir,
+    dir: &Path,
+    files: &SegmentFiles,
+    bases: &[Offset],
+) -> Result<Vec<LogSegment>, StorageError> {
+    assert!(bases.is_sorted(), "segments ascend");
+    let mut segments: Vec<LogSegment> =
+        bases.iter().map(|base| LogSegment::of(files, *base)).collect();
+    let (_, sealed) = segments.split_last_mut().expect("there is one");
+    for segment in sealed {
+        let path = segment.log_path(dir);
+        let length = length_of(&open_file(&path, home.direct, false)?, &path)?;
+        (segment.end, segment.allocated, segment.index) = (length as u32, length, None);
+        segment.began_ms = clock::unix_ms();
+    }
+    Ok(segments)
+}
+
+/// The epochs of what lies before `from`: as they were stored, or as the segments say.
+async fn epochs_until(
+    home: &Rc<LogDir>,
+    dir: &Path,
+    stored: Option<LeaderEpochs>,
+    segments: &[LogSegment],
+    from: LogPosition,
+) -> Result<LeaderEpochs, StorageError> {
+    let mut epochs = match stored {
+        Some(epochs) => epochs,
+        None if from.offset > segments[0].base => epochs_of(home, dir, segments, from).await?,
+        None => LeaderEpochs::default(),
+    };
+    epochs.truncate(from.offset);
+    Ok(epochs)
+}
+
+/// The epochs as they were stored; `None`: there are none that can be read.
+async fn load_epochs(path: &Path) -> Result<Option<LeaderEpochs>, StorageError> {
+    match fs::read(path).await {
+        Ok(bytes) => Ok(LeaderEpochs::decode(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::of(path, "read", &error)),
     }
 }
 
@@ -216,6 +275,16 @@ enum Stored {
     Nothing,
     Whole(Offset),
     Damaged,
+}
+
+impl Stored {
+    /// The start, if it could be read.
+    fn whole(&self) -> Option<Offset> {
+        match self {
+            Self::Whole(start) => Some(*start),
+            _ => None,
+        }
+    }
 }
 
 async fn load_start(path: &Path, names: &[String]) -> Result<Stored, StorageError> {
@@ -305,6 +374,8 @@ async fn recover_active(
         fill_last_block(&path, &file, end, &active.last_block).await?;
         home.owes_sync.set(true);
     }
+    assert!(from.position <= end && from.offset <= log_end, "a walk goes forward");
+    assert!(active.base <= log_end, "a segment ends behind its base");
     active.end = end;
     active.boundary = end;
     active.allocated = length_of(&file, &path)? / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64;
@@ -340,6 +411,7 @@ fn remove_deleted(
     let Some(log_start) = log_start else { return Ok(()) };
     let kept = bases.partition_point(|base| *base <= log_start).saturating_sub(1);
     let deleted: Vec<Offset> = bases.drain(..kept).collect();
+    assert!(!bases.is_empty(), "the last segment stays");
     remove_segments(dir, files, &deleted)
 }
 

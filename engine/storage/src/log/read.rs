@@ -33,7 +33,10 @@ pub(crate) struct Reading<'a>(&'a Log);
 impl<'a> Reading<'a> {
     pub(crate) async fn begin(log: &'a Log) -> Self {
         log.idle.until(|| (log.state.borrow().removing == 0).then_some(())).await;
-        log.state.borrow_mut().readers += 1;
+        let mut state = log.state.borrow_mut();
+        assert_eq!(state.removing, 0, "nobody reads while segments go");
+        state.readers += 1;
+        drop(state);
         Self(log)
     }
 }
@@ -41,6 +44,7 @@ impl<'a> Reading<'a> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.borrow_mut();
+        assert!(state.readers > 0, "a read ends that was begun");
         state.readers -= 1;
         if state.readers == 0 {
             drop(state);
@@ -374,6 +378,7 @@ impl Log {
 impl State {
     /// Where the bytes of a segment end that are in its file.
     fn written_end(&self, index: usize) -> u32 {
+        assert!(index < self.segments.len(), "a segment of this log");
         match index.cmp(&self.written.segment) {
             Ordering::Less => self.segments[index].end,
             Ordering::Equal => self.written.position,
@@ -384,6 +389,7 @@ impl State {
     /// Where the bytes of a segment end that readers may see.
     fn safe_end(&self, index: usize) -> u32 {
         let safe = self.safe();
+        assert!(safe.segment < self.segments.len(), "what is safe is in a segment");
         match index.cmp(&safe.segment) {
             Ordering::Less => self.segments[index].end,
             Ordering::Equal => safe.position,

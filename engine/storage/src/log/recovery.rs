@@ -103,6 +103,7 @@ pub(crate) async fn walk(
         }
         pending.drain(..std::mem::take(&mut used));
     }
+    assert!(walk.from <= end && walk.offset <= next, "a walk goes forward");
     let rest = &pending[used..];
     let rest_is_empty = rest.iter().take(DISK_BLOCK_BYTES).all(|byte| *byte == 0);
     Ok(Walked { end, log_end: next, rest_is_empty })

@@ -80,7 +80,8 @@ impl Log {
             if segment == 0 || end > below {
                 break;
             }
-            left -= segment;
+            // The active segment may have grown meanwhile.
+            left = left.saturating_sub(segment);
             // A size limit never takes the active segment: it may be all there is.
             let too_many = !is_active && retention.bytes.is_some_and(|bytes| left >= bytes);
             // What was written lately is not looked into: that costs a read of the segment's index,
@@ -93,6 +94,7 @@ impl Log {
             start = end;
         }
         drop(reading);
+        assert!(start <= below.max(self.log_start()), "nothing is deleted that may not be");
         Ok((start > self.log_start()).then_some(start))
     }
 
@@ -132,7 +134,14 @@ impl Log {
         }
         self.begin_removing().await;
         let removed = self.remove_segments();
-        self.state.borrow_mut().removing -= 1;
+        {
+            let mut state = self.state.borrow_mut();
+            assert!(state.removing > 0 && state.readers == 0, "removing excludes reading");
+            state.removing -= 1;
+            state.check();
+            let first = state.segments.first().expect("a log has a segment").base;
+            assert!(first <= state.log_start, "what is kept is in a segment");
+        }
         let mut result = Ok(());
         for segment in removed {
             let paths = [segment.index_path(&self.dir), segment.log_path(&self.dir)];
@@ -156,6 +165,7 @@ impl Log {
         self.state.borrow_mut().removing += 1;
         self.idle.until(|| (self.state.borrow().readers == 0).then_some(())).await;
         self.begin_flush().await;
+        assert_eq!(self.state.borrow().readers, 0, "no read begins while segments go");
     }
 
     /// Closes the active segment, so that all of it can be deleted.
@@ -165,6 +175,7 @@ impl Log {
             let mut state = self.state.borrow_mut();
             let log_end = state.log_end;
             let active = state.segments.last().expect("a log has a segment");
+            assert!(active.end == 0 || active.base < log_end, "a segment with bytes has records");
             if active.end > 0 {
                 state.segments.push(LogSegment::new(log_end));
             }
@@ -215,6 +226,8 @@ impl Log {
         let next_bases = state.segments.iter().skip(1).map(|segment| segment.base);
         let count = next_bases.take_while(|base| *base <= state.log_start).count();
         let count = count.min(state.written.segment).min(state.synced.segment);
+        assert!(count < state.segments.len(), "the active segment stays");
+        assert!(state.flushing && state.readers == 0, "nobody is in the segments");
         let shift = |reached: &mut Reached| reached.segment = reached.segment.saturating_sub(count);
         shift(&mut state.written);
         shift(&mut state.synced);

@@ -128,18 +128,22 @@ impl LogSegment {
 
     /// Moves the boundary to the first batch at or behind `position`; all up to there is in memory.
     pub(crate) fn move_boundary(&mut self, position: u32) {
+        assert!(position <= self.end, "memory ends with the segment");
         while self.boundary < position {
             let Some(header) = self.header_at(self.boundary) else {
                 // Only the end of the segment is not a batch.
                 self.boundary = self.end;
                 return;
             };
+            assert!(header.bytes > 0, "a batch has bytes");
             self.boundary += header.bytes;
         }
+        assert!(self.boundary <= self.end, "a batch that is known begins in the segment");
     }
 
     /// Counts the batches of a range that was just written into the index, if it has one.
     pub(crate) fn index_written(&mut self, from: u32, end: u32) {
+        assert!(from <= end && end <= self.end, "a range of the segment");
         let Some(mut index) = self.index.take() else { return };
         let mut position = from;
         let mut header = [0; BATCH_HEADER_BYTES];
@@ -169,9 +173,25 @@ impl LogSegment {
             }
             let slab = self.slabs.back_mut().expect("pushed above");
             let taken = slab.writer.append(bytes);
+            assert!(taken > 0, "a slab with room takes something");
             self.end += taken as u32;
             bytes = &bytes[taken..];
         }
+        let ends = self.slabs.back().is_none_or(|slab| slab.end() == self.end);
+        assert!(ends, "the last slab ends where the segment does");
+    }
+
+    /// What must hold whenever nothing is being changed.
+    pub(crate) fn check(&self) {
+        let adjacent = |at: usize| self.slabs[at].end() == self.slabs[at + 1].position;
+        assert!((1..self.slabs.len()).all(|at| adjacent(at - 1)), "slabs are adjacent");
+        let ends = self.slabs.back().is_none_or(|slab| slab.end() == self.end);
+        assert!(ends, "the last slab ends where the segment does");
+        assert!(self.boundary <= self.end, "a batch that is known begins in the segment");
+        assert!(self.cached_from() <= self.end, "memory begins in the segment");
+        assert!(self.last_block.len() < DISK_BLOCK_BYTES, "a last block is not a whole one");
+        let is_block = |position: u32| (position as usize).is_multiple_of(DISK_BLOCK_BYTES);
+        assert!(self.slabs.iter().all(|slab| is_block(slab.position)), "slabs begin at blocks");
     }
 
     /// Copies cached bytes at `position` into `out`; false if they are not all cached.
@@ -193,11 +213,14 @@ impl LogSegment {
             position += taken as u32;
             index += 1;
         }
+        assert_eq!(copied, out.len(), "all of it is copied");
         true
     }
 
     /// Shares the cached bytes from `position` to `end`.
     pub(crate) fn share_cached(&self, position: u32, end: u32, out: &mut Vec<SharedBytes>) {
+        assert!(self.cached_from() <= position, "what is shared is in memory");
+        assert!(position <= end && end <= self.end, "a range of the segment");
         let mut position = position;
         for slab in self.slabs.range(self.slab_index(position)..) {
             if position >= end {

@@ -23,6 +23,9 @@ pub(crate) const UNFINISHED: &str = "cleaned";
 pub(crate) fn stem_of(base: Offset, compacted: Option<Compacted>) -> String {
     match compacted {
         None => format!("{:020}", base.0),
+        Some(Compacted { end, .. }) if end <= base => {
+            unreachable!("a segment stands for something")
+        }
         Some(Compacted { end, generation }) => format!("{:020}-{:020}-{generation}", base.0, end.0),
     }
 }
@@ -74,6 +77,8 @@ impl SegmentFiles {
                 files.compacted.insert(base, compacted);
             }
         }
+        assert!(files.bases.is_sorted(), "segments ascend");
+        assert!(files.compacted.len() <= files.bases.len(), "each compacted one counts");
         let counts = |stem: &str| {
             let named = parse_stem(stem);
             named.is_none_or(|(base, compacted)| {

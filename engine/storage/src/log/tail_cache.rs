@@ -29,6 +29,7 @@ impl TailCache {
     /// A cache of `bytes`, all of it mapped now.
     #[must_use]
     pub fn new(bytes: usize) -> Rc<Self> {
+        assert!(CLASSES.is_sorted() && CLASSES[2] == SLAB_BYTES, "classes ascend");
         let slabs = (bytes / SLAB_BYTES).max(4);
         // Large slabs lie in huge pages: with full batches the broker's CPU per GB fell by 4 % coming in, by 6 %
         // with readers (medians of interleaved runs). With small ones of thousands of logs it did not.
@@ -50,6 +51,7 @@ impl TailCache {
         let share = self.budget_bytes / 2 / (self.holders.get() + 1);
         let fits = |class: &usize| *class >= bytes;
         let fair = CLASSES.iter().rposition(|class| *class <= share).unwrap_or(0);
+        assert!(share <= self.budget_bytes, "a share is a part");
         fair.max(CLASSES.iter().position(fits).unwrap_or(CLASSES.len() - 1))
     }
 
@@ -90,6 +92,8 @@ impl TailCache {
             self.oldest_max.set((self.budget_bytes / SLAB_BYTES * 2).max(2 * oldest.len()));
         }
         oldest.push_back(log);
+        assert_eq!(slab.filled(), 0, "a slab comes empty");
+        assert_eq!(slab.capacity(), CLASSES[class], "a slab of the class that was asked for");
         slab
     }
 
@@ -131,6 +135,7 @@ impl TailCache {
     }
 
     pub(crate) fn retire(&self, slab: ChunkWriter) {
+        assert!(slab.capacity() > 0, "a slab takes something");
         let mut pools = self.pools.borrow_mut();
         let Some(class) = CLASSES.iter().position(|class| *class == slab.capacity()) else {
             return;
@@ -144,6 +149,7 @@ impl TailCache {
     /// A log took its first slab, or gave back its last one.
     pub(crate) fn on_holder(&self, holds: bool) {
         let holders = self.holders.get();
+        assert!(holds || holders > 0, "who gives back had taken");
         self.holders.set(if holds { holders + 1 } else { holders - 1 });
     }
 }

@@ -51,7 +51,11 @@ impl Log {
                 Ok((place, last_block)) => self.cut_at(place, last_block).await,
             },
         };
-        self.state.borrow_mut().removing -= 1;
+        {
+            let mut state = self.state.borrow_mut();
+            assert!(state.removing > 0 && state.readers == 0, "cutting excludes reading");
+            state.removing -= 1;
+        }
         let is_begun = result.as_ref().is_ok_and(|is_begun| *is_begun);
         self.end_flush(result.map(drop))?;
         if is_begun {
@@ -68,6 +72,9 @@ impl Log {
         while self.state.borrow().synced.offset < self.log_end() {
             self.flush_segment(true).await?;
         }
+        let state = self.state.borrow();
+        assert_eq!(state.synced.offset, state.log_end, "all of a log is synced before it is cut");
+        state.check();
         Ok(())
     }
 
@@ -147,6 +154,7 @@ impl Log {
     }
 
     fn checked(&self, place: LogPosition) -> Result<LogPosition, StorageError> {
+        assert!(place.segment <= place.offset, "a place lies in its segment");
         if place.offset >= self.log_start() {
             return Ok(place);
         }
@@ -201,6 +209,9 @@ impl Log {
         if place.position > 0 {
             (active.end, active.boundary, active.index) = (place.position, place.position, None);
         }
+        assert!(place.position <= state.segments[index].end, "it is cut where it has bytes");
+        assert!(place.offset <= state.log_end, "a cut makes it shorter");
+        assert!(state.log_start <= place.offset, "what is kept is not cut");
         let before = std::mem::replace(&mut state.segments[index], active);
         // Its slabs go; its file too, if nothing of it stays.
         gone.insert(0, before);
@@ -209,6 +220,9 @@ impl Log {
         state.log_end = place.offset;
         state.epochs.truncate(place.offset);
         state.epochs_stored = false;
+        state.check();
+        state.segments[index].check();
+        assert_eq!(state.segments.len(), index + 1, "nothing follows the cut");
         self.cleaned_to.set(None);
         self.count_slabs(state);
         if place.position > 0 {

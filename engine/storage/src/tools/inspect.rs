@@ -8,7 +8,7 @@ use crate::journal::known::KnownJournal;
 use crate::journal::replay::scan;
 use crate::log::index::SegmentIndex;
 use crate::log::leader_epochs::LeaderEpochs;
-use crate::log::recovery::{Walk, walk};
+use crate::log::recovery::{Walk, Walked, walk};
 use crate::log::retain::decode_start;
 use crate::log::segment_files::parse_stem;
 use model::{Compression, LeaderEpoch, Offset, RecordBatch, crc32c};
@@ -145,26 +145,44 @@ async fn segment(
     }
     out.text.push_str(&lines);
     if length > u64::from(walked.end) {
-        let rest = length - u64::from(walked.end);
-        if walked.rest_is_empty {
-            say!(out, "  then {rest} bytes of preallocated space");
-        } else {
-            let follows = good_batch_behind(path, &file, walked.end, walked.log_end).await?;
-            let place = format!("byte {} (offset {})", walked.end, walked.log_end);
-            out.damage.push(match follows {
-                Some((position, offset)) => format!(
-                    "{place}: not the next batch, and a good one with offset {offset} follows at byte {position}"
-                ),
-                None => format!(
-                    "{place}: {rest} bytes that are no batch: a torn write, unless the journal knows better"
-                ),
-            });
-        }
+        tell_rest(path, &file, length, &walked, out).await?;
     }
+    tell_index(path, walked.end, &rebuilt, out).await;
+    Ok(())
+}
+
+/// What follows behind the last batch.
+async fn tell_rest(
+    path: &Path,
+    file: &File,
+    length: u64,
+    walked: &Walked,
+    out: &mut Inspected,
+) -> Result<(), StorageError> {
+    let rest = length - u64::from(walked.end);
+    if walked.rest_is_empty {
+        say!(out, "  then {rest} bytes of preallocated space");
+    } else {
+        let follows = good_batch_behind(path, file, walked.end, walked.log_end).await?;
+        let place = format!("byte {} (offset {})", walked.end, walked.log_end);
+        out.damage.push(match follows {
+            Some((position, offset)) => format!(
+                "{place}: not the next batch, and a good one with offset {offset} follows at byte {position}"
+            ),
+            None => format!(
+                "{place}: {rest} bytes that are no batch: a torn write, unless the journal knows better"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Whether a segment's index is that of its batches.
+async fn tell_index(path: &Path, end: u32, rebuilt: &SegmentIndex, out: &mut Inspected) {
     let index_path = path.with_extension("idx");
     if let Ok(bytes) = fs::read(&index_path).await {
-        match SegmentIndex::decode(&bytes, u64::from(walked.end)) {
-            Some(stored) if stored.agrees_with(&rebuilt) => say!(out, "  its index agrees"),
+        match SegmentIndex::decode(&bytes, u64::from(end)) {
+            Some(stored) if stored.agrees_with(rebuilt) => say!(out, "  its index agrees"),
             Some(_) => out.damage.push(format!(
                 "its index {} does not agree with it; remove the index, it is made again",
                 index_path.display()
@@ -175,7 +193,6 @@ async fn segment(
             )),
         }
     }
-    Ok(())
 }
 
 /// The first whole batch behind `from` with an offset above what is missing.

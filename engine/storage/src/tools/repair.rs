@@ -129,14 +129,8 @@ async fn examine_partition(
         if base != next {
             return Ok(Some(finding(0, next, "the segment before it ends elsewhere")));
         }
-        let plan = Walk {
-            from: 0,
-            offset: base,
-            to: u64::MAX,
-            check_crc: true,
-            epoch: LeaderEpoch(epoch.0),
-            gaps: segment.compacted.is_some(),
-        };
+        let gaps = segment.compacted.is_some();
+        let plan = Walk { from: 0, offset: base, to: u64::MAX, check_crc: true, epoch, gaps };
         let walked = walk(&path, &file, plan, |batch, _| {
             epoch = batch.leader_epoch();
             if !batch.is_readable(&mut scratch) {
@@ -149,35 +143,47 @@ async fn examine_partition(
         examined.segments += 1;
         examined.bytes += u64::from(walked.end);
         next = walked.log_end;
-        let sealed_to = bases.get(number + 1);
-        if sealed_to.is_some_and(|to| *to <= log_start) {
+        match bases.get(number + 1).copied() {
             // Deleted, and about to be removed.
-            next = *sealed_to.expect("just looked at");
-            continue;
-        }
-        if sealed_to.is_some_and(|to| *to != next) {
-            return Ok(Some(finding(walked.end, next, "not the batch that belongs here")));
-        }
-        if sealed_to.is_none() {
-            let end = with_journal(next, notes);
-            if end < known_below {
-                let what = "an acknowledged batch is missing or unreadable";
-                return Ok(Some(finding(walked.end, end, what)));
+            Some(to) if to <= log_start => next = to,
+            Some(to) if to != next => {
+                return Ok(Some(finding(walked.end, next, "not the batch that belongs here")));
+            }
+            Some(_) => {}
+            None => {
+                let end = with_journal(next, notes);
+                if end < known_below {
+                    let what = "an acknowledged batch is missing or unreadable";
+                    return Ok(Some(finding(walked.end, end, what)));
+                }
             }
         }
     }
     examined.unreadable.extend(unreadable);
+    Ok(of_all_segments(partition, dir, notes, next, bases.is_empty()))
+}
+
+/// What is wrong with a partition whose segments are in order.
+fn of_all_segments(
+    partition: TopicPartition,
+    dir: &Path,
+    notes: &PartitionNotes,
+    end: Offset,
+    has_none: bool,
+) -> Option<Finding> {
+    let known_below = notes.durable();
     let finding =
-        |what: StorageError| Finding { partition, what, keeps_below: next, known_below, cut: None };
+        |what: StorageError| Finding { partition, what, keeps_below: end, known_below, cut: None };
     if let Some(damage) = &notes.damage {
-        return Ok(Some(finding(damage.clone())));
+        return Some(finding(damage.clone()));
     }
-    if bases.is_empty() && with_journal(log_start, notes) < known_below {
+    let log_start = notes.log_start.unwrap_or_default();
+    if has_none && with_journal(log_start, notes) < known_below {
         let what = "its segments are missing";
         let (path, position) = (dir.to_owned(), 0);
-        return Ok(Some(finding(StorageError::Corrupt { path, position, what })));
+        return Some(finding(StorageError::Corrupt { path, position, what }));
     }
-    Ok(None)
+    None
 }
 
 /// Where the log ends once what is still only in the journal is put behind `end`.
@@ -266,19 +272,27 @@ pub async fn mend(
     journal.close().await?;
     // All that the journals knew is in this one now, and no start is to look for another.
     DataDir::note_repaired(data_dir, journal.known().into_iter().collect()).await?;
-    for shard in found.shards.keys().filter(|shard| **shard != 0) {
-        for file in 0..JOURNAL_FILES {
-            let _ = fs::remove_file(&journal_path(data_dir, *shard, file));
-        }
-    }
-    let dir = data_dir.join("journal");
-    fs::sync_dir(&dir).await.map_err(|error| StorageError::of(&dir, "sync", &error))?;
+    remove_journals_but_the_first(data_dir, found).await?;
     for (partition, _) in given_up.iter().filter(|(_, what)| **what == GivenUp::Unreadable) {
         kept.extend(
             empty_unreadable(data_dir, &home.partition_path(*partition), *partition).await?,
         );
     }
     Ok(kept)
+}
+
+/// All that was in them is in the journal of shard 0 now.
+async fn remove_journals_but_the_first(
+    data_dir: &Path,
+    found: &Replay,
+) -> Result<(), StorageError> {
+    for shard in found.shards.keys().filter(|shard| **shard != 0) {
+        for file in 0..JOURNAL_FILES {
+            let _ = fs::remove_file(&journal_path(data_dir, *shard, file));
+        }
+    }
+    let dir = data_dir.join("journal");
+    fs::sync_dir(&dir).await.map_err(|error| StorageError::of(&dir, "sync", &error))
 }
 
 /// A new directory for what goes of a partition.
