@@ -32,6 +32,8 @@ const DOCUMENTS: &[&str] = &[
     "README.md",
     "CONTRIBUTING.md",
     "engine/ARCHITECTURE.md",
+    "engine/OPERATING.md",
+    "engine/TESTING.md",
     "engine/storage/FORMAT.md",
     "loadgen/README.md",
     "benches/README.md",
