@@ -6,6 +6,7 @@
 //! its thread. What crosses threads is `buffer::SharedBytes` (immutable) and `mailbox` messages.
 
 pub mod allocations;
+pub mod answers;
 mod atomics;
 pub mod budget;
 pub mod buffer;
@@ -34,6 +35,7 @@ mod thread_core;
 pub mod threads;
 pub mod timer;
 mod timers;
+pub mod turns;
 pub mod watch;
 pub mod world;
 

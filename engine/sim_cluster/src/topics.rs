@@ -3,7 +3,7 @@
 use crate::peer::{Peer, one_record};
 use crate::shared::{Phase, Shared, TOPICS, is_for_now};
 use model::ErrorCode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::messages::{
     CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
@@ -61,6 +61,8 @@ async fn is_there(peer: &mut Peer, topic: &str) -> Option<bool> {
 pub(crate) async fn change(shared: Rc<Shared>, process: u64) {
     let mut peer = Peer::new(&shared);
     let mut topics: BTreeMap<String, Fate> = BTreeMap::new();
+    // Those whose making was answered. One that was not may still be on its way.
+    let mut made: BTreeSet<String> = BTreeSet::new();
     let mut next = 0;
     loop {
         let drains = shared.phase.get() == Phase::Reading;
@@ -73,13 +75,15 @@ pub(crate) async fn change(shared: Rc<Shared>, process: u64) {
                 let name = format!("topic-{process}-{next}");
                 topics.insert(name.clone(), Fate::Unknown);
                 if make(&mut peer, &name, 1 + shared.below(3) as i32).await == Some(true) {
+                    made.insert(name.clone());
                     topics.insert(name, Fate::There(0));
                     shared.count(|outcome| outcome.topics_made += 1);
                 }
             }
             (1, Some(name)) if shared.is_troubled() && topics[name] != Fate::Gone => {
                 topics.insert(name.clone(), Fate::Unknown);
-                if delete(&mut peer, name).await.is_some() {
+                let was_there = delete(&mut peer, name).await;
+                if was_there.is_some_and(|was_there| was_there || made.contains(name)) {
                     topics.insert(name.clone(), Fate::Gone);
                     shared.count(|outcome| outcome.topics_deleted += 1);
                 }
@@ -102,7 +106,8 @@ pub(crate) async fn change(shared: Rc<Shared>, process: u64) {
     }
 }
 
-async fn delete(peer: &mut Peer, name: &str) -> Option<()> {
+/// Whether it was there and is deleted now; `None`: that is not known.
+async fn delete(peer: &mut Peer, name: &str) -> Option<bool> {
     let state = DeleteTopicState { name: Some(name.to_owned()), ..Default::default() };
     let request = DeleteTopicsRequest {
         topics: vec![state],
@@ -111,7 +116,8 @@ async fn delete(peer: &mut Peer, name: &str) -> Option<()> {
     };
     let answer: DeleteTopicsResponse = peer.ask(&request, 6).await?;
     match ErrorCode::from_code(answer.responses[0].error_code) {
-        ErrorCode::None | ErrorCode::UnknownTopicOrPartition => Some(()),
+        ErrorCode::None => Some(true),
+        ErrorCode::UnknownTopicOrPartition => Some(false),
         error => {
             assert!(is_for_now(error), "{error:?}");
             None

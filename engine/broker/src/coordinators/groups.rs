@@ -5,54 +5,17 @@ use crate::shard::shard::Shard;
 use coordinator::{Answer, Effects, GroupCoordinator, Now, Ticket, read_record};
 use metadata::topic_settings::OFFSETS_TOPIC;
 use model::{ErrorCode, LeaderEpoch, Marker, ProducerId, TopicPartition};
+use runtime::answers::{AnswerId, Answers};
 use runtime::{random, timer};
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 use wire::WireError;
 
 /// The groups of one partition of `__consumer_offsets`.
 pub(crate) type GroupLog = StateLog<GroupCoordinator>;
 
-/// A join or sync whose answer is awaited.
-enum Parked {
-    Waiting(Option<Waker>),
-    Done(Result<(Answer, Written), ErrorCode>),
-}
-
-/// The joins and syncs that wait.
-#[derive(Default)]
-pub(crate) struct Waiting {
-    parked: RefCell<BTreeMap<Ticket, Parked>>,
-    next_ticket: Cell<u64>,
-}
-
-impl Waiting {
-    fn answer(&self, ticket: Ticket, result: Result<(Answer, Written), ErrorCode>) {
-        let mut parked = self.parked.borrow_mut();
-        // Whoever gave up is not there any more.
-        if let Some(entry) = parked.get_mut(&ticket)
-            && let Parked::Waiting(Some(waker)) = std::mem::replace(entry, Parked::Done(result))
-        {
-            waker.wake();
-        }
-    }
-}
-
-/// Forgets the ticket of a request that is given up.
-struct Place<'a> {
-    waiting: &'a Waiting,
-    ticket: Ticket,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.waiting.parked.borrow_mut().remove(&self.ticket);
-    }
-}
+/// The joins and syncs that wait, by their tickets.
+type Waiting = Answers<Result<(Answer, Written), ErrorCode>>;
 
 impl Machine for GroupCoordinator {
     const TOPIC: &'static str = OFFSETS_TOPIC;
@@ -105,7 +68,8 @@ impl Machine for GroupCoordinator {
 
     fn settle(log: &Rc<GroupLog>, _: &Rc<Shard>, answers: Self::Effects, at: Written) {
         for (ticket, answer) in answers {
-            log.beside.answer(ticket, Ok((answer, at)));
+            // Whoever gave up is not there any more.
+            log.beside.give(AnswerId(ticket.0), Ok((answer, at)));
         }
     }
 
@@ -125,9 +89,8 @@ impl Machine for GroupCoordinator {
     }
 
     fn on_unloaded(log: &GroupLog) {
-        let tickets: Vec<Ticket> = log.beside.parked.borrow().keys().copied().collect();
-        for ticket in tickets {
-            log.beside.answer(ticket, Err(ErrorCode::CoordinatorNotAvailable));
+        for id in log.beside.open_ids() {
+            log.beside.give(id, Err(ErrorCode::CoordinatorNotAvailable));
         }
     }
 }
@@ -148,25 +111,10 @@ impl GroupLog {
         step: impl FnOnce(&mut GroupCoordinator, Now, Ticket),
     ) -> Result<Answer, ErrorCode> {
         self.until_loaded(shard).await?;
-        let waiting = &self.beside;
-        let ticket = Ticket(waiting.next_ticket.get());
-        waiting.next_ticket.set(ticket.0 + 1);
-        waiting.parked.borrow_mut().insert(ticket, Parked::Waiting(None));
-        let place = Place { waiting, ticket };
+        let place = self.beside.open();
+        let ticket = Ticket(place.id().0);
         self.step(shard, |_, coordinator, now| step(coordinator, now, ticket))?;
-        let (answer, written) = poll_fn(|cx| {
-            let mut parked = waiting.parked.borrow_mut();
-            let entry = parked.get_mut(&place.ticket).expect("ours until dropped");
-            if let Parked::Waiting(waker) = entry {
-                *waker = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            let Parked::Done(result) = std::mem::replace(entry, Parked::Waiting(None)) else {
-                unreachable!("looked at above");
-            };
-            Poll::Ready(result)
-        })
-        .await?;
+        let (answer, written) = place.await?;
         self.until_durable(written).await?;
         Ok(answer)
     }

@@ -70,11 +70,9 @@ impl Catalogue {
         shard: &Rc<Shard>,
         change: impl FnOnce(&mut Vec<Topic>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        self.changed.until(|| (!self.busy.replace(true)).then_some(())).await;
-        let result = self.change_alone(shard, change).await;
-        self.busy.set(false);
-        self.changed.notify();
-        result
+        let turn = self.turns.take(());
+        turn.come().await;
+        self.change_alone(shard, change).await
     }
 
     async fn change_alone(

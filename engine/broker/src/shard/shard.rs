@@ -17,26 +17,26 @@ use crate::shard::placement::shard_of;
 use crate::shard::producer_ids::ProducerIds;
 use crate::shard::proofs::Proofs;
 use crate::shard::requests::{Requests, Token};
-use crate::shard::turns::{SlowProduces, Turns};
+use crate::shard::turns::SlowProduces;
 use metadata::image::{MetadataImage, TopicImage};
 use model::limits::DECOMPRESSED_BYTES_MAX;
 use model::{BatchRewriter, ErrorCode, ProducerId, TopicPartition};
 use partition::Leader;
 use runtime::Slice;
+use runtime::answers::Answers;
 use runtime::budget::Budget;
 use runtime::buffer::{ChunkPool, ChunkWriter, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::mailbox::Mailbox;
 use runtime::notify::Notify;
 use runtime::receive_buffer::ReceivePool;
+use runtime::turns::Turns;
 use rustc_hash::FxHashMap;
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 use storage::directory::data_dirs::Recovery;
 use storage::directory::log_manager::{LogManagerConfig, Opened, Refusal};
@@ -69,13 +69,6 @@ pub(crate) enum Message {
     Call(Box<dyn FnOnce(&Rc<Shard>) + Send>),
 }
 
-/// A call to another shard whose output is awaited.
-#[derive(Default)]
-struct Call {
-    output: Option<Box<dyn Any>>,
-    waker: Option<Waker>,
-}
-
 /// State on a shard that follows from the records of a partition of an internal topic.
 pub(crate) trait Follower: Any {
     /// Topics went.
@@ -89,36 +82,6 @@ pub(crate) struct FollowerKind {
     pub(crate) topic: &'static str,
     /// The state of one of its partitions, before anything of it is read.
     pub(crate) begin: fn(&Shard, Rc<PartitionSlot>) -> Rc<dyn Follower>,
-}
-
-/// Forgets a call whose caller went away.
-struct Calling<'a> {
-    shard: &'a Shard,
-    number: u64,
-}
-
-impl Calling<'_> {
-    async fn output<T: 'static>(self) -> T {
-        let output = poll_fn(|cx| {
-            let mut calls = self.shard.calls.borrow_mut();
-            let call = calls.get_mut(&self.number).expect("ours until dropped");
-            match call.output.take() {
-                Some(output) => Poll::Ready(output),
-                None => {
-                    call.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await;
-        *output.downcast().expect("the call returns what it returns")
-    }
-}
-
-impl Drop for Calling<'_> {
-    fn drop(&mut self) {
-        self.shard.calls.borrow_mut().remove(&self.number);
-    }
 }
 
 /// Partitions closed at a time.
@@ -179,8 +142,8 @@ pub(crate) struct Shard {
     pub(crate) fetch_sessions: FetchSessions,
     spare_rewriters: RefCell<Vec<BatchRewriter>>,
     producer_ids: ProducerIds,
-    calls: RefCell<BTreeMap<u64, Call>>,
-    next_call: Cell<u64>,
+    /// Calls to shards whose outputs are awaited.
+    calls: Answers<Box<dyn Any>>,
 }
 
 impl Shard {
@@ -235,8 +198,7 @@ impl Shard {
             ),
             spare_rewriters: RefCell::default(),
             producer_ids: ProducerIds::default(),
-            calls: RefCell::default(),
-            next_call: Cell::new(0),
+            calls: Answers::default(),
             node,
             mailbox,
         })
@@ -588,18 +550,18 @@ impl Shard {
         to: usize,
         body: impl FnOnce(Rc<Self>) -> F + Send + 'static,
     ) -> T {
-        let (number, from) = (self.next_call.get(), self.id());
-        self.next_call.set(number + 1);
-        self.calls.borrow_mut().insert(number, Call::default());
-        let place = Calling { shard: self, number };
+        let (place, from) = (self.calls.open(), self.id());
+        let id = place.id();
+        let output =
+            |output: Box<dyn Any>| *output.downcast().expect("the call returns what it returns");
         if to == from {
             let body = body(Rc::clone(self));
             let back = Rc::clone(self);
             runtime::spawn(async move {
                 let output = body.await;
-                back.on_called(number, Box::new(output));
+                back.calls.give(id, Box::new(output));
             });
-            return place.output().await;
+            return output(place.await);
         }
         self.mailbox.until_room().await;
         self.mailbox.send(
@@ -609,23 +571,13 @@ impl Shard {
                 runtime::spawn(async move {
                     let output = body(Rc::clone(&there)).await;
                     let answer = Message::Call(Box::new(move |back: &Rc<Self>| {
-                        back.on_called(number, Box::new(output));
+                        back.calls.give(id, Box::new(output));
                     }));
                     there.mailbox.send(from, answer);
                 });
             })),
         );
-        place.output().await
-    }
-
-    /// A call has returned; its caller may be gone.
-    fn on_called(&self, number: u64, output: Box<dyn Any>) {
-        if let Some(call) = self.calls.borrow_mut().get_mut(&number) {
-            call.output = Some(output);
-            if let Some(waker) = call.waker.take() {
-                waker.wake();
-            }
-        }
+        output(place.await)
     }
 
     /// Whether requests have places of which there are only a few, or wait for them or for memory: of one connection

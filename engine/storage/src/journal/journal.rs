@@ -13,6 +13,7 @@ use crate::journal::frame::{
 use crate::journal::known::{Carried, JOURNAL_FILES, JournalStart, KnownJournal, journal_path};
 use model::limits::DISK_BLOCK_BYTES;
 use model::{TopicPartition, crc32c};
+use runtime::answers::{AnswerId, Answers};
 use runtime::buffer::{ChunkPool, ChunkWriter, DiskRange, SharedBytes};
 use runtime::clock::{self, Nanos};
 use runtime::file::{File, OpenOptions};
@@ -20,10 +21,8 @@ use runtime::notify::Notify;
 use runtime::{fs, timer};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// New space is filled with zeroes in such steps: overwriting is several times cheaper than a first
@@ -66,6 +65,8 @@ pub struct Journal {
     holds: Cell<usize>,
     /// How far the space of each file was written before; all of one found at the start.
     zeroed: [Cell<u64>; JOURNAL_FILES as usize],
+    /// Who handed over, and waits.
+    answers: Answers<Journaled>,
     state: RefCell<State>,
 }
 
@@ -78,11 +79,9 @@ struct State {
     /// What was begun may take appends.
     is_begun: bool,
     logs: BTreeMap<TopicPartition, Weak<dyn Tenant>>,
-    /// Entries handed over, each with its slot, and their bytes in the same order.
-    gathered: VecDeque<(Entry, usize)>,
+    /// Entries handed over, each with whom it answers, and their bytes in the same order.
+    gathered: VecDeque<(Entry, AnswerId)>,
     gathered_pieces: VecDeque<SharedBytes>,
-    slots: Vec<Slot>,
-    free_slots: Vec<usize>,
     /// Logs whose synced position moved since it was last written down.
     noted: Vec<Weak<dyn Tenant>>,
     /// The last frame has entries and no frame behind it: a torn end could not be told from rot.
@@ -102,18 +101,12 @@ struct State {
     /// The frame being made: its entries, their bytes, and whom it settles.
     entries: Vec<Entry>,
     pieces: Vec<SharedBytes>,
-    taken_slots: Vec<usize>,
+    settles: Vec<AnswerId>,
     head: Vec<u8>,
     write: Vec<DiskRange>,
     /// An empty chunk: what new space is filled with.
     zeroes: Option<ChunkWriter>,
     frames: u64,
-}
-
-#[derive(Default)]
-struct Slot {
-    outcome: Option<Journaled>,
-    waker: Option<Waker>,
 }
 
 impl State {
@@ -161,6 +154,7 @@ impl Journal {
             runs: Cell::new(false),
             holds: Cell::new(0),
             zeroed: [const { Cell::new(u64::MAX) }; JOURNAL_FILES as usize],
+            answers: Answers::default(),
             state: RefCell::new(State {
                 start,
                 carried: BTreeMap::new(),
@@ -169,8 +163,6 @@ impl Journal {
                 logs: BTreeMap::new(),
                 gathered: VecDeque::new(),
                 gathered_pieces: VecDeque::new(),
-                slots: Vec::new(),
-                free_slots: Vec::new(),
                 noted: Vec::new(),
                 unconfirmed: false,
                 last_frame_at: Nanos::default(),
@@ -184,7 +176,7 @@ impl Journal {
                 pool: ChunkPool::new((file_bytes as usize / 4).min(FRAME_BYTES_MAX), 2, 0),
                 entries: Vec::new(),
                 pieces: Vec::new(),
-                taken_slots: Vec::new(),
+                settles: Vec::new(),
                 head: Vec::new(),
                 write: Vec::new(),
                 zeroes: None,
@@ -329,7 +321,7 @@ impl Journal {
         let mut state = self.state.borrow_mut();
         assert!(!state.is_begun, "what has taken appends is not given up");
         assert!(state.gathered.is_empty(), "nothing was handed over yet");
-        assert!(state.taken_slots.is_empty(), "nobody waits for it");
+        assert!(state.settles.is_empty(), "nobody waits for it");
         state.current = None;
         state.entries.clear();
         state.pieces.clear();
@@ -451,7 +443,7 @@ impl Journal {
 
     /// Hands over an entry with its bytes; resolves once they are durable, or cannot be.
     pub(crate) async fn append(&self, entry: Entry, pieces: &mut Vec<SharedBytes>) -> Journaled {
-        let slot = {
+        let place = {
             let mut state = self.state.borrow_mut();
             if let Some(error) = &state.failed {
                 return Journaled::Failed(error.clone());
@@ -461,35 +453,15 @@ impl Journal {
                 pieces.clear();
                 return Journaled::NoRoom;
             }
-            let slot = state.free_slots.pop().unwrap_or_else(|| {
-                state.slots.push(Slot::default());
-                state.slots.len() - 1
-            });
-            assert!(state.slots[slot].outcome.is_none(), "a slot comes empty");
+            assert_eq!(pieces.is_empty(), entry.len == 0, "an entry has its bytes");
+            let place = self.answers.open();
             assert!(!entry.kind.is_of_journal(), "logs hand over what is theirs");
-            state.gathered.push_back((entry, slot));
+            state.gathered.push_back((entry, place.id()));
             state.gathered_pieces.extend(pieces.drain(..));
-            slot
+            place
         };
         self.work.notify();
-        poll_fn(|cx| {
-            let mut state = self.state.borrow_mut();
-            let place = &mut state.slots[slot];
-            match place.outcome.take() {
-                Some(outcome) => {
-                    place.waker = None;
-                    state.free_slots.push(slot);
-                    Poll::Ready(outcome)
-                }
-                None => {
-                    if !place.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                        place.waker = Some(cx.waker().clone());
-                    }
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        place.await
     }
 
     /// The log's synced position moved: it is written down with one of the next frames.
@@ -621,24 +593,20 @@ impl Journal {
         let kinds: Vec<EntryKind> = state.entries.iter().map(|entry| entry.kind).collect();
         let keeps =
             |index: usize| matches!(kinds[index], EntryKind::LogStart | EntryKind::Truncated);
-        let kept = (0..state.taken_slots.len()).filter(|index| keeps(*index)).count();
+        let kept = (0..state.settles.len()).filter(|index| keeps(*index)).count();
         let bytes = frame_bytes(2 * kept, 0) as u64;
         let position = state.current.as_ref().expect("begun").position;
         if kept == 0 || position + bytes > self.file_bytes - MARK_BYTES {
             return false;
         }
-        let (mut entries, mut slots) = (Vec::new(), Vec::new());
+        let (mut entries, mut settles) = (Vec::new(), Vec::new());
         for (index, entry) in state.entries.drain(..).enumerate() {
-            let slot = state.taken_slots.get(index).copied();
-            match slot {
-                Some(slot) if keeps(index) => {
+            match state.settles.get(index).copied() {
+                Some(id) if keeps(index) => {
                     entries.push(entry);
-                    slots.push(slot);
+                    settles.push(id);
                 }
-                Some(slot) => {
-                    state.slots[slot].outcome = Some(Journaled::NoRoom);
-                    state.slots[slot].waker.take().into_iter().for_each(Waker::wake);
-                }
+                Some(id) => drop(self.answers.give(id, Journaled::NoRoom)),
                 // A log's note: it stays owed.
                 None => {
                     if let Some(log) = state.logs.get(&entry.partition)
@@ -655,8 +623,8 @@ impl Journal {
             |entry: &Entry| Some(state.logs.get(&entry.partition)?.upgrade()?.synced_entry());
         let synced: Vec<Entry> = entries.iter().filter_map(synced).collect();
         entries.extend(synced);
-        assert_eq!(slots.len(), kept, "whoever is kept is told");
-        (state.entries, state.taken_slots) = (entries, slots);
+        assert_eq!(settles.len(), kept, "whoever is kept is told");
+        (state.entries, state.settles) = (entries, settles);
         true
     }
 
@@ -675,9 +643,9 @@ impl Journal {
             if frame_bytes(state.entries.len() + 1, data + len) > self.frame_bytes_max {
                 break;
             }
-            let (entry, slot) = state.gathered.pop_front().expect("looked at above");
+            let (entry, id) = state.gathered.pop_front().expect("looked at above");
             state.entries.push(entry);
-            state.taken_slots.push(slot);
+            state.settles.push(id);
             let until = data + len;
             while data < until {
                 let piece = state.gathered_pieces.pop_front().expect("an entry has its bytes");
@@ -686,7 +654,7 @@ impl Journal {
             }
             assert_eq!(data, until, "an entry's pieces are its bytes");
         }
-        assert_eq!(state.entries.len(), state.taken_slots.len(), "each entry is somebody's");
+        assert_eq!(state.entries.len(), state.settles.len(), "each entry is somebody's");
         let used = HEAD_BYTES + state.entries.len() * ENTRY_BYTES + data;
         let room = self.frame_bytes_max.saturating_sub(used) / ENTRY_BYTES;
         for log in state.noted.drain(..room.min(state.noted.len())) {
@@ -711,13 +679,10 @@ impl Journal {
             }
         }
         state.pieces.clear();
-        for slot in state.taken_slots.drain(..) {
-            let slot = &mut state.slots[slot];
-            assert!(slot.outcome.is_none(), "each is told once");
-            slot.outcome = Some(outcome.clone());
-            if let Some(waker) = slot.waker.take() {
-                waker.wake();
-            }
+        assert!(state.entries.is_empty(), "what was in the frame is settled");
+        for id in state.settles.drain(..) {
+            // Whoever handed over may have gone meanwhile.
+            self.answers.give(id, outcome.clone());
         }
     }
 
@@ -730,7 +695,7 @@ impl Journal {
         }
         let state = self.state.borrow();
         assert!(state.gathered_pieces.is_empty(), "bytes go with their entries");
-        assert!(state.taken_slots.is_empty(), "everybody was told");
+        assert!(state.settles.is_empty(), "everybody was told");
     }
 
     /// Writes the frame being made, of `data` bytes beside its table, durably.
