@@ -8,6 +8,7 @@ use std::fs;
 /// engine/ARCHITECTURE.md first.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine/model", &[]),
+    ("engine/transcript", &[]),
     ("engine/runtime", &[]),
     ("engine/wire", &["model"]),
     ("engine/storage", &["model", "runtime"]),

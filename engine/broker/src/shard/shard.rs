@@ -35,6 +35,7 @@ use rustc_hash::FxHashMap;
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub(crate) struct FollowerKind {
     pub(crate) topic: &'static str,
     /// The state of one of its partitions, before anything of it is read.
     pub(crate) begin: fn(&Shard, Rc<PartitionSlot>) -> Rc<dyn Follower>,
+    /// Does for all of the shard what is done from time to time, for ever.
+    pub(crate) look_after: fn(Rc<Shard>) -> Pin<Box<dyn Future<Output = ()>>>,
 }
 
 /// Partitions closed at a time.
