@@ -15,7 +15,7 @@ pub(crate) const FUNCTION_LINES_MAX: usize = 70;
 const ASSERTED: &[&str] = &["engine/storage", "engine/partition"];
 /// By how many lines all longer ones of a crate together may exceed that.
 const LONG_FUNCTIONS: &[(&str, usize)] =
-    &[("engine/runtime", 0), ("loadgen", 743), ("benches", 18), ("scripts", 8)];
+    &[("engine/runtime", 0), ("loadgen", 272), ("benches", 18), ("scripts", 8)];
 
 /// Handlers are given the rooms that they ask; only these know the shard itself: the way of data, and who hands out.
 const KNOW_THE_SHARD: &[&str] = &["dispatch", "mail", "rooms", "data::produce", "data::fetch"];

@@ -64,6 +64,27 @@ async fn against_sink(
     execute(&run, &target, session, &dir).await
 }
 
+/// What the runs of each size of record come to.
+fn ceilings_of(measured: &[(u32, bool, Vec<RunResult>)]) -> Vec<Ceiling> {
+    measured
+        .iter()
+        .filter(|(.., results)| !results.is_empty())
+        .map(|(record_bytes, timed, results)| {
+            let of = |value: fn(&RunResult) -> f64| {
+                median(&results.iter().map(value).collect::<Vec<_>>())
+            };
+            let cost = of(|r| r.resources.loadgen.cpu_s_per_million_records);
+            Ceiling {
+                record_bytes: *record_bytes,
+                timed: *timed,
+                records_per_s: of(|r| r.throughput.acknowledged_per_s),
+                cpu_s_per_million_records: cost,
+                records_per_core_s: 1e6 / cost.max(1e-9),
+            }
+        })
+        .collect()
+}
+
 pub(crate) async fn run(args: SelftestArgs, session: Session) -> Result<Ending, Failure> {
     let output = Output::make(args.output.as_deref(), "selftest")?;
     let mut ceilings: Vec<(u32, bool, Vec<RunResult>)> =
@@ -80,23 +101,7 @@ pub(crate) async fn run(args: SelftestArgs, session: Session) -> Result<Ending, 
             results.push(against_sink(&flags, None, &session, &output, &name).await?);
         }
     }
-    let ceilings: Vec<Ceiling> = ceilings
-        .iter()
-        .filter(|(.., results)| !results.is_empty())
-        .map(|(record_bytes, timed, results)| {
-            let of = |value: fn(&RunResult) -> f64| {
-                median(&results.iter().map(value).collect::<Vec<_>>())
-            };
-            let cost = of(|r| r.resources.loadgen.cpu_s_per_million_records);
-            Ceiling {
-                record_bytes: *record_bytes,
-                timed: *timed,
-                records_per_s: of(|r| r.throughput.acknowledged_per_s),
-                cpu_s_per_million_records: cost,
-                records_per_core_s: 1e6 / cost.max(1e-9),
-            }
-        })
-        .collect();
+    let ceilings = ceilings_of(&ceilings);
     let stalled = against_sink(STALL_FLAGS, Some(STALL), &session, &output, "stall").await?;
     let (p90, p99) = (stalled.latency.produce.p90_ms, stalled.latency.produce.p99_ms);
     let within = |found: Option<f64>, (low, high): (f64, f64)| {

@@ -223,30 +223,7 @@ fn differences(a: &RunResult, b: &RunResult) -> Vec<String> {
     lines
 }
 
-fn report(
-    args: &CompareArgs,
-    found: &[Vec<RunResult>; 2],
-    compared: &[Compared],
-    output: &Output,
-) -> Result<(), Failure> {
-    let head = ["", "A", "B", "B/A", "95 %", "A/A", "p (Holm)", ""];
-    let rows: Vec<Vec<String>> = compared
-        .iter()
-        .map(|c| {
-            vec![
-                c.metric.clone(),
-                format!("{:.3}", c.a),
-                format!("{:.3}", c.b),
-                format!("{:.3}", c.ratio),
-                format!("{:.3} to {:.3}", c.low, c.high),
-                format!("{:.3}", c.noise),
-                format!("{:.3}", c.p),
-                format!("{}{}", c.verdict, if c.regression { " (regression)" } else { "" }),
-            ]
-        })
-        .collect();
-    let differ = differences(&found[0][0], &found[1][0]);
-    let invalid = found.iter().flatten().filter(|result| !result.invalid.is_empty()).count();
+fn notes(found: &[Vec<RunResult>; 2], differ: &[String], invalid: usize) -> Vec<String> {
     let mut notes = vec![format!(
         "{} rounds, interleaved A B B A; a difference is claimed if the interval leaves out 1 and p < \
          {SIGNIFICANT} after Holm's correction. A/A is A's odd runs against its even ones: noise alone.",
@@ -274,6 +251,34 @@ fn report(
     if invalid > 0 {
         notes.push(format!("{invalid} of the runs are invalid; see theirs."));
     }
+    notes
+}
+
+fn report(
+    args: &CompareArgs,
+    found: &[Vec<RunResult>; 2],
+    compared: &[Compared],
+    output: &Output,
+) -> Result<(), Failure> {
+    let head = ["", "A", "B", "B/A", "95 %", "A/A", "p (Holm)", ""];
+    let rows: Vec<Vec<String>> = compared
+        .iter()
+        .map(|c| {
+            vec![
+                c.metric.clone(),
+                format!("{:.3}", c.a),
+                format!("{:.3}", c.b),
+                format!("{:.3}", c.ratio),
+                format!("{:.3} to {:.3}", c.low, c.high),
+                format!("{:.3}", c.noise),
+                format!("{:.3}", c.p),
+                format!("{}{}", c.verdict, if c.regression { " (regression)" } else { "" }),
+            ]
+        })
+        .collect();
+    let differ = differences(&found[0][0], &found[1][0]);
+    let invalid = found.iter().flatten().filter(|result| !result.invalid.is_empty()).count();
+    let notes = notes(found, &differ, invalid);
     let json = serde_json::json!({
         "format": "weir-loadgen-compare", "format_version": 1,
         "command": crate::run::environment::command(),

@@ -206,22 +206,7 @@ fn stages(result: &RunResult, head: &[&str], body: &mut String) {
               send also waits for the client to take it.</p>";
 }
 
-fn lag(result: &RunResult, body: &mut String) {
-    if result.lag.groups.is_empty() {
-        return;
-    }
-    *body += "<h2>Consumer lag</h2>";
-    let mut drawn = Vec::new();
-    for group in 0..result.lag.groups.len().min(4) {
-        let of = |s: &Sample| s.lag_records.get(group).map(|lag| *lag as f64);
-        drawn.push(Line::new(format!("group {group}"), series(result, of)));
-        let of = |s: &Sample| {
-            s.lag_committed_records.get(group).copied().flatten().map(|lag| lag as f64)
-        };
-        drawn.push(Line::new(format!("group {group}, by commits"), series(result, of)).dashed());
-    }
-    *body +=
-        &lines(&timeline(result, "Records behind the end, sum of partitions", "records"), &drawn);
+fn worst_partitions(result: &RunResult, body: &mut String) {
     let worst: Vec<Line> = result
         .lag
         .worst
@@ -239,6 +224,25 @@ fn lag(result: &RunResult, body: &mut String) {
             &worst,
         );
     }
+}
+
+fn lag(result: &RunResult, body: &mut String) {
+    if result.lag.groups.is_empty() {
+        return;
+    }
+    *body += "<h2>Consumer lag</h2>";
+    let mut drawn = Vec::new();
+    for group in 0..result.lag.groups.len().min(4) {
+        let of = |s: &Sample| s.lag_records.get(group).map(|lag| *lag as f64);
+        drawn.push(Line::new(format!("group {group}"), series(result, of)));
+        let of = |s: &Sample| {
+            s.lag_committed_records.get(group).copied().flatten().map(|lag| lag as f64)
+        };
+        drawn.push(Line::new(format!("group {group}, by commits"), series(result, of)).dashed());
+    }
+    *body +=
+        &lines(&timeline(result, "Records behind the end, sum of partitions", "records"), &drawn);
+    worst_partitions(result, body);
     let rows: Vec<Vec<String>> = result
         .lag
         .groups

@@ -15,12 +15,12 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-pub(crate) fn of_run(result: &RunResult) -> String {
-    let mut out = format!("### loadgen: {}\n\n{}\n\n", result.verdict, load_line(result));
+/// What a run found, a line for each.
+fn rows(result: &RunResult) -> Vec<Vec<String>> {
     let latency = &result.latency;
     let ms =
         |found: &crate::judge::result::LatencyFound, at: usize| found.show(found.percentiles()[at]);
-    let rows = vec![
+    vec![
         vec![
             "acknowledged".to_owned(),
             format!(
@@ -80,8 +80,12 @@ pub(crate) fn of_run(result: &RunResult) -> String {
                 result.environment.file_system.split(' ').next().unwrap_or_default()
             ),
         ],
-    ];
-    out += &table(&["", ""], &rows);
+    ]
+}
+
+pub(crate) fn of_run(result: &RunResult) -> String {
+    let mut out = format!("### loadgen: {}\n\n{}\n\n", result.verdict, load_line(result));
+    out += &table(&["", ""], &rows(result));
     for objective in &result.objectives {
         let found = objective.found.map_or("-".to_owned(), |value| format!("{value:.3}"));
         let _ = writeln!(out, "\n- `{}`: **{}** ({found})", objective.objective, objective.outcome);

@@ -33,9 +33,19 @@ pub(crate) fn load_line(result: &RunResult) -> String {
 
 pub(crate) fn text(result: &RunResult) -> String {
     let mut out = String::new();
-    let mut line = |text: String| {
+    let line = &mut |text: String| {
         let _ = writeln!(out, "{text}");
     };
+    for part in
+        [heading, throughput, latencies, lags, batches, verified, failures, resources, judged]
+    {
+        part(result, line);
+    }
+    out
+}
+
+/// What was run.
+fn heading(result: &RunResult, line: &mut dyn FnMut(String)) {
     line(format!(
         "loadgen {}  run {}  seed {}  broker {}{}",
         result.version,
@@ -50,6 +60,10 @@ pub(crate) fn text(result: &RunResult) -> String {
         result.measured_s,
         result.option("warmup")
     ));
+}
+
+/// How many records got how far.
+fn throughput(result: &RunResult, line: &mut dyn FnMut(String)) {
     let through = &result.throughput;
     line("throughput        records      records/s       MB/s".to_owned());
     let mut row = |name: &str, records: u64| {
@@ -64,38 +78,48 @@ pub(crate) fn text(result: &RunResult) -> String {
     }
     row("consumed", through.consumed_records);
     line(format!("  schedule met {:.2} %\n", through.schedule_met * 100.0));
+}
+
+/// The row of a histogram.
+fn latency(line: &mut dyn FnMut(String), name: &str, found: &LatencyFound) {
+    let cells: Vec<_> =
+        found.percentiles().iter().map(|ms| format!("{:>11}", found.show(*ms))).collect();
+    let max = found.show(Some(found.max_ms));
+    line(format!("  {name:<17}{}{max:>11}{:>12}", cells.join(""), found.count));
+}
+
+/// How long they took, here and in the broker.
+fn latencies(result: &RunResult, line: &mut dyn FnMut(String)) {
     let names: Vec<_> = PERCENTILES.iter().map(|(name, _)| format!("{name:>11}")).collect();
     line(format!("latency (ms)       {}        max           n", names.join("")));
-    let latency = |line: &mut dyn FnMut(String), name: &str, found: &LatencyFound| {
-        let cells: Vec<_> =
-            found.percentiles().iter().map(|ms| format!("{:>11}", found.show(*ms))).collect();
-        let max = found.show(Some(found.max_ms));
-        line(format!("  {name:<17}{}{max:>11}{:>12}", cells.join(""), found.count));
-    };
     let found = &result.latency;
     if result.option("acks") != "0" {
-        latency(&mut line, "produce", &found.produce);
+        latency(line, "produce", &found.produce);
     }
-    latency(&mut line, "end-to-end", &found.end_to_end);
+    latency(line, "end-to-end", &found.end_to_end);
     if result.option("acks") != "0" {
-        latency(&mut line, "client queue", &found.client_queue);
-        latency(&mut line, "service time", &found.service);
+        latency(line, "client queue", &found.client_queue);
+        latency(line, "service time", &found.service);
     }
     if found.held_back.count > 0 {
-        latency(&mut line, "held back", &found.held_back);
+        latency(line, "held back", &found.held_back);
     }
-    latency(&mut line, "generator delay", &found.generator_lateness);
+    latency(line, "generator delay", &found.generator_lateness);
     line("  produce and end-to-end count from the planned send time; client queue from a batch's first".to_owned());
     line("  record to its request; service time from there to the answer; \"-\": fewer than 10 beyond;".to_owned());
     line("  values of a histogram are true to 0.1 %\n".to_owned());
     if !result.broker_stages.is_empty() {
         line(format!("in the broker (ms){}        max           n", names.join("")));
         for stage in &result.broker_stages {
-            latency(&mut line, &stage.stage, &stage.latency);
+            latency(line, &stage.stage, &stage.latency);
         }
         line("  its own histograms, true to a fifth; produce is a whole request, send also waits for".to_owned());
         line("  the client to take it\n".to_owned());
     }
+}
+
+/// How far consumers were behind.
+fn lags(result: &RunResult, line: &mut dyn FnMut(String)) {
     for group in &result.lag.groups {
         line(format!(
             "lag of group {}: max {} records ({:.1} ms), mean {:.0}, {}; by commits max {}",
@@ -113,6 +137,10 @@ pub(crate) fn text(result: &RunResult) -> String {
         result.lag.drain_s.map_or("(not drained)".to_owned(), |s| format!("{s:.3} s")),
         result.lag.end_records
     ));
+}
+
+/// How records were packed.
+fn batches(result: &RunResult, line: &mut dyn FnMut(String)) {
     let batches = &result.batches;
     line(format!(
         "batches: {:.1} records and {:.0} B on average, {:.1} per request, compression ratio {:.2}, {} sent \
@@ -123,6 +151,10 @@ pub(crate) fn text(result: &RunResult) -> String {
         batches.compression_ratio,
         batches.retries,
     ));
+}
+
+/// What readers found.
+fn verified(result: &RunResult, line: &mut dyn FnMut(String)) {
     let verified = &result.verification;
     if result.lag.groups.is_empty() {
         line("verified: nothing, for nothing was consumed (--consumers 0)".to_owned());
@@ -150,6 +182,10 @@ pub(crate) fn text(result: &RunResult) -> String {
     if verified.anomalies.len() > 10 {
         line(format!("  and {} more in result.json", verified.anomalies.len() - 10));
     }
+}
+
+/// What was refused, and what was done to the cluster.
+fn failures(result: &RunResult, line: &mut dyn FnMut(String)) {
     line(format!("failed sends: {}", result.failed_records));
     for (kind, count) in &result.errors {
         line(format!("  error {kind}: {count}"));
@@ -157,6 +193,10 @@ pub(crate) fn text(result: &RunResult) -> String {
     for fault in &result.faults {
         line(format!("fault {}", fault_line(fault)));
     }
+}
+
+/// What it cost.
+fn resources(result: &RunResult, line: &mut dyn FnMut(String)) {
     line(String::new());
     line(
         "resources         CPU s     user      sys   CPU s/GB  CPU s/M records   peak MB"
@@ -178,6 +218,10 @@ pub(crate) fn text(result: &RunResult) -> String {
         None => line("  broker      not measured (give --broker-pid if it runs here)".to_owned()),
     }
     line(usage("loadgen", &result.resources.loadgen));
+}
+
+/// What it is worth.
+fn judged(result: &RunResult, line: &mut dyn FnMut(String)) {
     for objective in &result.objectives {
         line(format!(
             "objective {}: {} (found {})",
@@ -195,7 +239,6 @@ pub(crate) fn text(result: &RunResult) -> String {
         line(format!("INVALID: {why}"));
     }
     line(format!("verdict: {}", result.verdict));
-    out
 }
 
 pub(crate) fn anomaly_line(anomaly: &crate::judge::result::Anomaly) -> String {

@@ -168,14 +168,8 @@ impl LagSampler {
         Ok(offsets)
     }
 
-    /// Looks once. Commits first, then positions, then ends: what moves meanwhile makes lag larger,
-    /// never negative.
-    pub(crate) async fn sample(&mut self) -> Result<(), String> {
-        let groups = if self.args.consumer_count() == 0 { 0 } else { self.args.groups as usize };
-        if groups == 0 {
-            return Ok(());
-        }
-        let slots = self.layout.slots();
+    /// What each group has committed; `None`: it did not say.
+    async fn all_committed(&mut self, groups: usize) -> Vec<Option<Vec<i64>>> {
         let mut committed = Vec::with_capacity(groups);
         for group in 0..groups {
             let found = within(ANSWER_WITHIN, self.committed(group)).await;
@@ -191,6 +185,18 @@ impl LagSampler {
                 }
             }
         }
+        committed
+    }
+
+    /// Looks once. Commits first, then positions, then ends: what moves meanwhile makes lag larger,
+    /// never negative.
+    pub(crate) async fn sample(&mut self) -> Result<(), String> {
+        let groups = if self.args.consumer_count() == 0 { 0 } else { self.args.groups as usize };
+        if groups == 0 {
+            return Ok(());
+        }
+        let slots = self.layout.slots();
+        let committed = self.all_committed(groups).await;
         let places = &self.progress.places;
         let position = |place: usize| places[place].position.load(Relaxed);
         let positions: Vec<i64> = (0..groups * slots).map(position).collect();

@@ -148,22 +148,13 @@ impl<'t> Monitor<'t> {
         (own, self.target.usage(), process::stolen_ticks())
     }
 
-    /// Looks; once a second it adds to the series. `lag` is away while it is being asked.
-    pub(crate) fn tick(&mut self, received: &Receiver<Interval>, lag: &Option<LagSampler>) {
-        let now = clock::now();
-        if self.opened.is_none() && now >= self.window.start() {
-            self.opened = Some(self.take());
-        }
-        if now >= self.window.end() {
-            self.close();
-        }
-        let at_s = (now.0 as f64 - self.window.start().0 as f64) / 1e9;
-        if !self.args.fault.is_empty() {
-            self.acked_at.push((at_s, self.progress.acked.load(Relaxed)));
-        }
-        if now < self.next && !self.closed {
-            return;
-        }
+    /// Takes in the histograms that came: of produces, and from end to end.
+    fn take_intervals(
+        &mut self,
+        received: &Receiver<Interval>,
+        now: Nanos,
+        at_s: f64,
+    ) -> (Latency, Latency) {
         let (mut produce_now, mut e2e_now) = (Latency::default(), Latency::default());
         while let Ok(interval) = received.try_recv() {
             match interval.kind {
@@ -181,6 +172,26 @@ impl<'t> Monitor<'t> {
                 total.add(latency);
             }
         }
+        (produce_now, e2e_now)
+    }
+
+    /// Looks; once a second it adds to the series. `lag` is away while it is being asked.
+    pub(crate) fn tick(&mut self, received: &Receiver<Interval>, lag: &Option<LagSampler>) {
+        let now = clock::now();
+        if self.opened.is_none() && now >= self.window.start() {
+            self.opened = Some(self.take());
+        }
+        if now >= self.window.end() {
+            self.close();
+        }
+        let at_s = (now.0 as f64 - self.window.start().0 as f64) / 1e9;
+        if !self.args.fault.is_empty() {
+            self.acked_at.push((at_s, self.progress.acked.load(Relaxed)));
+        }
+        if now < self.next && !self.closed {
+            return;
+        }
+        let (produce_now, e2e_now) = self.take_intervals(received, now, at_s);
         if now < self.next {
             return;
         }

@@ -69,6 +69,13 @@ pub(crate) struct ConsumerOutcome {
 }
 
 impl ConsumerOutcome {
+    /// Keeps what is not as it should be, up to a number.
+    fn tell(&mut self, what: Anomaly) {
+        if self.anomalies.len() < ANOMALIES_MAX {
+            self.anomalies.push(what);
+        }
+    }
+
     fn count(&mut self, why: String) {
         *self.errors.entry(why).or_default() += 1;
     }
@@ -311,6 +318,16 @@ impl Consumer {
         session
     }
 
+    fn limits(&self) -> FetchLimits {
+        FetchLimits {
+            max_wait_ms: self.args.fetch_max_wait_ms,
+            min_bytes: self.args.fetch_min_bytes,
+            max_bytes: 50 * 1024 * 1024,
+            partition_max_bytes: self.args.max_partition_fetch_bytes,
+            read_committed: self.args.isolation_level == Isolation::ReadCommitted,
+        }
+    }
+
     async fn follow(
         &self,
         leader: String,
@@ -318,13 +335,6 @@ impl Consumer {
         outcome: &RefCell<ConsumerOutcome>,
         session: &Session,
     ) {
-        let limits = FetchLimits {
-            max_wait_ms: self.args.fetch_max_wait_ms,
-            min_bytes: self.args.fetch_min_bytes,
-            max_bytes: 50 * 1024 * 1024,
-            partition_max_bytes: self.args.max_partition_fetch_bytes,
-            read_committed: self.args.isolation_level == Isolation::ReadCommitted,
-        };
         asks.sort_unstable();
         let mut out = Vec::new();
         let mut scratch = Vec::new();
@@ -344,7 +354,7 @@ impl Consumer {
                     let (topic, partition) = self.layout.place(slot);
                     (TopicRef::Name(topic), FetchAsk { partition, offset })
                 });
-                fetch::put_topics_request(&mut out, version, limits, asked);
+                fetch::put_topics_request(&mut out, version, self.limits(), asked);
                 finish_frame(&mut out, 0, 0);
                 if out.len() <= 64 * 1024 {
                     let mut chunk = pool.take_or_grow();
@@ -462,6 +472,71 @@ impl Taker<'_> {
         self.now
     }
 
+    fn anomaly(&self, kind: &str, slot: usize, offset: i64, of: Option<&Envelope>) -> Anomaly {
+        let (topic, partition) = self.consumer.layout.place(slot);
+        Anomaly {
+            kind: kind.to_owned(),
+            group: Some(self.consumer.group),
+            topic: topic.to_owned(),
+            partition,
+            offset: Some(offset),
+            producer: of.map(|envelope| envelope.producer),
+            sequence: of.map(|envelope| envelope.sequence),
+            records: 1,
+        }
+    }
+
+    fn tell_damaged(&self, batch: RecordBatch<'_>, slot: usize, outcome: &mut ConsumerOutcome) {
+        let records = batch.record_count().max(1) as u64;
+        outcome.corrupt += records;
+        let what = self.anomaly("damaged batch", slot, batch.base_offset().0, None);
+        outcome.tell(Anomaly { records, ..what });
+    }
+
+    /// Whether a record was not seen before; tells of what is not as it was sent.
+    fn is_new(
+        &self,
+        seen: &mut Seen,
+        (slot, offset): (usize, i64),
+        envelope: &Envelope,
+        outcome: &mut ConsumerOutcome,
+    ) -> bool {
+        match seen.see(envelope.sequence) {
+            Verdict::InOrder => true,
+            Verdict::OutOfOrder => {
+                outcome.out_of_order += 1;
+                outcome.tell(self.anomaly("out of order", slot, offset, Some(envelope)));
+                true
+            }
+            Verdict::Duplicate => {
+                outcome.duplicates += 1;
+                outcome.tell(self.anomaly("duplicate", slot, offset, Some(envelope)));
+                false
+            }
+        }
+    }
+
+    /// Counts a record in; returns when it was planned.
+    fn count(&mut self, envelope: &Envelope, value: &[u8], outcome: &mut ConsumerOutcome) -> Nanos {
+        // The window is kept in this machine's clock, plans in the run's.
+        let planned = envelope.planned.0.wrapping_add_signed(-self.consumer.clock_offset);
+        let (planned, handled) = (Nanos(planned), self.handled_at());
+        outcome.before_plan += u64::from(handled < planned);
+        if self.window.contains(planned) {
+            if self.timed {
+                outcome.e2e_interval.record(latency(handled, planned), 1);
+            }
+            outcome.consumed += 1;
+        } else if self.timed {
+            outcome.warmup_e2e.record(latency(handled, planned), 1);
+        }
+        if self.window.contains(handled) {
+            outcome.consumed_in_window += 1;
+            outcome.bytes_in_window += value.len() as u64;
+        }
+        planned
+    }
+
     fn take_batch(
         &mut self,
         batch: RecordBatch<'_>,
@@ -474,42 +549,17 @@ impl Taker<'_> {
         }
         ask.1 = batch.last_offset().0 + 1;
         let consumer = self.consumer;
-        let anomaly = |kind: &str, offset: i64, envelope: Option<&Envelope>| {
-            let (topic, partition) = consumer.layout.place(slot);
-            Anomaly {
-                kind: kind.to_owned(),
-                group: Some(consumer.group),
-                topic: topic.to_owned(),
-                partition,
-                offset: Some(offset),
-                producer: envelope.map(|envelope| envelope.producer),
-                sequence: envelope.map(|envelope| envelope.sequence),
-                records: 1,
-            }
-        };
-        let tell = |outcome: &mut ConsumerOutcome, what: Anomaly| {
-            if outcome.anomalies.len() < ANOMALIES_MAX {
-                outcome.anomalies.push(what);
-            }
-        };
         let base = batch.base_offset().0;
-        let damaged = |outcome: &mut ConsumerOutcome| {
-            outcome.corrupt += batch.record_count().max(1) as u64;
-            let mut what = anomaly("damaged batch", base, None);
-            what.records = batch.record_count().max(1) as u64;
-            tell(outcome, what);
-        };
         if !batch.crc_matches() {
-            damaged(outcome);
+            self.tell_damaged(batch, slot, outcome);
             return;
         }
         let mut scratch = std::mem::take(self.scratch);
         let Ok(records) = batch.records(&mut scratch) else {
-            damaged(outcome);
+            self.tell_damaged(batch, slot, outcome);
             *self.scratch = scratch;
             return;
         };
-        let offset_of_clock = consumer.clock_offset;
         let full = consumer.args.verify == Verify::Full;
         let mut count = 0;
         let mut last_planned = None;
@@ -518,7 +568,7 @@ impl Taker<'_> {
         for record in records {
             let Ok(record) = record else {
                 outcome.corrupt += 1;
-                tell(outcome, anomaly("damaged record", base, None));
+                outcome.tell(self.anomaly("damaged record", slot, base, None));
                 break;
             };
             let offset = base + i64::from(record.offset_delta);
@@ -526,19 +576,15 @@ impl Taker<'_> {
                 continue;
             }
             count += 1;
-            let Some((envelope, value)) =
-                record.value.and_then(|value| Some((Envelope::read(value)?, value)))
-            else {
+            let own = record.value.and_then(|value| Some((Envelope::read(value)?, value)));
+            let own = own.filter(|(envelope, _)| envelope.run == consumer.run);
+            let Some((envelope, value)) = own else {
                 outcome.foreign += 1;
                 continue;
             };
-            if envelope.run != consumer.run {
-                outcome.foreign += 1;
-                continue;
-            }
             if full && !is_intact(value) {
                 outcome.corrupt += 1;
-                tell(outcome, anomaly("damaged record", offset, Some(&envelope)));
+                outcome.tell(self.anomaly("damaged record", slot, offset, Some(&envelope)));
                 continue;
             }
             if current.as_ref().is_none_or(|(producer, _)| *producer != envelope.producer) {
@@ -549,35 +595,9 @@ impl Taker<'_> {
                 current = Some((envelope.producer, seen));
             }
             let seen = &mut current.as_mut().expect("set above").1;
-            match seen.see(envelope.sequence) {
-                Verdict::InOrder => {}
-                Verdict::OutOfOrder => {
-                    outcome.out_of_order += 1;
-                    tell(outcome, anomaly("out of order", offset, Some(&envelope)));
-                }
-                Verdict::Duplicate => {
-                    outcome.duplicates += 1;
-                    tell(outcome, anomaly("duplicate", offset, Some(&envelope)));
-                    continue;
-                }
+            if self.is_new(seen, (slot, offset), &envelope, outcome) {
+                last_planned = Some(self.count(&envelope, value, outcome));
             }
-            // The window is kept in this machine's clock, plans in the run's.
-            let planned = Nanos(envelope.planned.0.wrapping_add_signed(-offset_of_clock));
-            let handled = self.handled_at();
-            outcome.before_plan += u64::from(handled < planned);
-            if self.window.contains(planned) {
-                if self.timed {
-                    outcome.e2e_interval.record(latency(handled, planned), 1);
-                }
-                outcome.consumed += 1;
-            } else if self.timed {
-                outcome.warmup_e2e.record(latency(handled, planned), 1);
-            }
-            if self.window.contains(handled) {
-                outcome.consumed_in_window += 1;
-                outcome.bytes_in_window += value.len() as u64;
-            }
-            last_planned = Some(planned);
         }
         if let Some((producer, seen)) = current {
             outcome.seen.insert((slot, producer), seen);

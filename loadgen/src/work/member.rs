@@ -116,10 +116,10 @@ impl Member {
         Ok(None)
     }
 
-    async fn try_join(&mut self) -> Result<Vec<usize>, Stop> {
+    fn join_request(&self) -> JoinGroupRequest {
         let topics: Vec<&str> = self.layout.topics.iter().map(String::as_str).collect();
         let metadata = subscription(&topics);
-        let request = JoinGroupRequest {
+        JoinGroupRequest {
             group_id: self.group_id.clone(),
             session_timeout_ms: self.session_timeout_ms,
             rebalance_timeout_ms: self.rebalance_timeout_ms,
@@ -127,7 +127,11 @@ impl Member {
             protocol_type: "consumer".to_owned(),
             protocols: vec![JoinGroupProtocol { name: RANGE.to_owned(), metadata }],
             ..Default::default()
-        };
+        }
+    }
+
+    async fn try_join(&mut self) -> Result<Vec<usize>, Stop> {
+        let request = self.join_request();
         let limit = Duration::from_millis(self.rebalance_timeout_ms as u64) + JOIN_GRACE;
         let connection = self.coordinator().await?;
         let max = ApiKey::JoinGroup.api().version_max;

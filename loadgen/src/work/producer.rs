@@ -507,148 +507,10 @@ impl State {
     }
 
     async fn produce(self: &Rc<Self>) {
-        let producer = &self.producer;
-        let args = &producer.args;
-        let (window, layout) = (producer.window, &producer.layout);
-        let slots = layout.slots();
-        let linger = Duration::from_secs_f64(args.linger_ms / 1000.0);
-        let partitioner = args.partitioner();
-        let (timed, keyed) = (!args.without_timing, args.key != Keys::None);
-        let mut schedule = producer.schedule.clone();
-        let mut random = Random::new(producer.seed ^ ((producer.number as u64 + 1) << 32));
-        let mut filling: Vec<Filling> = (0..slots).map(|_| self.open_batch()).collect();
-        let mut lingering: VecDeque<(Nanos, usize, u64)> = VecDeque::new();
-        let mut value = vec![0; args.record_size.max()];
-        let mut key = Vec::new();
-        // Producers begin at different places, so that they do not move in step.
-        let mut cursor = producer.payloads.start_of(producer.number, args.producer_count());
-        let mut slot = producer.number * slots / args.producer_count().max(1) % slots;
-        let (mut made, mut batch_number) = (0u64, 0u64);
-        let mut held_back = false;
-        let mut late_run = Run::default();
-        let producers = args.producer_count() as u64;
-        let batch_size = (args.batch_size as usize).max(limits::BATCH_HEADER_BYTES);
-        // What could not be handed over by then is counted as never sent.
-        let grace = Duration::from_secs_f64((window.seconds() / 10.0).max(2.0));
-        let over_at = window.end() + grace;
+        let args = &self.producer.args;
+        let mut making = Making::begin(self);
         loop {
-            let (now, burst, next_due) = {
-                let mut now = clock::now();
-                let (mut burst, mut bytes_made) = (0, 0u64);
-                let mut next_due = None;
-                let mut unix_ms = clock::unix_ms();
-                let mut outcome = self.outcome.borrow_mut();
-                while !producer.progress.stopping() {
-                    if burst % CLOCK_RECORDS == CLOCK_RECORDS - 1 {
-                        now = clock::now();
-                        unix_ms = clock::unix_ms();
-                    }
-                    let planned = schedule.due(now);
-                    let over = !window.is_before_end(planned)
-                        || now >= over_at
-                        || producer
-                            .progress
-                            .records_max
-                            .is_some_and(|max| made * producers + producer.number as u64 >= max);
-                    if over {
-                        break;
-                    }
-                    next_due = Some(planned);
-                    if planned > now {
-                        held_back = false;
-                        break;
-                    }
-                    if self.buffered_bytes.get() >= args.buffer_memory {
-                        held_back = true;
-                        break;
-                    }
-                    if burst >= BURST_RECORDS {
-                        break;
-                    }
-                    let size = args.record_size.next(&mut random);
-                    let has_key = keyed
-                        && args.key.next(
-                            &mut random,
-                            producer.number,
-                            made,
-                            args.key_size as usize,
-                            &mut key,
-                        );
-                    if partitioner == Partitioner::Murmur2 {
-                        let (first, partitions) =
-                            layout.span_of(made as usize % layout.topics.len());
-                        slot = first + partition_of(&key, partitions);
-                    }
-                    let key_bytes = if has_key { key.len() } else { 0 };
-                    let batch = &mut filling[slot];
-                    if !batch.builder.is_empty()
-                        && batch.builder.len() + size + key_bytes + RECORD_OVERHEAD > batch_size
-                    {
-                        self.seal(slot, batch, &mut outcome);
-                        if partitioner == Partitioner::Sticky {
-                            slot = (slot + 1) % slots;
-                        }
-                    }
-                    let batch = &mut filling[slot];
-                    if batch.builder.is_empty() {
-                        batch_number += 1;
-                        (batch.opened, batch.number) = (now, batch_number);
-                        batch.builder.begin(unix_ms);
-                        lingering.push_back((now + linger, slot, batch_number));
-                    }
-                    let identity = Envelope {
-                        run: producer.run,
-                        producer: producer.number as u32,
-                        sequence: batch.first_sequence + batch.planned.len() as u64,
-                        planned: Nanos(planned.0.wrapping_add_signed(producer.clock_offset)),
-                    };
-                    let value = &mut value[..size];
-                    value[ENVELOPE_BYTES..].copy_from_slice(
-                        producer.payloads.take(&mut cursor, size - ENVELOPE_BYTES),
-                    );
-                    identity.write(value);
-                    batch.builder.push(unix_ms, has_key.then_some(&key[..]), Some(value), &[]);
-                    batch.planned.push(planned);
-                    if window.contains(planned) {
-                        if timed {
-                            let late = now.since(planned);
-                            if held_back {
-                                outcome.held_back.record(late, 1);
-                            } else {
-                                outcome.lateness.record_next(&mut late_run, late);
-                            }
-                        }
-                        outcome.sent += 1;
-                        outcome.sent_bytes += (size + key_bytes) as u64;
-                    }
-                    schedule.advance();
-                    made += 1;
-                    burst += 1;
-                    bytes_made += (size + key_bytes) as u64;
-                    if partitioner == Partitioner::RoundRobin {
-                        slot = (slot + 1) % slots;
-                    }
-                }
-                outcome.lateness.record_run(&mut late_run);
-                outcome.raw_bytes += bytes_made;
-                producer.progress.sent.fetch_add(burst, Relaxed);
-                now = clock::now();
-                while let Some(&(due, at, number)) = lingering.front() {
-                    let batch = &mut filling[at];
-                    let gone = batch.number != number || batch.builder.is_empty();
-                    if !gone && due > now && next_due.is_some() {
-                        break;
-                    }
-                    lingering.pop_front();
-                    if !gone {
-                        self.seal(at, batch, &mut outcome);
-                        if partitioner == Partitioner::Sticky && at == slot {
-                            slot = (slot + 1) % slots;
-                        }
-                    }
-                }
-                (now, burst, next_due)
-            };
+            let (now, next_due, burst) = making.burst(self);
             self.send_ready();
             let Some(next_due) = next_due else { break };
             let full = self.buffered_bytes.get() >= args.buffer_memory;
@@ -657,7 +519,7 @@ impl State {
                 continue;
             }
             let mut wake_at = if full { now + RETRY } else { next_due.max(now + TICK) };
-            if let Some((due, ..)) = lingering.front() {
+            if let Some((due, ..)) = making.lingering.front() {
                 wake_at = wake_at.min((*due).max(now + TICK));
             }
             if full {
@@ -666,27 +528,7 @@ impl State {
                 timer::sleep_until(wake_at).await;
             }
         }
-        let mut outcome = self.outcome.borrow_mut();
-        for (slot, batch) in filling.iter().enumerate() {
-            outcome.sequences[slot].sent = batch.first_sequence + batch.planned.len() as u64;
-        }
-        // Planned, but its time never came: its latency has no end either.
-        let now = clock::now();
-        let limited = producer.progress.records_max.is_some() || producer.progress.stopping();
-        while schedule.is_open_loop() && !limited {
-            let planned = schedule.due(now);
-            if !window.is_before_end(planned) {
-                break;
-            }
-            if window.contains(planned) {
-                outcome.unsent += 1;
-                outcome.ack_interval.record_open(now.since(planned));
-                // Whose fault that was shows as for those that were handed over.
-                let late = if held_back { &mut outcome.held_back } else { &mut outcome.lateness };
-                late.record_open(now.since(planned));
-            }
-            schedule.advance();
-        }
+        making.count_unsent(self);
     }
 
     async fn until_changed_or(&self, at: Nanos) {
@@ -889,6 +731,223 @@ impl State {
             }
             let due: Vec<Sealed> = lane.ready.borrow_mut().drain(..).collect();
             due.into_iter().for_each(|batch| self.fail(batch, "not sent in time"));
+        }
+    }
+}
+/// Records on their way from the schedule into batches.
+struct Making {
+    linger: Duration,
+    partitioner: Partitioner,
+    keyed: bool,
+    batch_size: usize,
+    /// Producers of this run: asked once, since it asks the kernel for the cores.
+    producers: u64,
+    /// What could not be handed over by then is counted as never sent.
+    over_at: Nanos,
+    schedule: Schedule,
+    random: Random,
+    filling: Vec<Filling>,
+    /// When which batch is due, by its slot and number.
+    lingering: VecDeque<(Nanos, usize, u64)>,
+    value: Vec<u8>,
+    key: Vec<u8>,
+    cursor: usize,
+    slot: usize,
+    made: u64,
+    batch_number: u64,
+    held_back: bool,
+    late_run: Run,
+}
+
+impl Making {
+    fn begin(state: &State) -> Self {
+        let producer = &state.producer;
+        let args = &producer.args;
+        let slots = producer.layout.slots();
+        let grace = Duration::from_secs_f64((producer.window.seconds() / 10.0).max(2.0));
+        Self {
+            linger: Duration::from_secs_f64(args.linger_ms / 1000.0),
+            partitioner: args.partitioner(),
+            keyed: args.key != Keys::None,
+            batch_size: (args.batch_size as usize).max(limits::BATCH_HEADER_BYTES),
+            producers: args.producer_count() as u64,
+            over_at: producer.window.end() + grace,
+            schedule: producer.schedule.clone(),
+            random: Random::new(producer.seed ^ ((producer.number as u64 + 1) << 32)),
+            filling: (0..slots).map(|_| state.open_batch()).collect(),
+            lingering: VecDeque::new(),
+            value: vec![0; args.record_size.max()],
+            key: Vec::new(),
+            // Producers begin at different places, so that they do not move in step.
+            cursor: producer.payloads.start_of(producer.number, args.producer_count()),
+            slot: producer.number * slots / args.producer_count().max(1) % slots,
+            made: 0,
+            batch_number: 0,
+            held_back: false,
+            late_run: Run::default(),
+        }
+    }
+
+    /// Makes the records that are due, up to a number, and seals the batches that are. Returns the time then, when the
+    /// next record is due (`None`: there is none any more), and how many were made.
+    fn burst(&mut self, state: &State) -> (Nanos, Option<Nanos>, u64) {
+        let producer = &state.producer;
+        let (mut now, mut unix_ms) = (clock::now(), clock::unix_ms());
+        let (mut burst, mut bytes_made, mut next_due) = (0, 0u64, None);
+        let mut outcome = state.outcome.borrow_mut();
+        while !producer.progress.stopping() {
+            if burst % CLOCK_RECORDS == CLOCK_RECORDS - 1 {
+                (now, unix_ms) = (clock::now(), clock::unix_ms());
+            }
+            let planned = self.schedule.due(now);
+            if self.is_over(producer, planned, now) {
+                break;
+            }
+            next_due = Some(planned);
+            if planned > now {
+                self.held_back = false;
+                break;
+            }
+            if state.buffered_bytes.get() >= producer.args.buffer_memory {
+                self.held_back = true;
+                break;
+            }
+            if burst >= BURST_RECORDS {
+                break;
+            }
+            bytes_made += self.make(state, planned, (now, unix_ms), &mut outcome);
+            self.schedule.advance();
+            self.made += 1;
+            burst += 1;
+        }
+        outcome.lateness.record_run(&mut self.late_run);
+        outcome.raw_bytes += bytes_made;
+        producer.progress.sent.fetch_add(burst, Relaxed);
+        let now = clock::now();
+        self.seal_due(state, now, next_due.is_some(), &mut outcome);
+        (now, next_due, burst)
+    }
+
+    fn is_over(&self, producer: &Producer, planned: Nanos, now: Nanos) -> bool {
+        let number = self.made * self.producers + producer.number as u64;
+        !producer.window.is_before_end(planned)
+            || now >= self.over_at
+            || producer.progress.records_max.is_some_and(|max| number >= max)
+    }
+
+    /// Puts a record into its batch; returns its bytes.
+    fn make(
+        &mut self,
+        state: &State,
+        planned: Nanos,
+        (now, unix_ms): (Nanos, i64),
+        outcome: &mut ProducerOutcome,
+    ) -> u64 {
+        let producer = &state.producer;
+        let (args, layout) = (&producer.args, &producer.layout);
+        let size = args.record_size.next(&mut self.random);
+        let (random, number, key_size) = (&mut self.random, producer.number, args.key_size);
+        let has_key = self.keyed
+            && args.key.next(random, number, self.made, key_size as usize, &mut self.key);
+        if self.partitioner == Partitioner::Murmur2 {
+            let (first, partitions) = layout.span_of(self.made as usize % layout.topics.len());
+            self.slot = first + partition_of(&self.key, partitions);
+        }
+        let key_bytes = if has_key { self.key.len() } else { 0 };
+        let batch = &mut self.filling[self.slot];
+        let bytes = batch.builder.len() + size + key_bytes + RECORD_OVERHEAD;
+        if !batch.builder.is_empty() && bytes > self.batch_size {
+            state.seal(self.slot, batch, outcome);
+            if self.partitioner == Partitioner::Sticky {
+                self.slot = (self.slot + 1) % layout.slots();
+            }
+        }
+        let batch = &mut self.filling[self.slot];
+        if batch.builder.is_empty() {
+            self.batch_number += 1;
+            (batch.opened, batch.number) = (now, self.batch_number);
+            batch.builder.begin(unix_ms);
+            self.lingering.push_back((now + self.linger, self.slot, self.batch_number));
+        }
+        let identity = Envelope {
+            run: producer.run,
+            producer: producer.number as u32,
+            sequence: batch.first_sequence + batch.planned.len() as u64,
+            planned: Nanos(planned.0.wrapping_add_signed(producer.clock_offset)),
+        };
+        let value = &mut self.value[..size];
+        let payload = producer.payloads.take(&mut self.cursor, size - ENVELOPE_BYTES);
+        value[ENVELOPE_BYTES..].copy_from_slice(payload);
+        identity.write(value);
+        batch.builder.push(unix_ms, has_key.then_some(&self.key[..]), Some(value), &[]);
+        batch.planned.push(planned);
+        if producer.window.contains(planned) {
+            if !args.without_timing {
+                let late = now.since(planned);
+                if self.held_back {
+                    outcome.held_back.record(late, 1);
+                } else {
+                    outcome.lateness.record_next(&mut self.late_run, late);
+                }
+            }
+            outcome.sent += 1;
+            outcome.sent_bytes += (size + key_bytes) as u64;
+        }
+        if self.partitioner == Partitioner::RoundRobin {
+            self.slot = (self.slot + 1) % layout.slots();
+        }
+        (size + key_bytes) as u64
+    }
+
+    /// Seals the batches that waited for as long as they may, or all once nothing more is planned.
+    fn seal_due(
+        &mut self,
+        state: &State,
+        now: Nanos,
+        goes_on: bool,
+        outcome: &mut ProducerOutcome,
+    ) {
+        while let Some(&(due, at, number)) = self.lingering.front() {
+            let batch = &mut self.filling[at];
+            let gone = batch.number != number || batch.builder.is_empty();
+            if !gone && due > now && goes_on {
+                break;
+            }
+            self.lingering.pop_front();
+            if !gone {
+                state.seal(at, batch, outcome);
+                if self.partitioner == Partitioner::Sticky && at == self.slot {
+                    self.slot = (self.slot + 1) % self.filling.len();
+                }
+            }
+        }
+    }
+
+    /// Planned, but its time never came: its latency has no end either.
+    fn count_unsent(mut self, state: &State) {
+        let producer = &state.producer;
+        let mut outcome = state.outcome.borrow_mut();
+        for (slot, batch) in self.filling.iter().enumerate() {
+            outcome.sequences[slot].sent = batch.first_sequence + batch.planned.len() as u64;
+        }
+        let now = clock::now();
+        let limited = producer.progress.records_max.is_some() || producer.progress.stopping();
+        while self.schedule.is_open_loop() && !limited {
+            let planned = self.schedule.due(now);
+            if !producer.window.is_before_end(planned) {
+                break;
+            }
+            if producer.window.contains(planned) {
+                outcome.unsent += 1;
+                outcome.ack_interval.record_open(now.since(planned));
+                // Whose fault that was shows as for those that were handed over.
+                let late = match self.held_back {
+                    true => &mut outcome.held_back,
+                    false => &mut outcome.lateness,
+                };
+                late.record_open(now.since(planned));
+            }
+            self.schedule.advance();
         }
     }
 }
