@@ -4,7 +4,7 @@
 use crate::group::{Group, GroupState, InitialDelay, Member, Rebalance};
 use crate::records::{LogRecord, StoredRecord, group_record, offset_record};
 use crate::step::{Client, Now, Ticket};
-use model::{ErrorCode, Producer, ProducerId};
+use model::{ErrorCode, GroupId, Producer, ProducerId};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::messages::{
     HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
@@ -61,15 +61,15 @@ pub struct Effects {
 /// The groups of one partition.
 pub struct GroupCoordinator {
     pub(crate) config: CoordinatorConfig,
-    pub(crate) groups: BTreeMap<String, Group>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) effects: Effects,
     /// Groups with offsets in a producer's open transaction.
-    pub(crate) in_transactions: BTreeMap<ProducerId, BTreeSet<String>>,
+    pub(crate) in_transactions: BTreeMap<ProducerId, BTreeSet<GroupId>>,
     /// How many offsets were committed: which of two came later.
     pub(crate) commits: u64,
     /// When which group is to be looked at. A heartbeat does not move it: that a member was heard
     /// of is found when its group is looked at.
-    deadlines: BTreeSet<(u64, String)>,
+    deadlines: BTreeSet<(u64, GroupId)>,
     random: u64,
 }
 
@@ -144,29 +144,29 @@ impl GroupCoordinator {
                     self.set_pending(-1, &group, id, (topic, partition), value);
                     return;
                 }
-                let place = self.groups.entry(group).or_insert_with(fresh);
+                let place = self.groups.entry(GroupId::new(&group)).or_insert_with(fresh);
                 place.offsets.set(&topic, partition, value);
                 place.pending_offsets.forget_before(&topic, partition, u64::MAX);
             }
             StoredRecord::Offset { group, topic, partition, value: None } => {
-                if let Some(known) = self.groups.get_mut(&group) {
+                if let Some(known) = self.groups.get_mut(group.as_str()) {
                     known.offsets.remove(&topic, partition);
                     known.pending_offsets.forget_before(&topic, partition, u64::MAX);
                     let is_bare = known.pending_offsets.is_empty();
                     if is_bare && known.stored.is_none() && known.offsets.by_topic.is_empty() {
-                        self.groups.remove(&group);
+                        self.groups.remove(group.as_str());
                     }
                 }
             }
             StoredRecord::Group { group, value: Some(value) } => {
-                let place = self.groups.entry(group).or_insert_with(fresh);
+                let place = self.groups.entry(GroupId::new(&group)).or_insert_with(fresh);
                 place.restore(value);
                 place.stored = Some(place.value());
             }
             StoredRecord::Group { group, value: None } => {
-                if let Some(known) = self.groups.get_mut(&group) {
+                if let Some(known) = self.groups.get_mut(group.as_str()) {
                     if known.offsets.by_topic.is_empty() && known.pending_offsets.is_empty() {
-                        self.groups.remove(&group);
+                        self.groups.remove(group.as_str());
                     } else {
                         let offsets = std::mem::take(&mut known.offsets);
                         let pending_offsets = std::mem::take(&mut known.pending_offsets);
@@ -180,7 +180,7 @@ impl GroupCoordinator {
 
     /// The log has been read: members that it tells of have their session from now on.
     pub fn on_loaded(&mut self, now: Now) {
-        let ids: Vec<String> = self.groups.keys().cloned().collect();
+        let ids: Vec<GroupId> = self.groups.keys().cloned().collect();
         for id in ids {
             let group = self.groups.get_mut(&id).expect("listed just now");
             for member in group.members.values_mut() {
@@ -192,7 +192,7 @@ impl GroupCoordinator {
 
     /// The ids of all groups.
     pub fn group_ids(&self) -> impl Iterator<Item = &str> {
-        self.groups.keys().map(String::as_str)
+        self.groups.keys().map(|id| &**id)
     }
 
     /// Everything a log must say to bring this group back.
@@ -235,18 +235,18 @@ impl GroupCoordinator {
         let Some(at) = group.next_deadline() else { return };
         match group.next_look {
             Some(before) if before <= at => return,
-            Some(before) => drop(self.deadlines.remove(&(before, id.to_owned()))),
+            Some(before) => drop(self.deadlines.remove(&(before, GroupId::new(id)))),
             None => {}
         }
         group.next_look = Some(at);
-        self.deadlines.insert((at, id.to_owned()));
+        self.deadlines.insert((at, GroupId::new(id)));
     }
 
     pub(crate) fn forget(&mut self, id: &str) {
         if let Some(group) = self.groups.remove(id)
             && let Some(at) = group.next_look
         {
-            self.deadlines.remove(&(at, id.to_owned()));
+            self.deadlines.remove(&(at, GroupId::new(id)));
         }
     }
 
@@ -353,7 +353,7 @@ impl GroupCoordinator {
             return Err(ErrorCode::InvalidSessionTimeout);
         }
         let protocols = protocols_of(request);
-        let known = self.groups.get(id);
+        let known = self.groups.get(id.as_str());
         let fits = match known {
             Some(group) => group.accepts(&request.protocol_type, &protocols),
             None => !request.protocol_type.is_empty() && !protocols.is_empty(),
@@ -422,7 +422,7 @@ impl GroupCoordinator {
             return Ok(());
         }
         let member_id = &request.member_id;
-        let group = self.groups.get_mut(id).expect("checked above");
+        let group = self.groups.get_mut(id.as_str()).expect("checked above");
         if group.pending.contains_key(member_id) {
             group.pending.remove(member_id);
             self.add_and_rebalance(now, id, member_id, &request.protocol_type, new_member);
@@ -459,7 +459,7 @@ impl GroupCoordinator {
         let (id, session_timeout_ms) = (&request.group_id, new_member.session_timeout_ms);
         let prefix = request.group_instance_id.as_ref().unwrap_or(&client.id);
         let member_id = self.new_member_id(prefix);
-        let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(now.unix_ms));
+        let group = self.groups.entry(GroupId::new(id)).or_insert_with(|| Group::new(now.unix_ms));
         if let Some(instance) = &request.group_instance_id {
             if let Some(old_id) = group.static_members.get(instance).cloned() {
                 self.replace_static(now, version, id, &old_id, &member_id, new_member, ticket);
@@ -721,7 +721,7 @@ impl GroupCoordinator {
         if id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        let group = self.groups.get_mut(id).ok_or(ErrorCode::UnknownMemberId)?;
+        let group = self.groups.get_mut(id.as_str()).ok_or(ErrorCode::UnknownMemberId)?;
         group.check_member(member_id, request.group_instance_id.as_deref())?;
         if request.generation_id != group.generation {
             return Err(ErrorCode::IllegalGeneration);
@@ -798,7 +798,9 @@ impl GroupCoordinator {
         if id.is_empty() {
             return ErrorCode::InvalidGroupId;
         }
-        let Some(group) = self.groups.get_mut(id) else { return ErrorCode::UnknownMemberId };
+        let Some(group) = self.groups.get_mut(id.as_str()) else {
+            return ErrorCode::UnknownMemberId;
+        };
         let instance = request.group_instance_id.as_deref();
         if let Err(error) = group.check_member(member_id, instance) {
             return error;

@@ -28,7 +28,7 @@ impl GroupCoordinator {
             .iter()
             .filter(|(_, group)| any(&states, group.state.name()) && any(&types, TYPE))
             .map(|(id, group)| ListedGroup {
-                group_id: id.clone(),
+                group_id: id.to_string(),
                 protocol_type: group.protocol_type.clone().unwrap_or_default(),
                 group_state: group.state.name().to_owned(),
                 group_type: TYPE.to_owned(),

@@ -4,7 +4,7 @@ use crate::group::{CONSUMER, Group, GroupState};
 use crate::group_coordinator::GroupCoordinator;
 use crate::records::{OffsetCommitValue, group_record, offset_record};
 use crate::step::Now;
-use model::ErrorCode;
+use model::{ErrorCode, GroupId};
 use wire::messages::{
     OffsetCommitPartitionResponse, OffsetCommitRequest, OffsetCommitResponse,
     OffsetCommitTopicResponse, OffsetDeletePartitionResponse, OffsetDeleteRequest,
@@ -59,7 +59,7 @@ impl GroupCoordinator {
                             index,
                             Some(&value),
                         ));
-                        let place = self.groups.entry(group.clone());
+                        let place = self.groups.entry(GroupId::new(group));
                         let group = place.or_insert_with(|| Group::new(now.unix_ms));
                         group.offsets.set(&topic.name, index, value);
                         group.pending_offsets.forget_before(&topic.name, index, u64::MAX);
@@ -85,7 +85,7 @@ impl GroupCoordinator {
         unknown_group: ErrorCode,
     ) -> Option<ErrorCode> {
         // Offsets may be kept without a group's name, as from the time before it was asked for.
-        let Some(group) = self.groups.get_mut(&request.group_id) else {
+        let Some(group) = self.groups.get_mut(request.group_id.as_str()) else {
             if request.generation_id >= 0 {
                 return Some(unknown_group);
             }
@@ -181,7 +181,7 @@ impl GroupCoordinator {
         if request.group_id.is_empty() {
             return refused(ErrorCode::InvalidGroupId);
         }
-        let Some(group) = self.groups.get_mut(&request.group_id) else {
+        let Some(group) = self.groups.get_mut(request.group_id.as_str()) else {
             return refused(ErrorCode::GroupIdNotFound);
         };
         let is_empty = group.is(GroupState::Empty);
@@ -249,7 +249,7 @@ impl GroupCoordinator {
     /// not subscribed to any more. Groups without members and offsets go.
     pub fn expire_offsets(&mut self, now: Now) {
         let retention = self.config.offsets_retention_ms;
-        let ids: Vec<String> = self.groups.keys().cloned().collect();
+        let ids: Vec<GroupId> = self.groups.keys().cloned().collect();
         for id in ids {
             let group = self.groups.get_mut(&id).expect("listed just now");
             let is_expired = |value: &OffsetCommitValue, since: i64| {

@@ -6,7 +6,7 @@ use crate::group::Group;
 use crate::group_coordinator::GroupCoordinator;
 use crate::records::{OffsetCommitValue, offset_record};
 use crate::step::Now;
-use model::{ErrorCode, Producer, ProducerId};
+use model::{ErrorCode, GroupId, Producer, ProducerId};
 use wire::messages::{
     TopicErrors, TxnOffsetCommitPartition, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
@@ -74,12 +74,14 @@ impl GroupCoordinator {
             return None;
         }
         // As for other commits: who names no generation may keep offsets where nobody is a member.
-        let is_free =
-            self.groups.get(&request.group_id).is_none_or(|group| group.is(GroupState::Empty));
+        let is_free = self
+            .groups
+            .get(request.group_id.as_str())
+            .is_none_or(|group| group.is(GroupState::Empty));
         if request.generation_id < 0 && is_free {
             return None;
         }
-        let Some(group) = self.groups.get_mut(&request.group_id) else {
+        let Some(group) = self.groups.get_mut(request.group_id.as_str()) else {
             return Some(ErrorCode::IllegalGeneration);
         };
         if let Err(error) = group.check_member(&request.member_id, instance) {
@@ -101,10 +103,10 @@ impl GroupCoordinator {
         value: OffsetCommitValue,
     ) {
         self.commits += 1;
-        let place = self.groups.entry(group.to_owned());
+        let place = self.groups.entry(GroupId::new(group));
         let place = place.or_insert_with(|| Group::new(unix_ms));
         place.pending_offsets.set(id, key, self.commits, value);
-        self.in_transactions.entry(id).or_default().insert(group.to_owned());
+        self.in_transactions.entry(id).or_default().insert(GroupId::new(group));
     }
 
     /// The marker of a producer's transaction is in the log.
