@@ -281,13 +281,18 @@ impl Config {
     /// # Errors
     /// An unknown name or a value out of range; the text says which and what is allowed.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
-        let mut set = BTreeMap::new();
+        let mut said = BTreeMap::new();
         for (name, value) in pairs {
             let known = SETTINGS.iter().find(|s| s.name == name || s.alias == Some(&name));
             let Some(setting) = known else {
                 return Err(format!("unknown setting {name:?}{}", near(&name)));
             };
-            set.insert(setting.name.to_owned(), setting.read(&value)?);
+            said.insert(setting.name, (setting, value));
+        }
+        // What is overridden is not looked at.
+        let mut set = BTreeMap::new();
+        for (name, (setting, value)) in said {
+            set.insert(name.to_owned(), setting.read(&value)?);
         }
         let values = Values(set);
         let (get, number) = (|name| values.text(name), |name| values.number(name));
@@ -491,6 +496,8 @@ mod tests {
         assert_eq!(port(&[]), 9092);
         let set = [("listen", "127.0.0.1:1"), ("listeners", "PLAINTEXT://127.0.0.1:2")];
         assert_eq!(port(&set), 2);
+        let overridden = config(&[("node.id", "x"), ("node.id", "7")]).unwrap();
+        assert_eq!(overridden.node_id, BrokerId(7));
     }
 
     #[test]

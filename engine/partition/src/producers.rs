@@ -522,7 +522,9 @@ mod snapshot {
                 {
                     return None;
                 }
-                producers.entries.insert(id, entry);
+                if producers.entries.insert(id, entry).is_some() {
+                    return None;
+                }
             }
             for _ in 0..take(&mut rest).map(u32::from_be_bytes)? {
                 producers.aborted.push(Aborted {

@@ -217,5 +217,34 @@ fn what_is_compacted_goes_as_a_whole_and_compaction_gives_way() {
         let left = read_all(&log).await;
         assert_eq!(left.last(), Some(&(57, 19, 6)));
         assert_eq!(left.len(), 20);
+        // Nor does one begin while the log is cut, and what it does not do excludes nobody.
+        for number in 20..40 {
+            append(&log, number, 7);
+        }
+        flush(&log).await;
+        let (end, no_plan) = (log.log_end(), plan(&no_rest));
+        let cut = log.truncate(Offset(end.0 - 1));
+        let compacted = log.compact(&no_plan, async |_: &[Offset]| Ok(()));
+        let (cut, compacted) = runtime::both(cut, compacted).await;
+        assert!(cut.unwrap() < end && compacted.unwrap().stopped);
+        let done = log.compact(&plan(&no_rest), async |_: &[Offset]| Ok(())).await.unwrap();
+        assert!(!done.stopped, "once it is cut it may be");
+    });
+}
+
+#[test]
+fn a_log_is_not_cut_while_its_start_is_deleted() {
+    on_twin(&Disk::default(), async {
+        let log = filled(&home(), 40).await;
+        let (start, end) = (Offset(30), log.log_end());
+        let (deleted, cut) = runtime::both(log.delete_below(start), log.truncate(Offset(20))).await;
+        assert!(deleted.is_ok() && cut.is_err(), "{deleted:?} {cut:?}");
+        assert_eq!((log.log_start(), log.log_end()), (start, end));
+        // And the other way round: what was to be deleted is not there any more.
+        let (cut, deleted) = runtime::both(log.truncate(Offset(40)), log.delete_below(end)).await;
+        assert!(cut.is_ok() && deleted.is_err(), "{cut:?} {deleted:?}");
+        assert_eq!(log.log_start(), start);
+        append(&log, 1, 1);
+        flush(&log).await;
     });
 }

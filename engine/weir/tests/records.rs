@@ -249,3 +249,48 @@ fn what_cannot_be_read_hides_nothing_behind_it_and_can_be_taken_out() {
     assert_eq!(client.produce("t", -1, &good), Some((0, 6)));
     assert_eq!(client.produce("u", -1, &good), Some((0, 2)));
 }
+
+/// What `repair --cut` takes away of the last file is kept, and a directory of an older version is mended to its end.
+#[test]
+fn what_repair_cuts_is_kept_in_quarantine() {
+    let mut broker = Broker::start(&[]);
+    let mut client = broker.client();
+    create(&mut client, "t", &[]);
+    let now = now();
+    let good = made(&rec(0, 0, Some(b"k"), &[7; 5_000]), 1, now, now, 0);
+    for offset in 0..20 {
+        assert_eq!(client.produce("t", -1, &good), Some((0, offset)));
+    }
+    let stopped = std::process::Command::new("kill").arg(broker.child.id().to_string()).status();
+    assert!(stopped.unwrap().success() && broker.child.wait().unwrap().success());
+    let dir = broker.dir.path().to_owned();
+    let partition = std::fs::read_dir(dir.join("partitions")).unwrap().next().unwrap().unwrap();
+    let log = partition.path().join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half] ^= 0xff;
+    std::fs::write(&log, &bytes).unwrap();
+    for copy in ["superblock.0", "superblock.1"].map(|name| dir.join(name)) {
+        let mut block = std::fs::read(&copy).unwrap();
+        block[8..12].copy_from_slice(&4u32.to_be_bytes());
+        let body = block.len() - 4;
+        let crc = crc32c::checksum(&block[..body]);
+        block[body..].copy_from_slice(&crc.to_be_bytes());
+        std::fs::write(&copy, &block).unwrap();
+    }
+    let repaired = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["repair", "--cut"])
+        .arg(&dir)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    assert!(repaired.status.success(), "{told}{}", String::from_utf8_lossy(&repaired.stderr));
+    assert!(told.contains("t-0: cut at offset 10") && told.contains("quarantine"), "{told}");
+    let quarantined = std::fs::read_dir(dir.join("quarantine")).unwrap().next().unwrap().unwrap();
+    let kept = std::fs::read(quarantined.path().join("00000000000000000000.log")).unwrap();
+    assert_eq!(kept, bytes, "all that was there");
+    broker.kill_and_start_again();
+    let mut client = broker.client();
+    assert_eq!(fetch_all(&mut client, 0, 0).0.len(), 10);
+    assert_eq!(client.produce("t", -1, &good), Some((0, 10)));
+}

@@ -258,7 +258,11 @@ impl Catalog {
         for _ in 0..if version < 3 { 0 } else { number(&mut rest)? } {
             deleted.push(TopicId(take(&mut rest, 16)?.try_into().ok()?));
         }
-        rest.is_empty().then_some(Self { generation, directories, topics, deleted })
+        // Whoever wrote it: a topic is there once, under a name of its own.
+        let ids: BTreeSet<TopicId> = topics.iter().map(|topic: &Topic| topic.id).collect();
+        let names: BTreeSet<&TopicName> = topics.iter().map(|topic| &topic.name).collect();
+        let are_once = ids.len() == topics.len() && names.len() == topics.len();
+        (rest.is_empty() && are_once).then_some(Self { generation, directories, topics, deleted })
     }
 }
 
@@ -279,6 +283,9 @@ mod tests {
         let catalog = Catalog { generation, directories, topics, deleted };
         let bytes = catalog.encode().unwrap();
         assert_eq!(Catalog::decode(&bytes).as_ref(), Some(&catalog));
+        let mut twice = catalog.clone();
+        twice.topics.push(topic(1));
+        assert_eq!(Catalog::decode(&twice.encode().unwrap()), None, "a topic is there once");
         let mut long = catalog;
         long.topics[0].settings.insert("retention.ms".into(), "0".repeat(65_536));
         assert!(long.encode().is_none(), "a value that would be cut is not stored");

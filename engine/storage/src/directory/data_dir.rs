@@ -154,6 +154,8 @@ impl DataDir {
     ) -> Result<(), StorageError> {
         let (Some(mut superblock), _) = Self::read_superblock(path).await? else { return Ok(()) };
         superblock.journals = KnownJournals { start: superblock.incarnation, journals };
+        // The journal was written as this program does it: older ones are not to read it.
+        superblock.format_version = FORMAT_VERSION;
         for _ in 0..2 {
             Self::store_superblock(path, &mut superblock).await?;
         }

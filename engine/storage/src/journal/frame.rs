@@ -130,6 +130,9 @@ impl Entry {
 
     fn decode(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
         let kind = u32_at(bytes, 0).checked_sub(1)?;
+        // A place lies in its segment.
+        let (segment, offset) = (u64_at(bytes, 24) as i64, u64_at(bytes, 40) as i64);
+        (0 <= segment && segment <= offset).then_some(())?;
         Some(Self {
             kind: *EntryKind::ALL.get(kind as usize)?,
             partition: TopicPartition {

@@ -346,6 +346,7 @@ impl Drop for Cutting<'_> {
     fn drop(&mut self) {
         assert!(self.0.cuts.get() > 0, "a cut ends that was begun");
         self.0.cuts.set(self.0.cuts.get() - 1);
+        self.0.idle.notify();
     }
 }
 
@@ -514,15 +515,16 @@ impl Log {
     /// Nothing is cut from the log until the guard is dropped; `None` while something is.
     fn begin_compaction(&self) -> Option<Compacting<'_>> {
         let may = self.cuts.get() == 0 && !self.compacting.replace(true);
-        may.then_some(Compacting(self))
+        may.then(|| Compacting(self))
     }
 
-    /// Waits until nothing is compacted; nothing will be until the guard is dropped.
-    pub(super) async fn exclude_compaction(&self) -> Cutting<'_> {
+    /// Waits until nothing is compacted and nothing deleted from its start; nothing will be until the guard is dropped.
+    pub(super) async fn exclude_others(&self) -> Cutting<'_> {
         self.cuts.set(self.cuts.get() + 1);
         let cutting = Cutting(self);
-        self.idle.until(|| (!self.compacting.get()).then_some(())).await;
-        assert!(self.cuts.get() > 0 && !self.compacting.get(), "one excludes the other");
+        let is_alone = || !self.compacting.get() && self.deletes.get() == 0;
+        self.idle.until(|| is_alone().then_some(())).await;
+        assert!(self.cuts.get() > 0 && is_alone(), "one excludes the other");
         cutting
     }
 

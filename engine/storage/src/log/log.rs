@@ -73,6 +73,8 @@ pub struct Log {
     /// It is being compacted, or so many are about to cut its end: one excludes the other.
     pub(super) compacting: Cell<bool>,
     pub(super) cuts: Cell<usize>,
+    /// So many delete from its start: a cut waits for them, and they for a cut.
+    pub(super) deletes: Cell<usize>,
     /// What took it offline, until someone was told.
     pub(super) failure: RefCell<Option<StorageError>>,
 }
@@ -198,6 +200,7 @@ impl Log {
             deleted: Cell::new(false),
             compacting: Cell::new(false),
             cuts: Cell::new(0),
+            deletes: Cell::new(0),
             failure: RefCell::new(None),
         });
         if let Some(journal) = &home.journal {

@@ -438,6 +438,7 @@ async fn epochs_of(
     to: LogPosition,
 ) -> Result<LeaderEpochs, StorageError> {
     let mut epochs = LeaderEpochs::default();
+    let mut end = Offset::ZERO;
     for segment in segments.iter().filter(|segment| segment.base < to.offset) {
         let path = segment.log_path(dir);
         let file = open_file(&path, home.direct, false)?;
@@ -451,7 +452,11 @@ async fn epochs_of(
             epoch: epochs.latest().unwrap_or(LeaderEpoch(i32::MIN)),
             gaps: segment.compacted.is_some(),
         };
-        walk_into(&path, &file, base, plan, &mut ignored, &mut epochs).await?;
+        if base < end {
+            let what = "the segment before it goes further: files of different times lie together";
+            return Err(StorageError::Corrupt { path, position: 0, what });
+        }
+        end = walk_into(&path, &file, base, plan, &mut ignored, &mut epochs).await?.log_end;
     }
     Ok(epochs)
 }

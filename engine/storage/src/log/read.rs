@@ -280,6 +280,10 @@ impl Log {
         let log_start = self.log_start();
         let (mut scratch, mut slice) = (Vec::new(), Slice::begin());
         for index in 0..segments {
+            // A full disk may have taken back what was not written meanwhile.
+            if index >= self.state.borrow().segments.len() {
+                break;
+            }
             self.load_index(index).await?;
             let (mut position, end) = {
                 let state = self.state.borrow();
@@ -343,6 +347,9 @@ impl Log {
         let segments = self.state.borrow().segments.len();
         let mut max = -1;
         for index in 0..segments {
+            if index >= self.state.borrow().segments.len() {
+                break;
+            }
             max = max.max(self.segment_max_timestamp(index).await?);
         }
         Ok(max)

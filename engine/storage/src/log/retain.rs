@@ -31,6 +31,25 @@ pub(crate) fn decode_start(bytes: &[u8]) -> Option<Offset> {
     (u32::from_be_bytes(*crc) == crc32c::checksum(body) && start >= 0).then_some(Offset(start))
 }
 
+/// Records are deleted from a log's start: nothing is cut from its end meanwhile.
+struct Deleting<'a>(&'a Log);
+
+impl<'a> Deleting<'a> {
+    async fn begin(log: &'a Log) -> Self {
+        log.idle.until(|| (log.cuts.get() == 0).then_some(())).await;
+        log.deletes.set(log.deletes.get() + 1);
+        Self(log)
+    }
+}
+
+impl Drop for Deleting<'_> {
+    fn drop(&mut self) {
+        assert!(self.0.deletes.get() > 0, "a deletion ends that was begun");
+        self.0.deletes.set(self.0.deletes.get() - 1);
+        self.0.idle.notify();
+    }
+}
+
 impl Log {
     /// Deletes whole segments that `retention` does not keep and that lie below offset `below`.
     /// Returns the new log start if it moved.
@@ -116,9 +135,15 @@ impl Log {
     /// segment.
     ///
     /// # Errors
-    /// The disk's; nothing is deleted then.
+    /// The disk's, or they are not all safe; nothing is deleted then.
     pub async fn delete_below(&self, start: Offset) -> Result<(), StorageError> {
-        assert!(start <= self.flushed().written, "only what is safe is deleted");
+        let _deleting = Deleting::begin(self).await;
+        if start > self.flushed().written {
+            return Err(StorageError::Unusable(format!(
+                "{}: only what is safe is deleted, and the log ends before {start}, or was cut meanwhile",
+                self.dir.display()
+            )));
+        }
         if start <= self.log_start() {
             return Ok(());
         }

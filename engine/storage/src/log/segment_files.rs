@@ -34,11 +34,17 @@ pub(crate) fn stem_of(base: Offset, compacted: Option<Compacted>) -> String {
 pub(crate) fn parse_stem(stem: &str) -> Option<(Offset, Option<Compacted>)> {
     let mut parts = stem.split('-');
     let base = Offset(parts.next()?.parse().ok()?);
-    let Some(end) = parts.next() else { return Some((base, None)) };
-    let end = Offset(end.parse().ok()?);
-    let generation = parts.next()?.parse().ok()?;
-    let valid = parts.next().is_none() && base < end;
-    valid.then_some((base, Some(Compacted { end, generation })))
+    let compacted = match parts.next() {
+        None => None,
+        Some(end) => {
+            let end = Offset(end.parse().ok()?);
+            let generation = parts.next()?.parse().ok()?;
+            (parts.next().is_none() && base < end).then_some(())?;
+            Some(Compacted { end, generation })
+        }
+    };
+    // Only as it is written here: `0.log` beside the one of twenty digits is another file.
+    (stem_of(base, compacted) == stem).then_some((base, compacted))
 }
 
 /// The segments in a partition's directory.
@@ -147,5 +153,7 @@ mod tests {
         gone.sort();
         assert_eq!(obsolete, gone);
         assert_eq!(files(&["x.log", "1-0-0.log", "0-9-1-1.log"]), (vec![], vec![]));
+        let (counting, obsolete) = files(&["0.log", "+5.log", "0-20-1.log", &log(plain(0))]);
+        assert_eq!((counting, obsolete), (vec![plain(0)], vec![]), "other names are other files");
     }
 }

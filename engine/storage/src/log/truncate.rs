@@ -37,7 +37,7 @@ impl Log {
         if to >= self.log_end() {
             return Ok(self.log_end());
         }
-        let _others = self.exclude_compaction().await;
+        let _others = self.exclude_others().await;
         self.begin_removing().await;
         let mut refused = None;
         let result = match self.sync_all().await {
@@ -80,6 +80,7 @@ impl Log {
 
     /// True if the journal is to be told that it is done.
     async fn cut_at(&self, place: LogPosition, last_block: Vec<u8>) -> Result<bool, StorageError> {
+        assert_eq!(self.deletes.get(), 0, "nothing is deleted while a log is cut");
         let before = self.log_end();
         let has_journal = self.note_begun(place).await?;
         assert_eq!(before, self.log_end(), "nothing is appended while a log is cut");

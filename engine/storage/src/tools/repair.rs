@@ -240,10 +240,11 @@ pub async fn mend(
         let notes = match given_up {
             None => notes,
             Some(GivenUp::FromDamage) => {
-                // The journal may have mended the end: what is cut is looked for again.
+                // The journal may have mended the end: what is cut is looked for again, as far as the log must go.
                 let dir = home.partition_path(partition);
+                let known = PartitionNotes { missed_below: Some(notes.durable()), ..bare.clone() };
                 let mut ignored = Examined::default();
-                let again = examine_partition(partition, &dir, &bare, &mut ignored).await?;
+                let again = examine_partition(partition, &dir, &known, &mut ignored).await?;
                 if let Some((base, position)) = again.and_then(|finding| finding.cut) {
                     kept.push(quarantine(data_dir, &dir, partition, base, position).await?);
                 }
