@@ -501,6 +501,15 @@ mod tests {
     }
 
     #[test]
+    fn what_topics_take_over_has_its_topic_setting() {
+        for setting in SETTINGS {
+            let is_of_topics = matches!(setting.kind, OfTopics(_));
+            assert!(!is_of_topics || setting.of_topics().is_some(), "{}", setting.name);
+            assert_eq!(setting.read(setting.default).as_deref(), Ok(setting.default));
+        }
+    }
+
+    #[test]
     fn wrong_values_are_named_with_what_is_allowed() {
         for (name, value, said) in [
             ("node.id", "x", "whole number from 0"),

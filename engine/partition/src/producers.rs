@@ -715,6 +715,37 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_that_contradicts_itself_is_not_read() {
+        let mut rig = Rig::default();
+        rig.append(&produced(7, 0, 0, 1, false), None).unwrap();
+        let bytes = rig.producers.encode(rig.end);
+        // Magic, end and count; the producer; no aborted ones, and the checksum.
+        let (head, rest) = bytes.split_at(20);
+        let producer = &rest[..rest.len() - 8];
+        let of = |producers: &[&[u8]]| {
+            let mut out = head[..16].to_vec();
+            out.extend_from_slice(&(producers.len() as u32).to_be_bytes());
+            producers.iter().for_each(|producer| out.extend_from_slice(producer));
+            out.extend_from_slice(&[0; 4]);
+            let crc = model::crc32c::checksum(&out);
+            out.extend_from_slice(&crc.to_be_bytes());
+            Producers::decode(&out).is_some()
+        };
+        assert!(of(&[producer]));
+        assert!(!of(&[producer, producer]), "a producer is there once");
+        // The field before the count of its batches: where its open transaction began.
+        let open = |id: u8, at: u8| {
+            let mut open = producer.to_vec();
+            open[7] = id;
+            open[22..30].copy_from_slice(&u64::from(at).to_be_bytes());
+            open
+        };
+        assert!(of(&[&open(7, 0)]));
+        assert!(!of(&[&open(7, 0), &open(8, 0)]), "one transaction begins at an offset");
+        assert!(!of(&[&open(7, 1)]), "none behind what it tells of");
+    }
+
+    #[test]
     fn a_snapshot_says_the_same_and_damage_is_seen() {
         let mut rig = Rig::default();
         rig.begin(1, 0, 0).unwrap();

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{CompactionPlan, Log, LogDir, Read, Replay, StorageError, TailCache};
+use storage::{CompactionPlan, Log, LogDir, PartitionNotes, Read, Replay, StorageError, TailCache};
 
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 20_000, segment_ms: i64::MAX };
 /// Records of a batch.
@@ -246,5 +246,24 @@ fn a_log_is_not_cut_while_its_start_is_deleted() {
         assert_eq!(log.log_start(), start);
         append(&log, 1, 1);
         flush(&log).await;
+    });
+}
+
+/// A backup copied over newer files: one file holds again what another one does.
+#[test]
+fn files_of_different_times_are_told_as_damage() {
+    on_twin(&Disk::default(), async {
+        let home = home();
+        let log = filled(&home, 20).await;
+        log.close().await.unwrap();
+        drop(log);
+        let dir = home.partition_path(id());
+        let first = fs::read(&dir.join(format!("{:020}.log", 0))).await.unwrap();
+        let (batch, rest) = RecordBatch::split_first(&first).unwrap();
+        let base = batch.last_offset().0 + 1;
+        fs::replace(&dir.join(format!("{base:020}.log")), rest).await.unwrap();
+        fs::remove_file(&dir.join("epochs")).unwrap();
+        let opened = Log::open(&home, id(), SETTINGS, &PartitionNotes::default()).await;
+        assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "{:?}", opened.err());
     });
 }

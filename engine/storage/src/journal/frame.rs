@@ -293,6 +293,22 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_not_in_its_segment_is_not_read() {
+        let of = |segment, offset| {
+            let partition =
+                TopicPartition { topic_id: TopicId([9; 16]), partition: PartitionIndex(3) };
+            let at = LogPosition { segment: Offset(segment), position: 0, offset: Offset(offset) };
+            let entry = Entry::note(EntryKind::Synced, partition, at);
+            let mut out = Vec::new();
+            encode_head(FrameId::default(), &[entry], &mut out);
+            out.resize(out.len().next_multiple_of(DISK_BLOCK_BYTES), 0);
+            Frame::decode(&out).is_some()
+        };
+        assert!(of(5, 5) && of(0, 0));
+        assert!(!of(5, 4) && !of(-1, 4));
+    }
+
+    #[test]
     fn a_frame_reads_back_and_every_flipped_bit_is_noticed_where_it_lies() {
         let bytes = frame(&[b"first", b"", &[7; 5000]]);
         let read = Frame::decode(&bytes).unwrap();
